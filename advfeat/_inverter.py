@@ -1,0 +1,234 @@
+"""RobustFeatureInverter: training sets restricted to the features of one network."""
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+
+from advfeat._train_time import TrainTimeTransformer
+from advfeat.classifiers import AdversarialClassifier
+from advfeat.optim import L2Ball, feature_distance, projected_gradient
+from advfeat.utils._checks import as_array, take_batch
+from advfeat.utils._random import draw_seed, make_rng, normal_rows
+
+_POOR = 0.5  # median relative residual from which a warning is due
+
+
+class RobustFeatureInverter(TrainTimeTransformer):
+    """Replace each training sample by one with the same features in the source network.
+
+    From a start unrelated to the label, the input is moved until its penultimate features match
+    those of the sample, min over z of ||g(z) - g(x)||. Only features that the source uses
+    stay predictive: a robust source (the default) gives D_R, a standard source D_NR. Labels stay.
+
+    `fit_transform` constructs the training set, `transform` returns its input unchanged, so that
+    a Pipeline is scored on unmodified data. As with scikit-learn's TargetEncoder,
+    ``fit(X, y).transform(X)`` is not ``fit_transform(X, y)``.
+
+    Parameters
+    ----------
+    estimator : StandardClassifier, AdversarialClassifier or FrozenEstimator, default=None
+        The source, trained in `fit`; ``AdversarialClassifier()`` by default. Wrap a trained one
+        in ``sklearn.frozen.FrozenEstimator``.
+    init : {"sample", "noise"} or array like X, default="sample"
+        Start of the inversion: another sample, drawn independently of the label; normal noise
+        with the mean and standard deviation of the source's training data; or given starts.
+    n_steps : int, default=1000
+    step_size : float, default=0.1
+        Euclidean length of a step, in input units.
+    batch_size : int, default=256
+        Samples optimised together. Memory grows with it; the result does not depend on it.
+    n_jobs : int, default=None
+        Batches run in parallel through joblib.
+    precision : {"fp32", "bf16"}, default="fp32"
+    random_state : int, RandomState or None, default=None
+    verbose : int, default=1
+
+    Attributes
+    ----------
+    estimator_ : fitted classifier
+        The source.
+    residual_ : ndarray of shape (n,)
+        ||g(x_r) - g(x)|| / ||g(x)|| of each sample that `fit_transform` constructed.
+    input_shape_ : tuple
+    n_features_in_ : int
+        For (n, d) input.
+
+    References
+    ----------
+    Ilyas et al. 2019, eq. 5 and 6, Appendix C.4, Figure 5 and Table 5.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import Pipeline
+    >>> from advfeat import AdversarialClassifier, RobustFeatureInverter, StandardClassifier
+    >>> from advfeat.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> source = AdversarialClassifier(eps=0.5, max_epochs=2, random_state=0)
+    >>> pipe = Pipeline(
+    ...     [
+    ...         ("robustify", RobustFeatureInverter(source, n_steps=30, random_state=0)),
+    ...         ("clf", StandardClassifier(max_epochs=2, random_state=0)),
+    ...     ]
+    ... )
+    >>> score = pipe.fit(X[:500], y[:500]).score(X[1000:], y[1000:])
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods(["fit", "predict"]), None],
+        "init": [StrOptions({"sample", "noise"}), "array-like"],
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "step_size": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Integral, None],
+        "precision": [StrOptions({"fp32", "bf16"})],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        init="sample",
+        n_steps=1000,
+        step_size=0.1,
+        batch_size=256,
+        n_jobs=None,
+        precision="fp32",
+        random_state=None,
+        verbose=1,
+    ):
+        self.estimator = estimator
+        self.init = init
+        self.n_steps = n_steps
+        self.step_size = step_size
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def invert(self, X, *, return_residual=False):
+        """Construct samples with the source's features of X, for any X (such as a test set).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+        return_residual : bool, default=False
+
+        Returns
+        -------
+        X_r : ndarray like X, float32, in input units
+        residual : ndarray of shape (n,)
+            ||g(x_r) - g(x)|| / ||g(x)||; only if ``return_residual`` is true.
+
+        Raises
+        ------
+        ValueError
+            If the source has no linear layer, or given starts do not fit X.
+        """
+        X = self._check_inputs(X)
+        source = self._source
+        frozen = source.frozen(precision=self.precision)
+        if not frozen.has_features:
+            raise ValueError(
+                "Inversion needs penultimate features, but the source network has no linear "
+                "layer. Use a network that ends in nn.Linear."
+            )
+        if not frozen.passes_gradient:
+            warnings.warn(
+                "No ReLU was found directly before the last linear layer of the source network "
+                "(or the network cannot be traced), so units that are off get no gradient and "
+                "their features may not be matched.",
+                UserWarning,
+                stacklevel=2,
+            )
+        seed = draw_seed(self.random_state)
+        start = self._starts(X, seed)
+        module = source.net_.module_
+        work = _Inversion(
+            frozen, X, start, seed, module.mean, module.std, source.input_bounds_,
+            self.n_steps, self.step_size,
+        )  # fmt: skip
+        X_r, residual = self._run(work, len(X), "inversion")
+        if np.median(residual) > _POOR:
+            warnings.warn(
+                f"The features were matched poorly: the median relative residual is "
+                f"{np.median(residual):.2f}. Raise n_steps (got {self.n_steps}) or step_size "
+                f"(got {self.step_size:g}).",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return (X_r, residual) if return_residual else X_r
+
+    def _construct(self, X, y):
+        X_r, self.residual_ = self.invert(X, return_residual=True)
+        return X_r
+
+    def _default_source(self, seed):
+        return AdversarialClassifier(random_state=seed, verbose=self.verbose)
+
+    def _starts(self, X, seed):
+        """Rows of X to start from, an array of starts, or None for noise."""
+        if isinstance(self.init, str):
+            if self.init == "noise":
+                return None
+            n = len(X)
+            other = make_rng(seed, 0).integers(max(1, n - 1), size=n)
+            return (np.arange(n) + 1 + other) % n  # never the sample itself
+        start = np.asarray(as_array(self.init))
+        if start.shape != X.shape:
+            raise ValueError(
+                f"init must be 'sample', 'noise' or an array of the shape of X, {X.shape}. "
+                f"Got an array of shape {start.shape}."
+            )
+        return self._source.check_inputs(start)
+
+
+class _Inversion:
+    """The work on one batch; it travels to joblib's workers."""
+
+    def __init__(self, frozen, X, start, seed, mean, std, bounds, n_steps, step_size):
+        self.frozen = frozen
+        self.X = X
+        self.start = start
+        self.seed = seed
+        self.mean, self.std = mean.cpu(), std.cpu()
+        self.bounds = bounds
+        self.n_steps = n_steps
+        self.step_size = step_size
+
+    def __call__(self, begin, stop):
+        frozen, rows = self.frozen, slice(begin, stop)
+        x = take_batch(self.X, rows, frozen.device)
+        with torch.no_grad():
+            target = frozen.features(x)
+        found = projected_gradient(
+            frozen.inversion_features,
+            x,
+            target,
+            feature_distance,
+            ball=L2Ball(np.inf),
+            bounds=self.bounds,
+            step_size=self.step_size,
+            n_steps=self.n_steps,
+            start=self._start_batch(x, rows),
+        )
+        with torch.no_grad():
+            gap = torch.linalg.vector_norm(frozen.features(found) - target, dim=1)
+            scale = torch.linalg.vector_norm(target, dim=1)
+        residual = gap / scale.clamp_min(torch.finfo(scale.dtype).tiny)
+        return found.cpu().numpy(), residual.cpu().numpy()
+
+    def _start_batch(self, x, rows):
+        if self.start is None:
+            noise = normal_rows((self.seed, 1), rows.start, rows.stop, x[0].numel())
+            noise = torch.from_numpy(noise).reshape(x.shape)
+            return (self.mean + self.std * noise).to(x.device)
+        if self.start.ndim == 1:
+            return take_batch(self.X, self.start[rows], x.device)
+        return take_batch(self.start, rows, x.device)

@@ -1,0 +1,149 @@
+"""Base of the two constructors: construct on ``fit_transform``, identity on ``transform``.
+
+A Pipeline calls ``fit_transform`` on the training data and ``transform`` on everything it
+predicts, so a classifier behind a constructor trains on the constructed set and is scored on
+unmodified data. scikit-learn's TargetEncoder sets the precedent: ``fit_transform(X, y)`` is not
+``fit(X, y).transform(X)``.
+"""
+
+from abc import abstractmethod
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from advfeat._constructed import unpack_training_data
+from advfeat.classifiers import StandardClassifier
+from advfeat.utils._checks import check_inputs
+from advfeat.utils._progress import progress_bar
+from advfeat.utils._random import draw_seed
+
+
+class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+    """Transformer that changes training data only.
+
+    Subclasses say which source they train by default and construct the set.
+    """
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Train the source classifier.
+
+        ``fit(X, y).transform(X)`` is not ``fit_transform(X, y)``: `transform` returns X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+            Images are floats in [0, 1] or uint8 in 0..255.
+        y : array-like of shape (n,)
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError
+            If the source is not an advfeat classifier.
+        ValueError
+            For unusable X, y or parameters.
+        """
+        self._fit_source(X, y)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit_transform(self, X, y=None):
+        """Train the source classifier and construct the training set.
+
+        ``fit_transform(X, y)`` is not ``fit(X, y).transform(X)``: `transform` returns X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+        y : array-like of shape (n,)
+
+        Returns
+        -------
+        The constructed set, see the class.
+        """
+        X, y = self._fit_source(X, y)
+        return self._construct(X, y)
+
+    def transform(self, X):
+        """Return X unchanged, after checking it.
+
+        ``fit(X, y).transform(X)`` is not ``fit_transform(X, y)``: data to predict stay as they
+        are, as in the paper.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+
+        Returns
+        -------
+        X
+        """
+        checked = self._check_inputs(X)
+        return X if hasattr(X, "shape") else checked
+
+    @abstractmethod
+    def _default_source(self, seed):
+        """Classifier to train when ``estimator`` is None."""
+
+    @abstractmethod
+    def _construct(self, X, y):
+        """Construct the training set from checked X and y."""
+
+    def _fit_source(self, X, y):
+        X, y = unpack_training_data(self, X, y)
+        check_inputs(self, X, reset=True, bounds=None)
+        source = self.estimator
+        if source is None:
+            source = self._default_source(draw_seed(self.random_state))
+        self._require_classifier(source)
+        self.estimator_ = clone(source).fit(X, y)
+        return X, y
+
+    def _require_classifier(self, source):
+        inner = source.estimator if isinstance(source, FrozenEstimator) else source
+        if not isinstance(inner, StandardClassifier):
+            raise TypeError(
+                f"The 'estimator' parameter of {type(self).__name__} must be a StandardClassifier, "
+                "an AdversarialClassifier or a FrozenEstimator of one: the construction needs its "
+                f"gradients. Got {type(inner).__name__} instead."
+            )
+        return inner
+
+    @property
+    def _source(self):
+        check_is_fitted(self, "estimator_")
+        return self._require_classifier(self.estimator_)
+
+    def _check_inputs(self, X):
+        check_is_fitted(self, "estimator_")
+        check_inputs(self, X, bounds=None)
+        return self._source.check_inputs(X)
+
+    def _run(self, work, n, desc):
+        """Run ``work(start, stop)`` over batches; join the arrays that it returns.
+
+        Batches are cut here and all randomness is drawn before, so the result does not depend on
+        ``n_jobs``.
+        """
+        cuts = range(0, n, self.batch_size)
+        parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
+        parts = []
+        with progress_bar(total=n, desc=desc, unit="sample", verbose=self.verbose) as bar:
+            tasks = (delayed(work)(i, min(i + self.batch_size, n)) for i in cuts)
+            for part in parallel(tasks):
+                parts.append(part)
+                bar.update(len(part[0]))
+        return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.classifier_tags = None
+        return tags

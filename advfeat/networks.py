@@ -1,0 +1,259 @@
+"""Architectures, from torchvision where it has them, adapted to small images.
+
+Every network is wrapped in `Network`, which takes inputs in input units (images in [0, 1]) and
+normalises them itself, so that ``eps`` keeps its meaning.
+"""
+
+import difflib
+import inspect
+
+import torch
+from torch import nn
+from torchvision import models
+from torchvision.models.resnet import BasicBlock
+
+_SMALL = 96  # images with a shorter side than this get a stem without downsampling
+
+
+class Network(nn.Module):
+    """Input normalisation followed by an architecture; returns logits.
+
+    Parameters
+    ----------
+    body : nn.Module
+        Maps normalised inputs to logits of shape (n, n_classes).
+    mean, std : tensor, broadcastable to one sample
+        Statistics of the training data in input units.
+    """
+
+    def __init__(self, body, mean, std):
+        super().__init__()
+        self.body = body
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, x):
+        """Logits of shape (n, n_classes) for x in input units."""
+        return self.body((x - self.mean) / self.std)
+
+
+def build_network(network, input_shape, n_classes, mean, std):
+    """Build an untrained network for samples of the given shape.
+
+    Parameters
+    ----------
+    network : str or callable
+        A name of `NETWORKS`, "auto", or an nn.Module class (or function that returns a module).
+        Of the keywords ``input_shape``, ``in_channels``, ``n_features``, ``n_classes`` and
+        ``num_classes`` it is given those that its signature names.
+    input_shape : tuple
+        (d,) or (C, H, W).
+    n_classes : int
+    mean, std : tensor, broadcastable to one sample
+
+    Returns
+    -------
+    Network
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the network does not fit the data.
+    """
+    if isinstance(network, str):
+        body = _build_named(network, input_shape, n_classes)
+    else:
+        body = _build_custom(network, input_shape, n_classes)
+    module = Network(body, mean, std)
+    _check_output(module, network, input_shape, n_classes)
+    return module
+
+
+def check_network_name(network):
+    """Raise a ValueError that suggests the nearest name unless the network is known."""
+    if isinstance(network, nn.Module):
+        raise ValueError(
+            "The 'network' parameter must be a name or an nn.Module class, not an instance: each "
+            f"fit builds a fresh network. Got an instance of {type(network).__name__}; pass "
+            "the class itself, or a function that returns a new module."
+        )
+    if not isinstance(network, str):
+        return
+    names = ["auto", *NETWORKS]
+    if network not in names:
+        near = difflib.get_close_matches(network, names, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"The 'network' parameter must be one of {names} or an nn.Module class. "
+            f"Got {network!r} instead; did you mean {near!r}?"
+        )
+
+
+def _build_named(name, input_shape, n_classes):
+    check_network_name(name)
+    if name == "auto":
+        if len(input_shape) == 1:
+            name = "mlp"
+        else:
+            name = "small_cnn" if min(input_shape[1:]) < 16 else "small_resnet"
+    if len(input_shape) == 1 and name != "mlp":
+        raise ValueError(
+            f"network={name!r} needs images of shape (n, C, H, W), got (n, {input_shape[0]}). "
+            "Reshape X, or use network='mlp'."
+        )
+    return NETWORKS[name](input_shape, n_classes)
+
+
+def _build_custom(network, input_shape, n_classes):
+    offered = {
+        "input_shape": input_shape,
+        "in_channels": input_shape[0],
+        "n_features": input_shape[0],
+        "n_classes": n_classes,
+        "num_classes": n_classes,
+    }
+    names = inspect.signature(network).parameters
+    body = network(**{name: value for name, value in offered.items() if name in names})
+    if not isinstance(body, nn.Module):
+        raise ValueError(
+            "The 'network' parameter must be a name or an nn.Module class. Calling the one given "
+            f"returned {type(body).__name__}."
+        )
+    return body
+
+
+def _check_output(module, network, input_shape, n_classes):
+    training = module.training
+    module.eval()  # one sample only, and batch-norm statistics stay as they are
+    try:
+        with torch.no_grad():
+            shape = tuple(module(torch.zeros(1, *input_shape)).shape)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"network={network!r} failed on one sample of shape {input_shape}: {error}"
+        ) from error
+    if shape != (1, n_classes):
+        raise ValueError(
+            f"network={network!r} must return logits of shape (n, {n_classes}). For one sample "
+            f"it returned shape {shape}."
+        )
+    module.train(training)
+
+
+def _mlp(input_shape, n_classes):
+    d = int(torch.tensor(input_shape).prod())
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(d, 128),
+        nn.ReLU(),
+        nn.Linear(128, 128),
+        nn.ReLU(),
+        nn.Linear(128, n_classes),
+    )
+
+
+def _small_cnn(input_shape, n_classes, widths=(32, 32, 64)):
+    """Three convolutions and global pooling, for images such as 8x8 digits."""
+    layers, channels = [], input_shape[0]
+    for width in widths:
+        layers += [
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        ]
+        channels = width
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, n_classes)
+    )
+
+
+def _small_resnet(input_shape, n_classes, widths=(24, 48, 96)):
+    """Three residual blocks, about 28 million multiply-adds at 32x32: a ResNet for CPUs."""
+    layers = [
+        nn.Conv2d(input_shape[0], widths[0], 3, padding=1, bias=False),
+        nn.BatchNorm2d(widths[0]),
+        nn.ReLU(),
+    ]
+    channels, stride = widths[0], 1
+    for width in widths:
+        shortcut = None
+        if stride != 1 or channels != width:
+            shortcut = nn.Sequential(
+                nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+            )
+        layers.append(BasicBlock(channels, width, stride, shortcut))
+        channels, stride = width, 2
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, n_classes)
+    )
+
+
+def _is_small(input_shape):
+    return min(input_shape[1:]) < _SMALL
+
+
+def _resnet(build):
+    def make(input_shape, n_classes):
+        net = build(num_classes=n_classes)
+        if _is_small(input_shape):
+            net.conv1 = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
+            net.maxpool = nn.Identity()
+        else:
+            net.conv1 = nn.Conv2d(input_shape[0], 64, 7, 2, 3, bias=False)
+        nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+        return net
+
+    return make
+
+
+def _vgg16(input_shape, n_classes):
+    net = models.vgg16_bn(num_classes=n_classes)
+    net.features[0] = nn.Conv2d(input_shape[0], 64, 3, padding=1)
+    nn.init.kaiming_normal_(net.features[0].weight, mode="fan_out", nonlinearity="relu")
+    nn.init.zeros_(net.features[0].bias)
+    if _is_small(input_shape):
+        # The five poolings shrink 32 pixels to one; smaller images keep only those that fit.
+        keep = min(input_shape[1:]).bit_length() - 1
+        pools = [i for i, layer in enumerate(net.features) if isinstance(layer, nn.MaxPool2d)]
+        for i in pools[keep:]:
+            net.features[i] = nn.Identity()
+        net.avgpool = nn.AdaptiveAvgPool2d(1)
+        net.classifier = nn.Linear(512, n_classes)
+    return net
+
+
+def _densenet121(input_shape, n_classes):
+    net = models.densenet121(num_classes=n_classes)
+    if _is_small(input_shape):
+        net.features.conv0 = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
+        net.features.pool0 = nn.Identity()
+    else:
+        net.features.conv0 = nn.Conv2d(input_shape[0], 64, 7, 2, 3, bias=False)
+    nn.init.kaiming_normal_(net.features.conv0.weight)
+    return net
+
+
+def _inception_v3(input_shape, n_classes):
+    net = models.inception_v3(num_classes=n_classes, aux_logits=False, init_weights=False)
+    stem = net.Conv2d_1a_3x3
+    small = _is_small(input_shape)
+    if small:
+        net.maxpool1, net.maxpool2 = nn.Identity(), nn.Identity()
+        for block in (net.Conv2d_2a_3x3, net.Conv2d_4a_3x3):
+            block.conv.padding = (1, 1)
+    stem.conv = nn.Conv2d(
+        input_shape[0], 32, 3, stride=1 if small else 2, padding=1 if small else 0, bias=False
+    )
+    return net
+
+
+NETWORKS = {
+    "mlp": _mlp,
+    "small_cnn": _small_cnn,
+    "small_resnet": _small_resnet,
+    "resnet18": _resnet(models.resnet18),
+    "resnet34": _resnet(models.resnet34),
+    "resnet50": _resnet(models.resnet50),
+    "vgg16": _vgg16,
+    "densenet121": _densenet121,
+    "inception_v3": _inception_v3,
+}

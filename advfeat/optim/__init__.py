@@ -1,0 +1,28 @@
+"""The one place where inputs are optimised: the loop, the feasible sets, the losses."""
+
+from advfeat.optim._balls import L2Ball, LinfBall, make_ball
+from advfeat.optim._frozen import FrozenNetwork
+from advfeat.optim._losses import (
+    cross_entropy,
+    cw_margin,
+    feature_distance,
+    feature_value,
+    targeted_cross_entropy,
+    targeted_margin,
+)
+from advfeat.optim._pgd import default_step_size, projected_gradient
+
+__all__ = [
+    "FrozenNetwork",
+    "L2Ball",
+    "LinfBall",
+    "cross_entropy",
+    "cw_margin",
+    "default_step_size",
+    "feature_distance",
+    "feature_value",
+    "make_ball",
+    "projected_gradient",
+    "targeted_cross_entropy",
+    "targeted_margin",
+]

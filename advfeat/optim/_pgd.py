@@ -1,0 +1,102 @@
+"""Projected gradient ascent on the input, with normalised steps."""
+
+import torch
+
+
+def projected_gradient(
+    network,
+    x,
+    target,
+    loss,
+    *,
+    ball,
+    step_size,
+    n_steps,
+    bounds=None,
+    start=None,
+    keep="last",
+    is_better=None,
+):
+    """Maximise ``loss(network(z), target)`` over z in the ball around x and in the box.
+
+    Attack, adversarial training, representation inversion, robust scoring and robust usefulness
+    all run through this function; they differ in ``loss`` and ``ball``.
+
+    Parameters
+    ----------
+    network : callable
+        Maps inputs (n, ...) to logits or features.
+    x : tensor of shape (n, ...)
+        Centre of the ball, in input units.
+    target : tensor of shape (n, ...)
+        What the loss compares with.
+    loss : callable
+        ``loss(output, target)`` gives one value per sample; larger is better.
+    ball : L2Ball or LinfBall
+    step_size : float or callable
+        Length of a step in the ball's norm, in input units; a callable gets the step's index.
+    n_steps : int
+    bounds : (low, high) or None
+        Box of valid inputs. It is applied outside the graph: a clamp inside would zero the
+        gradient at saturated pixels.
+    start : tensor like x, optional
+        First iterate; x by default.
+    keep : {"last", "best"}
+        Which iterate to return. "best" costs one more forward pass.
+    is_better : callable, optional
+        ``is_better(output, target)`` gives one boolean per sample; with ``keep="best"`` an
+        iterate for which it holds is preferred to any for which it does not.
+
+    Returns
+    -------
+    tensor like x
+    """
+    z = x if start is None else _into_box(start, bounds)
+    best = _Best(z) if keep == "best" else None
+    for step in range(n_steps):
+        z = z.detach().requires_grad_(True)
+        output = network(z)
+        value = loss(output, target)
+        (gradient,) = torch.autograd.grad(value.sum(), z)
+        with torch.no_grad():
+            if best is not None:
+                best.update(z, value, is_better and is_better(output, target))
+            length = step_size(step) if callable(step_size) else step_size
+            z = z + length * ball.direction(gradient)
+            # The box contains x, so clipping to it moves no coordinate away from x and the
+            # iterate stays in the ball.
+            z = _into_box(x + ball.project(z - x), bounds)
+    if best is not None:
+        with torch.no_grad():
+            output = network(z)
+            best.update(z, loss(output, target), is_better and is_better(output, target))
+        return best.z
+    return z.detach()
+
+
+def _into_box(z, bounds):
+    return z if bounds is None else z.clamp(*bounds)
+
+
+class _Best:
+    """Best iterate per sample."""
+
+    def __init__(self, z):
+        n = len(z)
+        self.z = z.detach().clone()
+        self.value = torch.full((n,), -torch.inf, device=z.device)
+        self.good = torch.zeros(n, dtype=torch.bool, device=z.device)
+
+    def update(self, z, value, good):
+        value = torch.nan_to_num(value.detach().float(), nan=-torch.inf)
+        if good is None:
+            good = self.good
+        better = (good & ~self.good) | ((good == self.good) & (value > self.value))
+        self.value = torch.where(better, value, self.value)
+        self.good = self.good | good
+        self.z = torch.where(better.view(-1, *[1] * (z.ndim - 1)), z.detach(), self.z)
+
+
+def default_step_size(step_size, eps, n_steps):
+    """2.5 eps / n_steps unless a step size is given, so that the steps can cross the ball."""
+    return 2.5 * eps / n_steps if step_size is None else step_size

@@ -1,0 +1,1 @@
+"""Small shared helpers: input checks, randomness, devices, progress bars."""

@@ -1,0 +1,192 @@
+"""Input checks shared by every public class and function.
+
+Data stay NumPy arrays (or memory maps) until a batch is cut from them: float32, or uint8 for
+images in 0..255, which are scaled to [0, 1] batch by batch.
+"""
+
+import numpy as np
+import torch
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
+
+_TOLERANCE = 1e-5  # rounding in upstream pipelines leaves values such as -3e-8
+_CHANNELS = (1, 2, 3, 4)
+
+
+def as_array(X):
+    """Turn a tensor into an array; leave everything else as it is."""
+    if isinstance(X, torch.Tensor):
+        return X.detach().cpu().numpy()
+    return X
+
+
+def load_dataset(dataset):
+    """Read a map-style torch Dataset of (input, label) items into arrays.
+
+    Returns
+    -------
+    X : ndarray of shape (n, ...)
+    y : ndarray of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If an item is not an (input, label) pair, an input is not numeric, or shapes differ.
+    """
+    n = len(dataset)
+    if n == 0:
+        raise ValueError("Found a torch Dataset with 0 samples while a minimum of 1 is required.")
+    inputs, labels = [], []
+    for i in range(n):
+        item = dataset[i]
+        if not (isinstance(item, (tuple, list)) and len(item) == 2):
+            raise ValueError(
+                "A torch Dataset given as X must yield (input, label) pairs. "
+                f"Got {type(item).__name__} at index {i} instead."
+            )
+        value = item[0]
+        if not isinstance(value, (torch.Tensor, np.ndarray)):
+            raise ValueError(
+                "A torch Dataset given as X must yield tensors or arrays as inputs. "
+                f"Got {type(value).__name__} at index {i} instead; for images use "
+                "torchvision.transforms.ToTensor() (float) or PILToTensor() (uint8)."
+            )
+        value = as_array(value)
+        if inputs and value.shape != inputs[0].shape:
+            raise ValueError(
+                "All inputs of a torch Dataset must have one shape. "
+                f"Got {value.shape} at index {i}, but {inputs[0].shape} at index 0."
+            )
+        inputs.append(value)
+        labels.append(np.asarray(as_array(item[1])).item())
+    return np.stack(inputs), np.asarray(labels)
+
+
+def check_inputs(estimator, X, *, reset=False, bounds="auto"):
+    """Check X and return it as a float32 or uint8 array of shape (n, d) or (n, C, H, W).
+
+    Parameters
+    ----------
+    estimator : object
+        Gets ``input_shape_`` (shape of one sample), and for (n, d) also ``n_features_in_``, when
+        ``reset`` is true; otherwise X is compared with them.
+    X : array-like, tensor or memory map
+    reset : bool
+    bounds : "auto", None or (low, high)
+        "auto": images must lie in [0, 1], (n, d) is unbounded.
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinity, a wrong rank, channels last, values outside the bounds, no samples,
+        or a shape other than at fit.
+    """
+    X = as_array(X)
+    ndim = getattr(X, "ndim", None)
+    if ndim == 4:
+        X = _check_images(X, estimator)
+    elif ndim is not None and ndim == 3:
+        raise ValueError(
+            "Expected X of shape (n, d) or (n, C, H, W), got 3 dimensions with shape "
+            f"{tuple(X.shape)}. For grey images add the channel axis: X[:, None]; for one image "
+            "add the sample axis: X[None]."
+        )
+    elif ndim is not None and ndim > 4:
+        raise ValueError(
+            "Expected X of shape (n, d) or (n, C, H, W), got "
+            f"{ndim} dimensions with shape {tuple(X.shape)}."
+        )
+    else:
+        X = validate_data(estimator, X, reset=reset, dtype=np.float32, accept_sparse=False)
+    shape = X.shape[1:]
+    if reset:
+        estimator.input_shape_ = shape
+        if ndim == 4:
+            for name in ("n_features_in_", "feature_names_in_"):
+                estimator.__dict__.pop(name, None)
+    elif shape != estimator.input_shape_:
+        raise ValueError(_shape_message(estimator, shape))
+    _check_bounds(X, resolve_bounds(bounds, shape))
+    return X
+
+
+def resolve_bounds(bounds, input_shape):
+    """Return (low, high) in input units, or None for unbounded inputs."""
+    if isinstance(bounds, str):
+        return (0.0, 1.0) if len(input_shape) == 3 else None
+    return bounds
+
+
+def validate_bounds(bounds, owner):
+    """Raise a ValueError unless bounds is "auto", None or an increasing pair."""
+    if bounds is None or (isinstance(bounds, str) and bounds == "auto"):
+        return
+    try:
+        low, high = (float(value) for value in bounds)
+        if low < high:
+            return
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"The 'bounds' parameter of {owner} must be 'auto', None or a pair (low, high) with "
+        f"low < high. Got {bounds!r} instead."
+    )
+
+
+def take_batch(X, rows, device):
+    """Cut rows (a slice or an index array) from X as a float32 tensor in input units."""
+    batch = torch.from_numpy(np.array(X[rows])).to(device)
+    return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
+
+
+def _check_images(X, estimator):
+    if X.shape[1] not in _CHANNELS and X.shape[3] in _CHANNELS:
+        raise ValueError(
+            f"Expected images of shape (n, C, H, W), got {tuple(X.shape)}, which looks like NHWC "
+            "(channels last). Use X.transpose(0, 3, 1, 2)."
+        )
+    if 0 in X.shape[1:]:
+        raise ValueError(f"Expected images of shape (n, C, H, W), got empty ones: {X.shape}.")
+    if getattr(X, "dtype", None) == np.uint8:
+        if len(X) == 0:
+            raise ValueError(
+                f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is "
+                f"required by {type(estimator).__name__}."
+            )
+        return X
+    return check_array(
+        X, allow_nd=True, dtype=np.float32, estimator=type(estimator).__name__, input_name="X"
+    )
+
+
+def _check_bounds(X, bounds):
+    if bounds is None or X.dtype == np.uint8:
+        return
+    low, high = float(X.min()), float(X.max())
+    slack = _TOLERANCE * (bounds[1] - bounds[0])
+    if low < bounds[0] - slack or high > bounds[1] + slack:
+        hint = ""
+        if X.ndim == 4 and tuple(bounds) == (0.0, 1.0):
+            hint = (
+                " Images must be floats in [0, 1] or uint8 in 0..255: use X / 255 for floats in "
+                "0..255, and do not normalise: the network does so itself."
+            )
+        raise ValueError(
+            f"Expected values in [{bounds[0]:g}, {bounds[1]:g}], got a minimum of {low:g} and a "
+            f"maximum of {high:g}.{hint}"
+        )
+
+
+def _shape_message(estimator, shape):
+    expected = estimator.input_shape_
+    name = type(estimator).__name__
+    if len(shape) == len(expected) == 3 and (shape[2], shape[0], shape[1]) == expected:
+        hint = " This looks like NHWC (channels last): use X.transpose(0, 3, 1, 2)."
+    elif len(expected) == 3 and len(shape) == 1 and shape[0] == int(np.prod(expected)):
+        hint = f" Use X.reshape(-1, {', '.join(map(str, expected))})."
+    else:
+        hint = ""
+    return (
+        f"X has samples of shape {tuple(shape)}, but {name} is expecting samples of shape "
+        f"{tuple(expected)}, as seen in fit.{hint}"
+    )

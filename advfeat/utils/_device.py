@@ -1,0 +1,42 @@
+"""Where and in which precision to compute."""
+
+import contextlib
+
+import torch
+
+
+def resolve_device(device):
+    """Turn ``"auto"``, a device name or a torch.device into a usable torch.device.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the device is not available on this machine.
+    """
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            "The 'device' parameter must be 'auto', 'cpu', 'cuda', 'cuda:0', ... or a "
+            f"torch.device. Got {device!r} instead."
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={str(device)!r} was asked for, but this machine has no usable CUDA device. "
+            "Use device='cpu' or device='auto'."
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={str(device)!r} was asked for, but there are only "
+            f"{torch.cuda.device_count()} CUDA devices."
+        )
+    return device
+
+
+def autocast(device, precision):
+    """Context that computes in ``precision`` ("fp32" or "bf16") on ``device``."""
+    if precision == "bf16":
+        return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()

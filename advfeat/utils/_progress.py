@@ -1,0 +1,10 @@
+"""Progress bars: silent for short work, with an ETA for long work."""
+
+from tqdm.auto import tqdm
+
+
+def progress_bar(*, total, desc, unit, verbose):
+    """tqdm bar on stderr that appears only once the work has taken two seconds."""
+    return tqdm(
+        total=total, desc=desc, unit=unit, delay=2, disable=not verbose, dynamic_ncols=True
+    )
