@@ -1,5 +1,7 @@
 """RobustFeatureInverter: training sets restricted to the features of one network."""
 
+import functools
+import math
 import warnings
 from numbers import Integral, Real
 
@@ -36,9 +38,12 @@ class RobustFeatureInverter(TrainTimeTransformer):
     init : {"sample", "noise"} or array like X, default="sample"
         Start of the inversion: another sample, drawn independently of the label; normal noise
         with the mean and standard deviation of the source's training data; or given starts.
+    solver : {"paper", "decayed"}, default="paper"
+        "paper": steps of constant length. "decayed": the length falls from step_size to zero as
+        a half cosine, which reaches the same residual in fewer, longer steps.
     n_steps : int, default=1000
     step_size : float, default=0.1
-        Euclidean length of a step, in input units.
+        Euclidean length of a step, or of the first step if decayed, in input units.
     batch_size : int, default=256
         Samples optimised together. Memory grows with it; the result does not depend on it.
     n_jobs : int, default=None
@@ -80,6 +85,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "predict"]), None],
         "init": [StrOptions({"sample", "noise"}), "array-like"],
+        "solver": [StrOptions({"paper", "decayed"})],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "step_size": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -94,6 +100,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         estimator=None,
         *,
         init="sample",
+        solver="paper",
         n_steps=1000,
         step_size=0.1,
         batch_size=256,
@@ -104,6 +111,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
     ):
         self.estimator = estimator
         self.init = init
+        self.solver = solver
         self.n_steps = n_steps
         self.step_size = step_size
         self.batch_size = batch_size
@@ -152,7 +160,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         module = source.net_.module_
         work = _Inversion(
             frozen, X, start, seed, module.mean, module.std, source.input_bounds_,
-            self.n_steps, self.step_size,
+            self.n_steps, self._step_size(),
         )  # fmt: skip
         X_r, residual = self._run(work, len(X), "inversion")
         if np.median(residual) > _POOR:
@@ -169,8 +177,13 @@ class RobustFeatureInverter(TrainTimeTransformer):
         X_r, self.residual_ = self.invert(X, return_residual=True)
         return X_r
 
-    def _default_source(self, seed):
-        return AdversarialClassifier(random_state=seed, verbose=self.verbose)
+    def _default_source(self):
+        return AdversarialClassifier(verbose=self.verbose)
+
+    def _step_size(self):
+        if self.solver == "paper":
+            return self.step_size
+        return functools.partial(_half_cosine, self.step_size, self.n_steps)
 
     def _starts(self, X, seed):
         """Rows of X to start from, an array of starts, or None for noise."""
@@ -187,6 +200,10 @@ class RobustFeatureInverter(TrainTimeTransformer):
                 f"Got an array of shape {start.shape}."
             )
         return self._source.check_inputs(start)
+
+
+def _half_cosine(first, n_steps, step):
+    return first * 0.5 * (1 + math.cos(math.pi * step / n_steps))
 
 
 class _Inversion:

@@ -156,12 +156,17 @@ class NonRobustRelabeler(TrainTimeTransformer):
         data = ConstructedDataset(X_adv, source.classes_[target], y, source.classes_)
         return data, float(success.mean())
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # the constructed set is no array
+        return tags
+
     def _construct(self, X, y):
         data, self.success_rate_ = self._relabel(X, y)
         return data
 
-    def _default_source(self, seed):
-        return StandardClassifier(random_state=seed, verbose=self.verbose)
+    def _default_source(self):
+        return StandardClassifier(verbose=self.verbose)
 
     def _targets(self, index, y, classes):
         """Positions of the target labels in classes."""

@@ -89,7 +89,7 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         return X if hasattr(X, "shape") else checked
 
     @abstractmethod
-    def _default_source(self, seed):
+    def _default_source(self):
         """Classifier to train when ``estimator`` is None."""
 
     @abstractmethod
@@ -99,11 +99,12 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
     def _fit_source(self, X, y):
         X, y = unpack_training_data(self, X, y)
         check_inputs(self, X, reset=True, bounds=None)
-        source = self.estimator
-        if source is None:
-            source = self._default_source(draw_seed(self.random_state))
-        self._require_classifier(source)
-        self.estimator_ = clone(source).fit(X, y)
+        source = self._default_source() if self.estimator is None else clone(self.estimator)
+        inner = self._require_classifier(source)
+        if inner is source and source.random_state is None:
+            # As in scikit-learn's ensembles: one random_state determines the whole.
+            source.set_params(random_state=draw_seed(self.random_state))
+        self.estimator_ = source.fit(X, y)
         return X, y
 
     def _require_classifier(self, source):
@@ -145,5 +146,5 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        tags.classifier_tags = None
+        tags.transformer_tags.preserves_dtype = ["float32"]
         return tags

@@ -5,6 +5,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from skorch.callbacks import Callback
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
@@ -198,17 +199,17 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
         data = self._check_training_data(X, y, sample_weight, reset=first, classes=classes)
         steps = n_batches(len(data), self.batch_size)
         if first:
-            self.net_ = self._build_net(data, 1, steps, make_schedule("constant", steps))
+            self.net_ = self._build_net(data, 1, steps, Callback())
             with isolated_torch_seed(self.net_.device, self.net_.seed):
                 self.net_.initialize()
         net = self.net_
         net.set_params(
             max_epochs=1,
-            callbacks__schedule=make_schedule("constant", steps),
+            callbacks__schedule=Callback(),  # the schedule of `fit` ended at a rate of zero
             callbacks__progress=Progress(type(self).__name__, steps, self.verbose),
         )
         for group in net.optimizer_.param_groups:
-            group["lr"] = group["initial_lr"] = self.lr
+            group["lr"] = self.lr
         with isolated_torch_seed(net.device, net.seed, len(net.history)):
             net.partial_fit(data, None)
         return self
@@ -319,6 +320,9 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
         X = self.check_inputs(X)
         device = resolve_device(self.device)
         module = self.net_.module_.to(device).eval()
+        if X.ndim == 2 and isinstance(self.network, str):
+            # Small enough for float64, in which a row's result does not depend on its batch.
+            module, X = copy.deepcopy(module).double(), X.astype(np.float64)
         return self._in_batches(module, X, device).astype(np.float64)
 
     def _in_batches(self, function, X, device=None):
@@ -378,7 +382,7 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
 
     def _build_net(self, data, epochs, steps, schedule):
         device = resolve_device(self.device)
-        mean, std = _input_statistics(data.X)
+        mean, std = _input_statistics(data.X, data.sample_weight)
         callbacks = [
             ("schedule", schedule),
             ("progress", Progress(type(self).__name__, steps, self.verbose)),
@@ -529,25 +533,25 @@ class AdversarialClassifier(StandardClassifier):
         return AdversarialNet, {"attack": attack}
 
 
-def _input_statistics(X):
-    """Mean and standard deviation per feature, or per channel for images, in input units."""
-    axes = (0, 2, 3) if X.ndim == 4 else 0
+def _input_statistics(X, weight):
+    """Weighted mean and standard deviation per feature, or per channel for images."""
+    axes = (0, 2, 3) if X.ndim == 4 else (0,)
     scale = 255 if X.dtype == np.uint8 else 1
-    total = square = 0.0
-    size = 4096
+    size = 4096  # rows at a time, so that no float copy of X is made
     centre = X[:size].mean(axes, keepdims=True, dtype=np.float64)
+    total = square = 0.0
     for i in range(0, len(X), size):
         part = X[i : i + size].astype(np.float64) - centre
-        total = total + part.sum(axes, keepdims=True)
-        square = square + (part**2).sum(axes, keepdims=True)
-    n = X.size / total.size
-    mean = total / n
-    std = np.sqrt(np.maximum(square / n - mean**2, 0))
-    std[std <= 1e-8 * np.maximum(np.abs(mean + centre), 1e-30)] = scale  # constant: leave it be
-    to_tensor = torch.from_numpy
+        share = weight[i : i + size].reshape(-1, *[1] * (X.ndim - 1)).astype(np.float64)
+        total = total + (share * part).sum(axes, keepdims=True)
+        square = square + (share * part**2).sum(axes, keepdims=True)
+    n = weight.sum(dtype=np.float64) * X[0].size / total.size
+    shift = total / n
+    mean, std = centre + shift, np.sqrt(np.maximum(square / n - shift**2, 0))
+    std[std <= 1e-7 * np.abs(mean)] = scale  # constant up to rounding: leave it as it is
     return (
-        to_tensor(((mean + centre)[0] / scale).astype(np.float32)),
-        to_tensor((std[0] / scale).astype(np.float32)),
+        torch.from_numpy((mean[0] / scale).astype(np.float32)),
+        torch.from_numpy((std[0] / scale).astype(np.float32)),
     )
 
 

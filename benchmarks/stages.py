@@ -1,0 +1,69 @@
+"""Results of long stages, kept on disk under the hash of everything that decides them."""
+
+import os
+import time
+from pathlib import Path
+
+import joblib
+
+import advfeat
+
+
+class Stages:
+    """Compute each stage once; a run that was killed goes on after its last finished stage.
+
+    The files are pickles: use only a folder that you wrote yourself.
+
+    Parameters
+    ----------
+    folder : path
+    n_total : int
+        Number of stages of the run, for the progress line.
+    """
+
+    def __init__(self, folder, n_total):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.n_total = n_total
+        self.n_done = 0
+        self.started = time.monotonic()
+
+    def get(self, title, settings, compute):
+        """Return the stage's value, from disk if it is there.
+
+        Parameters
+        ----------
+        title : str
+        settings : picklable
+            Everything that decides the value, the parents' settings included.
+        compute : callable without arguments
+        """
+        key = joblib.hash((title, settings, advfeat.__version__))
+        path = self.folder / f"{title.replace(' ', '-')}-{key}.joblib"
+        begun = time.monotonic()
+        kept = path.exists()
+        if kept:
+            value = joblib.load(path)
+        else:
+            value = compute()
+            # A rename is atomic, so a killed run leaves no half-written stage behind.
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            try:
+                joblib.dump(value, partial, compress=1)
+                os.replace(partial, path)
+            except OSError as error:
+                partial.unlink(missing_ok=True)
+                raise SystemExit(
+                    f"Could not keep the stage '{title}' in {self.folder}: {error}. The stages "
+                    "finished before it are intact; free some space and start again."
+                ) from error
+        self.n_done += 1
+        now = time.monotonic()
+        left = (now - self.started) / self.n_done * (self.n_total - self.n_done)
+        took = "kept" if kept else f"{now - begun:.1f} s"
+        print(
+            f"[{self.n_done:>{len(str(self.n_total))}}/{self.n_total}] {title}: {took}"
+            f"  (about {left / 60:.1f} min left)",
+            flush=True,
+        )
+        return value
