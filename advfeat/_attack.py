@@ -8,9 +8,9 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions, valid
 
 from advfeat._attackable import attackable
 from advfeat.optim import (
+    HalfCosine,
     cross_entropy,
     cw_margin,
-    default_step_size,
     make_ball,
     projected_gradient,
     targeted_margin,
@@ -18,6 +18,8 @@ from advfeat.optim import (
 from advfeat.utils._checks import take_batch
 from advfeat.utils._progress import progress_bar
 from advfeat.utils._random import draw_seed, normal_rows
+
+_MAX_TARGETS = 9  # wrong classes tried one by one, as in AutoAttack's targeted runs
 
 ATTACK_CONSTRAINTS = {
     "norm": [Options(Real, {2, np.inf})],
@@ -52,10 +54,10 @@ def adversarial_examples(
 ):
     """Perturb each sample, within eps, so that the estimator misclassifies it.
 
-    Each restart runs projected gradient ascent on the cross-entropy, then on the margin to the
-    nearest other class, then on the margin to each of the most likely wrong classes in turn;
-    samples already misclassified drop out. Whether an example fools the network is judged in
-    fp32 on the final example.
+    Each restart runs projected gradient ascent on the margin to the nearest other class, then on
+    the margin to each of the nine most likely wrong classes in turn (for two classes: on the
+    cross-entropy); samples already misclassified drop out. Steps get shorter as a half cosine.
+    Whether an example fools the network is judged in fp32 on the final example.
 
     Parameters
     ----------
@@ -71,7 +73,7 @@ def adversarial_examples(
     n_steps : int, default=20
         Steps of each run.
     step_size : float, default=None
-        In input units; 2.5 eps / n_steps by default.
+        Length of the first step, in input units; eps by default.
     random_start : bool, default=True
         Whether runs start at a random point of the ball.
     n_restarts : int, default=1
@@ -108,7 +110,7 @@ def adversarial_examples(
     ball = make_ball(norm, eps)
     seed = draw_seed(random_state)
     runs = _runs(len(view.classes), n_restarts)
-    step = default_step_size(step_size, eps, n_steps) if eps > 0 else 1.0
+    steps = HalfCosine(eps if step_size is None else step_size, n_steps)
     device = view.network.device
 
     def attack_batch(start, stop):
@@ -133,7 +135,7 @@ def adversarial_examples(
                 loss,
                 ball=ball,
                 bounds=view.bounds,
-                step_size=step,
+                step_size=steps,
                 n_steps=n_steps,
                 start=init,
                 keep="best",
@@ -171,21 +173,17 @@ def encode_labels(y, classes, n):
     unknown = classes[index] != y
     if np.any(unknown):
         raise ValueError(
-            f"y contains labels that are not among the classes {classes}: "
-            f"{np.unique(y[unknown])}."
+            f"y contains labels that are not among the classes {classes}: {np.unique(y[unknown])}."
         )
     return index.astype(np.int64)
 
 
 def _runs(n_classes, n_restarts):
     """(loss, rank of the target class or None) of each run, in order."""
-    targets = min(n_classes - 1, _N_TARGETS) if n_classes > 2 else 0
-    once = [(cross_entropy, None), (cw_margin, None)]
-    once += [(targeted_margin, rank) for rank in range(targets)]
-    return once * n_restarts
-
-
-_N_TARGETS = 3
+    if n_classes == 2:
+        return [(cw_margin, None), (cross_entropy, None)] * n_restarts
+    targets = [(targeted_margin, rank) for rank in range(min(n_classes - 1, _MAX_TARGETS))]
+    return [(cw_margin, None), *targets] * n_restarts
 
 
 def _margin(network, x, y):

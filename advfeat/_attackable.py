@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from skorch import NeuralNet
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_array, check_is_fitted
+from skorch import NeuralNet
 from torch import nn
 
 from advfeat.classifiers import StandardClassifier

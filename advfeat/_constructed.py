@@ -45,7 +45,7 @@ class ConstructedDataset(Dataset):
     >>> import numpy as np
     >>> from advfeat import ConstructedDataset
     >>> X = np.zeros((3, 2), dtype=np.float32)
-    >>> data = ConstructedDataset(X, y=["b", "a", "b"], y_source=["a", "a", "b"], classes=["a", "b"])
+    >>> data = ConstructedDataset(X, ["b", "a", "b"], y_source=["a", "a", "b"], classes=["a", "b"])
     >>> len(data), data[0]
     (3, (tensor([0., 0.]), 1))
     """

@@ -1,6 +1,8 @@
 """Decision functions of Gaussian classes with given means, principal axes and priors."""
 
 import numpy as np
+from scipy.special import log_softmax
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 
 def linear_discriminant(axes, means, priors, std):
@@ -66,12 +68,90 @@ def quadratic_scores(X, axes, means, priors, std):
     scores : ndarray of shape (n_samples, n_classes)
         Quadratic discriminant functions.
     """
-    scores = np.empty((len(X), len(means)))
-    for c, (class_axes, mean, s) in enumerate(zip(axes, means, std, strict=True)):
-        coordinates, outside = class_axes.rotate(X - mean)
-        distance = np.square(coordinates / s[: class_axes.n_axes]).sum(axis=1)
+    scores = np.full((len(X), len(means)), -np.inf)
+    for c in np.flatnonzero(priors):
+        s = std[c]
+        coordinates, outside = axes[c].rotate(X - means[c])
+        distance = np.square(coordinates / s[: axes[c].n_axes]).sum(axis=1)
         if outside is not None:
             distance += np.square(outside / s[-1]).sum(axis=1)
-        scores[:, c] = -distance / 2 - np.log(s).sum()
-    with np.errstate(divide="ignore"):
-        return scores + np.log(priors)
+        scores[:, c] = np.log(priors[c]) - np.log(s).sum() - distance / 2
+    return scores
+
+
+class GaussianPredictionMixin:
+    """Prediction with class densities fitted by an estimator."""
+
+    def decision_function(self, X):
+        """Log posterior odds, or log posteriors up to a common term.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Samples.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            With two classes, the log odds of the second against the first; otherwise one
+            column per class, up to a term common to all classes of a sample.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        if not self.per_class:
+            scores = X @ self.coef_.T + self.intercept_
+            return scores[:, 0] if len(self.classes_) == 2 else scores
+        scores = quadratic_scores(
+            X, self._scatter.axes, self.means_, self.priors_, self.robust_std_
+        )
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict(self, X):
+        """Predict the most probable class of each sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Samples.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Class labels.
+        """
+        scores = self.decision_function(X)
+        best = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
+        return self.classes_[best]
+
+    def predict_proba(self, X):
+        """Posterior probabilities of the classes under the robust model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Samples.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``.
+        """
+        return np.exp(self.predict_log_proba(X))
+
+    def predict_log_proba(self, X):
+        """Logarithm of :meth:`predict_proba`, accurate for tiny probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Samples.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``.
+        """
+        scores = self.decision_function(X)
+        if scores.ndim == 1:
+            scores = np.column_stack([np.zeros_like(scores), scores])
+        return log_softmax(scores, axis=1)

@@ -1,7 +1,5 @@
 """RobustFeatureInverter: training sets restricted to the features of one network."""
 
-import functools
-import math
 import warnings
 from numbers import Integral, Real
 
@@ -12,7 +10,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from advfeat._train_time import TrainTimeTransformer
 from advfeat.classifiers import AdversarialClassifier
-from advfeat.optim import L2Ball, feature_distance, projected_gradient
+from advfeat.optim import HalfCosine, L2Ball, feature_distance, projected_gradient
 from advfeat.utils._checks import as_array, take_batch
 from advfeat.utils._random import draw_seed, make_rng, normal_rows
 
@@ -183,7 +181,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
     def _step_size(self):
         if self.solver == "paper":
             return self.step_size
-        return functools.partial(_half_cosine, self.step_size, self.n_steps)
+        return HalfCosine(self.step_size, self.n_steps)
 
     def _starts(self, X, seed):
         """Rows of X to start from, an array of starts, or None for noise."""
@@ -200,10 +198,6 @@ class RobustFeatureInverter(TrainTimeTransformer):
                 f"Got an array of shape {start.shape}."
             )
         return self._source.check_inputs(start)
-
-
-def _half_cosine(first, n_steps, step):
-    return first * 0.5 * (1 + math.cos(math.pi * step / n_steps))
 
 
 class _Inversion:

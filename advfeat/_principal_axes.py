@@ -1,8 +1,9 @@
 """Principal axes of weighted samples, accurate to the last digits of the data.
 
-A scatter matrix S is never decomposed: squaring the data loses half of the digits. What is
-computed, and updated batch by batch, is a root R with R'R = S; the singular values of R are
-the standard deviations of the data along its principal axes.
+Squaring the data loses half of the digits, so that the eigenvalues of a scatter matrix are
+good only down to some fraction of the largest one. What lies below is therefore computed
+again, from the data projected on the directions concerned: fast, and as accurate as a
+singular value decomposition of the data.
 """
 
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
-# Reciprocal condition number of the correlation matrix down to which its Cholesky factor
-# keeps the root accurate to some 1e-11; below it a QR decomposition of the data is used.
-_MIN_RCOND = 1e-5
+# Standard deviations down to this fraction of the largest one are taken from a scatter matrix:
+# relative errors of some 256**2 roundings, about 1e-11.
+_DEPTH = 1 / 256
 # Standard deviations below this many roundings of the largest one are noise: zero.
 _NOISE = 8 * np.finfo(float).eps
 
@@ -39,7 +40,7 @@ class PrincipalAxes:
 
     @property
     def root(self):
-        """A root R of the covariance: ``R.T @ R = S``."""
+        """A matrix R with ``R.T @ R = S``."""
         return self.std[None] if self.axes is None else self.std[: self.n_axes, None] * self.axes
 
     def rotate(self, V):
@@ -70,6 +71,20 @@ class PrincipalAxes:
             return coordinates
         V = coordinates @ self.axes
         return V if outside is None else V + outside
+
+    def direction(self, i):
+        """Give unit vector ``i``, an axis or, beyond the axes, one of the complement."""
+        if self.axes is None:
+            return np.eye(1, len(self.std), i)[0]
+        if i < self.n_axes:
+            return self.axes[i]
+        # The feature that the axes explain least, without what they explain of it; twice, to
+        # be orthogonal to the last digit.
+        direction = np.eye(1, len(self.std), np.square(self.axes).sum(axis=0).argmin())
+        for _ in range(2):
+            direction = self.rotate(direction)[1]
+            direction /= linalg.norm(direction)
+        return direction[0]
 
     def matrix(self, values):
         """Symmetric matrix with the given eigenvalues.
@@ -123,62 +138,58 @@ def principal_axes(X, y, sample_weight, mean, extra, covariance_type):
         no more axes than there are deviations.
     """
     n_rows, n_features = len(X) + len(extra), X.shape[1]
+    # A power of two near the range of the data: exact, and no square can overflow.
+    largest = max(np.ptp(X, axis=0).max(), np.abs(extra).max(initial=0.0))
+    unit = np.exp2(np.frexp(largest)[1])
 
     def deviations():
-        return _deviations(X, y, sample_weight, mean, extra)
+        return _deviations(X, y, sample_weight, mean, extra, unit)
 
     if covariance_type != "full":
-        std = _column_norms(deviations(), n_features)
+        std = unit * _column_norms(deviations(), n_features)
         if covariance_type == "spherical":
             std = np.full_like(std, linalg.norm(std) / np.sqrt(n_features))
         return PrincipalAxes(std, None)
-    root = None
     if n_rows > n_features:
-        # Powers of two near the range of each feature: exact, and no square can overflow.
-        largest = np.maximum(np.ptp(X, axis=0), np.abs(extra).max(axis=0, initial=0.0))
-        root = _cholesky_root(deviations(), np.exp2(np.frexp(largest)[1]))
-    if root is None:
-        root = _qr_root(deviations(), n_features)
-    _, singular_values, axes = linalg.svd(root, full_matrices=False, check_finite=False)
-    std = np.zeros(n_features)
-    std[: len(axes)] = singular_values
-    std[std <= max(root.shape) * _NOISE * std[0]] = 0.0
+        std, axes = _deflated_axes(deviations, n_features)
+    else:
+        rows = np.vstack(list(deviations()))
+        _, std, axes = linalg.svd(rows, full_matrices=False, check_finite=False)
+    std = unit * np.append(std, np.zeros(n_features - len(std)))
+    std[std <= min(n_rows, n_features) * _NOISE * std[0]] = 0.0
     return PrincipalAxes(std, axes)
 
 
-def _cholesky_root(blocks, unit):
-    """Root from the Gram matrix, or None where that would lose accuracy.
+def _deflated_axes(deviations, n_features):
+    """Singular values and right singular vectors of tall data, from scatter matrices.
 
-    Half the work of a QR decomposition. The Gram matrix is scaled to a correlation matrix,
-    so that only correlations, never the units of the features, count as ill-conditioned.
+    The leading directions of a scatter matrix are kept; the data are projected on the others,
+    whose scatter matrix is small and hence accurate, and so on.
     """
-    gram = np.zeros((len(unit), len(unit)))
-    for block in blocks:
-        block /= unit
-        gram += block.T @ block
-    std = np.sqrt(np.diag(gram))
-    inverse = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
-    correlation = gram * inverse * inverse[:, None]
-    np.fill_diagonal(correlation, 1.0)
-    norm = np.abs(correlation).sum(axis=0).max()
-    cholesky, info = linalg.lapack.dpotrf(correlation, lower=False)
-    if info or linalg.lapack.dpocon(cholesky, norm)[0] < _MIN_RCOND:
-        return None
-    return cholesky * (std * unit)
-
-
-def _qr_root(blocks, n_features):
-    """Root by QR decompositions, one per block of rows."""
-    root = np.empty((0, n_features))
-    for block in blocks:
-        root = np.vstack([root, block])
-        if len(root) > n_features:
-            root = linalg.qr(root, mode="raw", overwrite_a=True, check_finite=False)[1]
-    return root
+    rest, std, axes = np.eye(n_features), [], []
+    while rest.shape[1]:
+        scatter = np.zeros((rest.shape[1],) * 2)
+        for block in deviations():
+            if axes:
+                block = block @ rest
+            scatter += block.T @ block
+        variance, directions = linalg.eigh(
+            scatter, driver="evd", overwrite_a=True, check_finite=False
+        )
+        level = np.sqrt(np.maximum(variance[::-1], 0.0))
+        directions = rest @ directions[:, ::-1] if axes else directions[:, ::-1]
+        noise = n_features * _NOISE * (std[0][0] if std else level[0])
+        keep = level >= level[0] * _DEPTH if level[0] > noise else np.ones(len(level), dtype=bool)
+        std.append(level[keep])
+        axes.append(directions[:, keep].T)
+        rest = directions[:, ~keep]
+    std, axes = np.concatenate(std), np.vstack(axes)
+    order = np.argsort(-std, kind="stable")
+    return std[order], axes[order]
 
 
 def _column_norms(blocks, n_features):
-    """Euclidean norm of each column, safe from overflow."""
+    """Euclidean norm of each column, safe from underflow."""
     norms = np.zeros(n_features)
     for block in blocks:
         largest = np.abs(block).max(axis=0)
@@ -187,13 +198,13 @@ def _column_norms(blocks, n_features):
     return norms
 
 
-def _deviations(X, y, sample_weight, mean, extra):
-    """Weighted deviations from the class means, in blocks of rows."""
+def _deviations(X, y, sample_weight, mean, extra, unit):
+    """Weighted deviations from the class means in some unit, in blocks of rows."""
     if len(extra):
-        yield extra.copy()
+        yield extra / unit
     for rows in row_blocks(X):
         block = X[rows] - mean[y[rows]]
-        block *= np.sqrt(sample_weight[rows])[:, None]
+        block *= (np.sqrt(sample_weight[rows]) / unit)[:, None]
         yield block
 
 

@@ -111,9 +111,9 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         inner = source.estimator if isinstance(source, FrozenEstimator) else source
         if not isinstance(inner, StandardClassifier):
             raise TypeError(
-                f"The 'estimator' parameter of {type(self).__name__} must be a StandardClassifier, "
-                "an AdversarialClassifier or a FrozenEstimator of one: the construction needs its "
-                f"gradients. Got {type(inner).__name__} instead."
+                f"The 'estimator' parameter of {type(self).__name__} must be a "
+                "StandardClassifier, an AdversarialClassifier or a FrozenEstimator of one: the "
+                f"construction needs its gradients. Got {type(inner).__name__} instead."
             )
         return inner
 

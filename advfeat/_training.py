@@ -128,9 +128,7 @@ class AdversarialNet(TrainingNet):
         if attack["random_start"]:
             step = len(self.history[-1, "batches"])
             generator = make_generator(x.device, self.seed, len(self.history), 2, step)
-            noise = torch.randn(
-                len(x), x[0].numel() + 2, device=x.device, generator=generator
-            )
+            noise = torch.randn(len(x), x[0].numel() + 2, device=x.device, generator=generator)
             start = x + ball.sample(noise, like=x)
         self._set_training(False)  # the attack must not move batch-norm statistics
         x = projected_gradient(

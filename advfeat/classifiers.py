@@ -5,11 +5,11 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from skorch.callbacks import Callback
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d
+from skorch.callbacks import Callback
 
 from advfeat._augmentation import AUGMENTATIONS
 from advfeat._constructed import unpack_training_data
@@ -23,7 +23,7 @@ from advfeat._training import (
     n_batches,
 )
 from advfeat.networks import build_network, check_network_name
-from advfeat.optim import FrozenNetwork, default_step_size
+from advfeat.optim import FrozenNetwork
 from advfeat.utils._checks import check_inputs, resolve_bounds, take_batch, validate_bounds
 from advfeat.utils._device import resolve_device
 from advfeat.utils._random import draw_seed, isolated_torch_seed
@@ -522,10 +522,12 @@ class AdversarialClassifier(StandardClassifier):
         self.random_start = random_start
 
     def _net_class(self):
+        # Steps that sum to 2.5 eps can cross the ball.
+        step_size = 2.5 * self.eps / self.n_steps if self.step_size is None else self.step_size
         attack = {
             "norm": self.norm,
             "eps": self.eps,
-            "step_size": default_step_size(self.step_size, self.eps, self.n_steps),
+            "step_size": step_size,
             "n_steps": self.n_steps,
             "random_start": self.random_start,
             "bounds": resolve_bounds(self.bounds, self.input_shape_),

@@ -10,6 +10,7 @@ import inspect
 import torch
 from torch import nn
 from torchvision import models
+from torchvision.models import vgg
 from torchvision.models.resnet import BasicBlock
 
 _SMALL = 96  # images with a shorter side than this get a stem without downsampling
@@ -81,7 +82,7 @@ def check_network_name(network):
         return
     names = ["auto", *NETWORKS]
     if network not in names:
-        near = difflib.get_close_matches(network, names, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(network.lower(), names, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"The 'network' parameter must be one of {names} or an nn.Module class. "
             f"Got {network!r} instead; did you mean {near!r}?"
@@ -111,8 +112,16 @@ def _build_custom(network, input_shape, n_classes):
         "n_classes": n_classes,
         "num_classes": n_classes,
     }
-    names = inspect.signature(network).parameters
-    body = network(**{name: value for name, value in offered.items() if name in names})
+    signature = inspect.signature(network)
+    given = {name: value for name, value in offered.items() if name in signature.parameters}
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        raise ValueError(
+            f"network={network!r} cannot be built: {error}. It is given only those that it names "
+            f"of {list(offered)}; pass a function that fills in the others."
+        ) from error
+    body = network(**given)
     if not isinstance(body, nn.Module):
         raise ValueError(
             "The 'network' parameter must be a name or an nn.Module class. Calling the one given "
@@ -127,7 +136,7 @@ def _check_output(module, network, input_shape, n_classes):
     try:
         with torch.no_grad():
             shape = tuple(module(torch.zeros(1, *input_shape)).shape)
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # whatever the network's own code raises
         raise ValueError(
             f"network={network!r} failed on one sample of shape {input_shape}: {error}"
         ) from error
@@ -210,19 +219,20 @@ def _resnet(build):
 
 
 def _vgg16(input_shape, n_classes):
-    net = models.vgg16_bn(num_classes=n_classes)
-    net.features[0] = nn.Conv2d(input_shape[0], 64, 3, padding=1)
-    nn.init.kaiming_normal_(net.features[0].weight, mode="fan_out", nonlinearity="relu")
-    nn.init.zeros_(net.features[0].bias)
-    if _is_small(input_shape):
-        # The five poolings shrink 32 pixels to one; smaller images keep only those that fit.
-        keep = min(input_shape[1:]).bit_length() - 1
-        pools = [i for i, layer in enumerate(net.features) if isinstance(layer, nn.MaxPool2d)]
-        for i in pools[keep:]:
-            net.features[i] = nn.Identity()
-        net.avgpool = nn.AdaptiveAvgPool2d(1)
-        net.classifier = nn.Linear(512, n_classes)
-    return net
+    layers = vgg.make_layers(vgg.cfgs["D"], batch_norm=True)
+    layers[0] = nn.Conv2d(input_shape[0], 64, 3, padding=1)
+    if not _is_small(input_shape):
+        return vgg.VGG(layers, num_classes=n_classes)
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    # The five poolings shrink 32 pixels to one; smaller images keep only those that fit.
+    keep = min(input_shape[1:]).bit_length() - 1
+    pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+    for i in pools[keep:]:
+        layers[i] = nn.Identity()
+    return nn.Sequential(layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, n_classes))
 
 
 def _densenet121(input_shape, n_classes):

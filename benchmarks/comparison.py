@@ -1,7 +1,5 @@
 """The paper's comparison for one seed: sources, constructed sets, classifiers, evaluation."""
 
-from dataclasses import asdict
-
 import joblib
 import numpy as np
 from sklearn.frozen import FrozenEstimator
@@ -43,54 +41,57 @@ def compare(preset, data, seed, stages, device="auto"):
     classifiers : dict of name to fitted classifier
     """
     X, y, X_test, y_test = data
-    decided_by = (asdict(preset), joblib.hash((X, y)), seed)
-    test_key = joblib.hash((X_test, y_test))
-    classifiers, sets, records = {}, {}, []
+    data_key, test_key = joblib.hash((X, y)), joblib.hash((X_test, y_test))
+    classifiers, sets, keys, records = {}, {}, {}, []
 
     def record(name, metric, value, eps=None):
         records.append(
             {"seed": seed, "trained_on": name, "metric": metric, "eps": eps, "value": value}
         )
 
+    def train(name, position, X, set_key):
+        unfitted = _classifier(preset, name, _seed(seed, position), device)
+        keys[name] = (_settings(unfitted), set_key)
+        classifiers[name] = stages.get(
+            f"seed {seed} train {name}", keys[name], lambda: unfitted.fit(X, y)
+        )
+
     def evaluate(name):
+        attack = {"norm": 2, "n_steps": preset.attack_steps}
         scores = stages.get(
             f"seed {seed} evaluate {name}",
-            (decided_by, test_key),
-            lambda: _scores(preset, classifiers[name], X_test, y_test),
+            (keys[name], test_key, preset.test_eps, attack),
+            lambda: _scores(classifiers[name], X_test, y_test, preset.test_eps, attack),
         )
-        record(name, "accuracy", scores["accuracy"])
-        for eps in preset.test_eps:
-            record(name, "robust accuracy", scores[eps], eps)
+        for eps, value in scores.items():
+            record(name, "robust accuracy" if eps else "accuracy", value, eps or None)
 
     for position, name in enumerate(SOURCES):
-        classifiers[name] = stages.get(
-            f"seed {seed} train {name}",
-            decided_by,
-            lambda name=name, position=position: _classifier(
-                preset, name, _seed(seed, position), device
-            ).fit(X, y),
-        )
+        train(name, position, X, data_key)
         evaluate(name)
-
     for position, (name, (source, how)) in enumerate(SETS.items(), start=len(SOURCES)):
+        constructor = _constructor(preset, how, _seed(seed, 10 + position))
+        set_key = (_settings(constructor), keys[source])
         sets[name], diagnostics = stages.get(
             f"seed {seed} construct {name}",
-            decided_by,
-            lambda source=source, how=how, position=position: _construct(
-                preset, classifiers[source], how, X, y, _seed(seed, 10 + position)
+            set_key,
+            lambda constructor=constructor, source=source: _construct(
+                constructor, classifiers[source], X, y
             ),
         )
         for metric, value in diagnostics.items():
             record(name, metric, value)
-        classifiers[name] = stages.get(
-            f"seed {seed} train on {name}",
-            decided_by,
-            lambda name=name, position=position: _classifier(
-                preset, name, _seed(seed, position), device
-            ).fit(sets[name], y),
-        )
+        train(name, position, sets[name], set_key)
         evaluate(name)
     return records, sets, classifiers
+
+
+def _settings(estimator):
+    """Return what decides a result: class and parameters, not where it was computed."""
+    params = estimator.get_params(deep=False)
+    return type(estimator).__name__, {
+        name: value for name, value in params.items() if name not in ("device", "verbose")
+    }
 
 
 def _seed(seed, position):
@@ -125,30 +126,31 @@ def _classifier(preset, name, seed, device):
     return StandardClassifier(max_epochs=epochs, **common)
 
 
-def _construct(preset, source, how, X, y, seed):
-    source = FrozenEstimator(source)
+def _constructor(preset, how, seed):
     common = dict(random_state=seed, precision=preset.precision)
     if how == "invert":
-        constructor = RobustFeatureInverter(
-            source,
+        return RobustFeatureInverter(
             solver=preset.inversion_solver,
             n_steps=preset.inversion_steps,
             step_size=preset.inversion_step_size,
             **common,
         )
-        X_r = constructor.fit_transform(X, y)
-        return X_r, {"median residual": float(np.median(constructor.residual_))}
-    constructor = NonRobustRelabeler(
-        source, target=how, eps=preset.relabel_eps, n_steps=preset.relabel_steps, **common
+    return NonRobustRelabeler(
+        target=how, eps=preset.relabel_eps, n_steps=preset.relabel_steps, **common
     )
-    data = constructor.fit_transform(X, y)
-    return data, {"success rate": constructor.success_rate_}
 
 
-def _scores(preset, classifier, X_test, y_test):
-    scores = {"accuracy": float(classifier.score(X_test, y_test))}
-    for eps in preset.test_eps:
-        scores[eps] = robust_accuracy_score(
-            classifier, X_test, y_test, norm=2, eps=eps, n_steps=preset.attack_steps
-        )
+def _construct(constructor, source, X, y):
+    constructor.set_params(estimator=FrozenEstimator(source))
+    constructed = constructor.fit_transform(X, y)
+    if isinstance(constructor, RobustFeatureInverter):
+        return constructed, {"median residual": float(np.median(constructor.residual_))}
+    return constructed, {"success rate": constructor.success_rate_}
+
+
+def _scores(classifier, X_test, y_test, test_eps, attack):
+    """Accuracy, under the key 0, and robust accuracy at each eps."""
+    scores = {0: float(classifier.score(X_test, y_test))}
+    for eps in test_eps:
+        scores[eps] = robust_accuracy_score(classifier, X_test, y_test, eps=eps, **attack)
     return scores

@@ -57,7 +57,7 @@ PRESETS = {
     "small": Preset(
         network="small_resnet",
         n_train=10_000,
-        n_test=2_000,
+        n_test=1_000,
         augmentation="flip-crop",
         lr=0.1,
         lr_schedule="one-cycle",

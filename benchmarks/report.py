@@ -35,16 +35,17 @@ def values(records, name, metric, eps=None):
 
 
 def format_table(records, preset, data, label):
-    """The comparison as lines of text."""
+    """Return the comparison as lines of text."""
     X, _, X_test, y_test = data
     n_seeds = len({row["seed"] for row in records})
-    chance = 1 / len(np.unique(y_test))
+    n_classes = len(np.unique(y_test))
     lines = [
         f"{label}: {len(X)} training and {len(X_test)} test images, {n_seeds} seed(s), "
-        f"network {preset.network}, chance {chance:.2f}",
+        f"network {preset.network}, chance {1 / n_classes:.2f}",
         f"adversarial training: L2, eps {preset.train_eps:g}, {preset.train_steps} steps; "
         f"D_rand and D_det: L2, eps {preset.relabel_eps:g}",
-        f"robust accuracy: L2, {preset.attack_steps} PGD steps for each of up to 5 losses, fp32",
+        f"robust accuracy: L2, PGD on the margin and on {min(9, n_classes - 1)} targeted margins, "
+        f"{preset.attack_steps} steps each, fp32",
         "mean +- standard deviation over seeds" if n_seeds > 1 else "one seed, no spread",
         "",
     ]

@@ -28,6 +28,11 @@ class Stages:
         self.n_done = 0
         self.started = time.monotonic()
 
+    def path(self, title, settings):
+        """File of a stage."""
+        key = joblib.hash((title, settings, advfeat.__version__))
+        return self.folder / f"{title.replace(' ', '-')}-{key}.joblib"
+
     def get(self, title, settings, compute):
         """Return the stage's value, from disk if it is there.
 
@@ -38,8 +43,7 @@ class Stages:
             Everything that decides the value, the parents' settings included.
         compute : callable without arguments
         """
-        key = joblib.hash((title, settings, advfeat.__version__))
-        path = self.folder / f"{title.replace(' ', '-')}-{key}.joblib"
+        path = self.path(title, settings)
         begun = time.monotonic()
         kept = path.exists()
         if kept:

@@ -6,14 +6,14 @@ from sklearn.utils._param_validation import validate_params
 
 from advfeat._attack import ATTACK_CONSTRAINTS, encode_labels
 from advfeat._attackable import attackable
-from advfeat.optim import default_step_size, feature_value, make_ball, projected_gradient
+from advfeat.optim import HalfCosine, feature_value, make_ball, projected_gradient
 from advfeat.utils._checks import take_batch
 from advfeat.utils._progress import progress_bar
 from advfeat.utils._random import draw_seed, normal_rows
 
 
 def feature_usefulness(estimator, X, y, *, batch_size=256):
-    """Usefulness rho of every penultimate feature, one class against the rest.
+    """Measure the usefulness rho of every penultimate feature, one class against the rest.
 
     With f standardised to mean 0 and variance 1 on X, and y_c = +1 for class c, -1 otherwise,
     rho = E[y_c f(x)]. A negative value says that -f is useful.
@@ -68,7 +68,7 @@ def robust_feature_usefulness(
     random_state=0,
     verbose=1,
 ):
-    """Robust usefulness gamma of every penultimate feature, one class against the rest.
+    """Measure the robust usefulness gamma of every penultimate feature, one class against the rest.
 
     gamma = E[inf over the ball of y_c f(x + delta)], with f standardised as in
     `feature_usefulness`. The infimum is found by projected gradient on each feature alone, so
@@ -118,7 +118,7 @@ def robust_feature_usefulness(
     search = _ExtremeSearch(
         view,
         make_ball(norm, eps),
-        default_step_size(step_size, eps, n_steps) if eps > 0 else 1.0,
+        HalfCosine(eps if step_size is None else step_size, n_steps),
         n_steps,
         draw_seed(random_state) if random_start else None,
     )

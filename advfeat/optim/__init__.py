@@ -10,15 +10,15 @@ from advfeat.optim._losses import (
     targeted_cross_entropy,
     targeted_margin,
 )
-from advfeat.optim._pgd import default_step_size, projected_gradient
+from advfeat.optim._pgd import HalfCosine, projected_gradient
 
 __all__ = [
     "FrozenNetwork",
+    "HalfCosine",
     "L2Ball",
     "LinfBall",
     "cross_entropy",
     "cw_margin",
-    "default_step_size",
     "feature_distance",
     "feature_value",
     "make_ball",

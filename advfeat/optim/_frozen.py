@@ -6,37 +6,69 @@ layer.
 """
 
 import copy
+import operator
+import threading
+from collections import Counter
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
-from torch.fx.experimental.optimization import fuse
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils import fuse_conv_bn_eval
 
 from advfeat.utils._device import autocast
 
-_RELU_MODULES = (nn.ReLU, nn.ReLU6)
-_RELU_FUNCTIONS = (F.relu, torch.relu, torch.relu_, F.relu_, "relu", "relu_")
-_SHAPE_FUNCTIONS = (
+
+def _fake_relu(x):
+    """ReLU whose gradient is that of the identity."""
+    return F.relu(x).detach() + (x - x.detach())
+
+
+def _fake_relu6(x):
+    return F.relu6(x).detach() + (x - x.detach())
+
+
+# How a node of the graph names each operation: the type of a layer, a function, or a method.
+_FAKES = {
+    nn.ReLU: _fake_relu,
+    nn.ReLU6: _fake_relu6,
+    F.relu: _fake_relu,
+    F.relu_: _fake_relu,
+    F.relu6: _fake_relu6,
+    torch.relu: _fake_relu,
+    torch.relu_: _fake_relu,
+    "relu": _fake_relu,
+    "relu_": _fake_relu,
+}
+_KEEP_VALUES = {  # operations that only pool, reshape, select or join
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d,
+    nn.AvgPool2d,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.Flatten,
+    nn.Identity,
+    nn.MaxPool2d,
     F.adaptive_avg_pool2d,
+    F.adaptive_max_pool2d,
     F.avg_pool2d,
     F.dropout,
     F.max_pool2d,
+    operator.getitem,
+    torch.amax,
     torch.cat,
     torch.flatten,
     torch.mean,
+    torch.reshape,
+    torch.squeeze,
+    "amax",
     "flatten",
     "mean",
     "reshape",
+    "squeeze",
     "view",
-)
-_SHAPE_MODULES = (
-    nn.Dropout,
-    nn.Flatten,
-    nn.Identity,
-    nn.AdaptiveAvgPool2d,
-    nn.AvgPool2d,
-    nn.MaxPool2d,
-)
+}
 
 
 class FrozenNetwork:
@@ -61,26 +93,22 @@ class FrozenNetwork:
     def __init__(self, module, *, device, precision="fp32"):
         self.device = torch.device(device)
         self.precision = precision
-        module = copy.deepcopy(module).to(self.device).eval().requires_grad_(False)
-        try:
-            traced = fuse(module)
-        except (fx.proxy.TraceError, TypeError, ValueError, NotImplementedError):
-            # Control flow that depends on the data cannot be traced: run the module as it is.
-            self._logits, self._features = module, _LastLinearInput(module)
-            self._inversion_features = self._features
-            self.has_features = self._features.layer is not None
-            self.passes_gradient = False
+        module = copy.deepcopy(_unwrap(module)).to(self.device).eval().requires_grad_(False)
+        graph = _trace(module)
+        self._logits = module if graph is None else graph
+        self._features = self._inversion_features = _no_features
+        self.has_features = self.passes_gradient = False
+        if graph is None:
+            if any(isinstance(layer, nn.Linear) for layer in module.modules()):
+                self.has_features = True
+                self._features = self._inversion_features = _LastLinearInput(module)
             return
-        self._logits = traced
-        linear = _last_linear(traced)
-        self.has_features = linear is not None
-        if linear is None:
-            self.passes_gradient = False
-            return
-        penultimate = linear.args[0]
-        self._features = _cut_at(traced, penultimate)
-        self._inversion_features, n_replaced = _pass_through_relus(self._features)
-        self.passes_gradient = n_replaced > 0
+        linear = _last_linear(graph)
+        if linear is not None:
+            self.has_features = True
+            self._features = _cut_at(graph, _input_of(linear))
+            self._inversion_features, n_replaced = _pass_through_relus(self._features)
+            self.passes_gradient = n_replaced > 0
 
     def __call__(self, x):
         """Logits, float32 of shape (n, n_classes)."""
@@ -99,33 +127,80 @@ class FrozenNetwork:
 
     def _run(self, function, x):
         with autocast(self.device, self.precision):
-            output = function(x)
+            output = function(x.clone())  # the network may begin in place
         return output.float()
 
 
-def _last_linear(traced):
-    """Last linear layer on the way to the output, as a node of the graph."""
-    modules = dict(traced.named_modules())
-    found = None
-    for node in traced.graph.nodes:
-        is_module = node.op == "call_module" and isinstance(modules[node.target], nn.Linear)
-        if is_module or (node.op == "call_function" and node.target is F.linear):
-            found = node
-    return found
+def _unwrap(module):
+    """Take the network out of torch's wrappers (several GPUs, compile), which hide its layers."""
+    while True:
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            module = module.module
+        elif hasattr(module, "_orig_mod"):  # of torch.compile
+            module = module._orig_mod
+        else:
+            return module
 
 
-def _cut_at(traced, node):
+def _trace(module):
+    """Graph of the network with batch-norm folded in, or None if it cannot be traced."""
+    try:
+        # Inside a Sequential optional arguments keep their defaults, and hooks are traced.
+        graph = fx.symbolic_trace(nn.Sequential(module))
+    except Exception:  # foreign code that is run on symbols may raise anything
+        return None
+    _fold_batch_norm(graph)
+    return graph
+
+
+def _fold_batch_norm(graph):
+    """Fold each batch-norm into the convolution before it, in place."""
+    modules = dict(graph.named_modules())
+    uses = Counter(_owner(node) for node in graph.graph.nodes)
+    for node in graph.graph.nodes:
+        norm = _layer(node, modules)
+        if not isinstance(norm, _BatchNorm) or norm.running_var is None:
+            continue
+        before = _input_of(node)
+        conv = _layer(before, modules)
+        # A convolution that is used elsewhere too must stay as it is.
+        alone = len(before.users) == 1 and uses[before.target] == 1
+        if type(conv) in (nn.Conv1d, nn.Conv2d, nn.Conv3d) and alone:
+            graph.set_submodule(before.target, fuse_conv_bn_eval(conv, norm))
+            node.replace_all_uses_with(before)
+            graph.graph.erase_node(node)
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+
+
+def _last_linear(graph):
+    """Last layer on the way to the output, as a node, if it is linear; else None."""
+    modules = dict(graph.named_modules())
+    reaches_output = set()
+    for node in reversed(graph.graph.nodes):
+        if node.op != "output" and node not in reaches_output:
+            continue
+        reaches_output.update(node.all_input_nodes)
+        if node.target is F.linear or isinstance(_layer(node, modules), nn.Linear):
+            return node
+        if isinstance(_layer(node, modules), _ConvNd):
+            return None
+    return None
+
+
+def _cut_at(graph, last):
     """GraphModule that returns the value of one node; it shares the parameters."""
-    graph, copies = fx.Graph(), {}
-    graph.graph_copy(traced.graph, copies)
-    graph.output(copies[node])
-    cut = fx.GraphModule(traced, graph)
-    graph.eliminate_dead_code()
-    cut.recompile()
-    return cut
+    # Later nodes are left out; earlier ones all stay, as they may work in place.
+    part, copies = fx.Graph(), {}
+    for node in graph.graph.nodes:
+        copies[node] = part.node_copy(node, copies.__getitem__)
+        if node is last:
+            break
+    part.output(copies[last])
+    return fx.GraphModule(graph, part)
 
 
-def _pass_through_relus(traced):
+def _pass_through_relus(features):
     """Replace the last ReLU on every path to the output by one with an identity gradient.
 
     Returns
@@ -133,60 +208,90 @@ def _pass_through_relus(traced):
     GraphModule, int
         The changed copy and the number of ReLUs replaced.
     """
-    graph, copies = fx.Graph(), {}
-    graph.output(graph.graph_copy(traced.graph, copies))
-    copy_ = fx.GraphModule(traced, graph)
-    modules = dict(copy_.named_modules())
-    open_nodes = list(next(iter(reversed(graph.nodes))).all_input_nodes)
-    replaced = set()
+    modules = dict(features.named_modules())
+    graph = copy.deepcopy(features.graph)
+    open_nodes = list(graph.output_node().all_input_nodes)
+    seen, n_replaced = set(), 0
     while open_nodes:
         node = open_nodes.pop()
-        if node in replaced:
+        if node in seen:
             continue
-        if _is_relu(node, modules):
-            replaced.add(node)
+        seen.add(node)
+        kind = _kind(node, modules)
+        if kind in _FAKES:
+            before = _input_of(node)
+            if _is_in_place(node, modules) and len(before.users) > 1:
+                continue  # others rely on the changed input
             with graph.inserting_after(node):
-                fake = graph.call_function(_relu_with_identity_gradient, (node.args[0],))
+                fake = graph.call_function(_FAKES[kind], (before,))
             node.replace_all_uses_with(fake)
-        elif _keeps_values(node, modules):
+            graph.erase_node(node)
+            n_replaced += 1
+        elif kind in _KEEP_VALUES:
             open_nodes.extend(node.all_input_nodes)
-    graph.eliminate_dead_code()
     graph.lint()
-    copy_.recompile()
-    return copy_, len(replaced)
+    return fx.GraphModule(features, graph), n_replaced
 
 
-def _is_relu(node, modules):
+def _layer(node, modules):
+    """Layer that a node calls, or None."""
+    return modules[node.target] if node.op == "call_module" else None
+
+
+def _kind(node, modules):
+    """Operation of a node: the type of its layer, a function or the name of a method."""
     if node.op == "call_module":
-        return isinstance(modules[node.target], _RELU_MODULES)
-    return node.op in ("call_function", "call_method") and node.target in _RELU_FUNCTIONS
+        return type(modules[node.target])
+    return node.target if node.op in ("call_function", "call_method") else None
 
 
-def _keeps_values(node, modules):
-    """Whether a node only pools, reshapes or joins."""
+def _owner(node):
+    """Name of the layer that a node calls, or whose parameter it reads; else None."""
+    if node.op == "get_attr":
+        return node.target.rpartition(".")[0]
+    return node.target if node.op == "call_module" else None
+
+
+def _input_of(node):
+    return node.args[0] if node.args else node.kwargs["input"]
+
+
+def _is_in_place(node, modules):
     if node.op == "call_module":
-        return isinstance(modules[node.target], _SHAPE_MODULES)
-    return node.op in ("call_function", "call_method") and node.target in _SHAPE_FUNCTIONS
+        return modules[node.target].inplace
+    name = getattr(node.target, "__name__", node.target)
+    return name.endswith("_") or True in (*node.args[1:], *node.kwargs.values())
 
 
-def _relu_with_identity_gradient(x):
-    return x + (F.relu(x) - x).detach()
+def _no_features(x):
+    raise ValueError(
+        "The network has no penultimate features, as it does not end in a linear layer. Use a "
+        "network that ends in nn.Linear."
+    )
 
 
 class _LastLinearInput(nn.Module):
-    """Features of a network that cannot be traced: the input of its last linear layer."""
+    """Features of a network that cannot be traced: the input of the last linear layer it runs."""
 
     def __init__(self, module):
         super().__init__()
         self.module = module
-        linears = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-        self.layer = linears[-1] if linears else None
 
     def forward(self, x):
-        seen = []
-        hook = self.layer.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        last, thread = None, threading.get_ident()
+
+        def remember(layer, args, kwargs):
+            nonlocal last
+            if threading.get_ident() == thread:  # others may run the same network
+                last = layer, args[0] if args else kwargs["input"]
+
+        layers = [m for m in self.module.modules() if isinstance(m, (nn.Linear, _ConvNd))]
+        hooks = [m.register_forward_pre_hook(remember, with_kwargs=True) for m in layers]
         try:
             self.module(x)
         finally:
-            hook.remove()
-        return seen[-1]
+            for hook in hooks:
+                hook.remove()
+        if last is None or not isinstance(last[0], nn.Linear):
+            _no_features(x)
+        return last[1]

@@ -1,5 +1,7 @@
 """Projected gradient ascent on the input, with normalised steps."""
 
+import math
+
 import torch
 
 
@@ -27,7 +29,7 @@ def projected_gradient(
     network : callable
         Maps inputs (n, ...) to logits or features.
     x : tensor of shape (n, ...)
-        Centre of the ball, in input units.
+        Centre of the ball, in input units. Outside the box by rounding, it is clipped to it.
     target : tensor of shape (n, ...)
         What the loss compares with.
     loss : callable
@@ -40,7 +42,7 @@ def projected_gradient(
         Box of valid inputs. It is applied outside the graph: a clamp inside would zero the
         gradient at saturated pixels.
     start : tensor like x, optional
-        First iterate; x by default.
+        First iterate, projected like all others; x by default.
     keep : {"last", "best"}
         Which iterate to return. "best" costs one more forward pass.
     is_better : callable, optional
@@ -51,21 +53,26 @@ def projected_gradient(
     -------
     tensor like x
     """
-    z = x if start is None else _into_box(start, bounds)
+
+    def project(z):
+        # The box contains x, so clipping to it moves no coordinate away from x and the iterate
+        # stays in the ball.
+        return _into_box(x + ball.project(z - x), bounds)
+
+    x = _into_box(x, bounds)
+    z = x if start is None else project(start)
     best = _Best(z) if keep == "best" else None
     for step in range(n_steps):
-        z = z.detach().requires_grad_(True)
-        output = network(z)
-        value = loss(output, target)
-        (gradient,) = torch.autograd.grad(value.sum(), z)
+        with torch.enable_grad():
+            z = z.detach().requires_grad_(True)
+            output = network(z)
+            value = loss(output, target)
+            (gradient,) = torch.autograd.grad(value.sum(), z)
         with torch.no_grad():
             if best is not None:
                 best.update(z, value, is_better and is_better(output, target))
             length = step_size(step) if callable(step_size) else step_size
-            z = z + length * ball.direction(gradient)
-            # The box contains x, so clipping to it moves no coordinate away from x and the
-            # iterate stays in the ball.
-            z = _into_box(x + ball.project(z - x), bounds)
+            z = project(z + length * ball.direction(gradient))
     if best is not None:
         with torch.no_grad():
             output = network(z)
@@ -97,6 +104,16 @@ class _Best:
         self.z = torch.where(better.view(-1, *[1] * (z.ndim - 1)), z.detach(), self.z)
 
 
-def default_step_size(step_size, eps, n_steps):
-    """2.5 eps / n_steps unless a step size is given, so that the steps can cross the ball."""
-    return 2.5 * eps / n_steps if step_size is None else step_size
+class HalfCosine:
+    """Step length that falls from ``first`` to zero over ``n_steps`` as a half cosine.
+
+    Long first steps explore, short last ones settle: for the same number of steps attacks are
+    stronger and inversions closer than with steps of constant length.
+    """
+
+    def __init__(self, first, n_steps):
+        self.first = first
+        self.n_steps = n_steps
+
+    def __call__(self, step):
+        return self.first * 0.5 * (1 + math.cos(math.pi * step / self.n_steps))

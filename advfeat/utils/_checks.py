@@ -4,6 +4,8 @@ Data stay NumPy arrays (or memory maps) until a batch is cut from them: float32,
 images in 0..255, which are scaled to [0, 1] batch by batch.
 """
 
+import math
+
 import numpy as np
 import torch
 from sklearn.utils import check_array
@@ -78,10 +80,10 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto"):
     Raises
     ------
     ValueError
-        For NaN or infinity, a wrong rank, channels last, values outside the bounds, no samples,
-        or a shape other than at fit.
+        For NaN or infinity, a wrong rank, channels last, values outside the bounds, uint8 images
+        with bounds other than (0, 1), no samples, or a shape other than at fit.
     """
-    X = as_array(X)
+    X = np.asarray(X) if isinstance(X, (list, tuple)) else as_array(X)
     ndim = getattr(X, "ndim", None)
     if ndim == 4:
         X = _check_images(X, estimator)
@@ -113,8 +115,8 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto"):
 def resolve_bounds(bounds, input_shape):
     """Return (low, high) in input units, or None for unbounded inputs."""
     if isinstance(bounds, str):
-        return (0.0, 1.0) if len(input_shape) == 3 else None
-    return bounds
+        bounds = (0, 1) if len(input_shape) == 3 else None
+    return None if bounds is None else (float(bounds[0]), float(bounds[1]))
 
 
 def validate_bounds(bounds, owner):
@@ -122,8 +124,8 @@ def validate_bounds(bounds, owner):
     if bounds is None or (isinstance(bounds, str) and bounds == "auto"):
         return
     try:
-        low, high = (float(value) for value in bounds)
-        if low < high:
+        low, high = bounds
+        if float(low) < float(high) and not isinstance(bounds, str):
             return
     except (TypeError, ValueError):
         pass
@@ -160,13 +162,21 @@ def _check_images(X, estimator):
 
 
 def _check_bounds(X, bounds):
-    if bounds is None or X.dtype == np.uint8:
+    if bounds is None:
+        return
+    if X.dtype == np.uint8:
+        if bounds != (0.0, 1.0):
+            raise ValueError(
+                "uint8 images are scaled to [0, 1], so they need bounds='auto', None or (0, 1). "
+                f"Got {bounds} instead; for other units pass X as floats."
+            )
         return
     low, high = float(X.min()), float(X.max())
-    slack = _TOLERANCE * (bounds[1] - bounds[0])
+    width = bounds[1] - bounds[0]
+    slack = _TOLERANCE * (width if math.isfinite(width) else 1)
     if low < bounds[0] - slack or high > bounds[1] + slack:
         hint = ""
-        if X.ndim == 4 and tuple(bounds) == (0.0, 1.0):
+        if X.ndim == 4 and bounds == (0.0, 1.0):
             hint = (
                 " Images must be floats in [0, 1] or uint8 in 0..255: use X / 255 for floats in "
                 "0..255, and do not normalise: the network does so itself."

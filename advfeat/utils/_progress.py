@@ -4,7 +4,7 @@ from tqdm.auto import tqdm
 
 
 def progress_bar(*, total, desc, unit, verbose):
-    """tqdm bar on stderr that appears only once the work has taken two seconds."""
+    """Make a tqdm bar on stderr; it appears only once the work has taken two seconds."""
     return tqdm(
         total=total, desc=desc, unit=unit, delay=2, disable=not verbose, dynamic_ncols=True
     )

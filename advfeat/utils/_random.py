@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-_BLOCK = 256  # rows of noise drawn together
+_BLOCK = 16  # rows of noise drawn together; few, as rows that were not asked for are wasted
 
 
 def draw_seed(random_state):
@@ -20,13 +20,12 @@ def draw_seed(random_state):
 
 def make_rng(*key):
     """NumPy generator for one purpose, named by a tuple of integers."""
-    return np.random.default_rng(key)
+    return np.random.default_rng(_sequence(key))
 
 
 def make_generator(device, *key):
     """torch.Generator on ``device`` for one purpose, named by a tuple of integers."""
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
-    return torch.Generator(device).manual_seed(seed)
+    return torch.Generator(device).manual_seed(_torch_seed(key))
 
 
 def normal_rows(key, start, stop, width):
@@ -54,10 +53,19 @@ def isolated_torch_seed(device, *key):
     """
     device = torch.device(device)
     devices = [device] if device.type == "cuda" else []
-    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+    seed = _torch_seed(key)
     with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(seed)
         if devices:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def _sequence(key):
+    # The length makes keys such as (1,) and (1, 0) differ: a SeedSequence pads with zeros.
+    return np.random.SeedSequence((len(key), *key))
+
+
+def _torch_seed(key):
+    return int(_sequence(key).generate_state(1, np.uint64)[0]) >> 1

@@ -1,0 +1,222 @@
+"""RobustnessCurveDisplay: accuracy as the perturbation may grow."""
+
+import numpy as np
+from sklearn.utils import _safe_indexing
+
+from advfeat._attack import adversarial_examples
+from advfeat.plotting._style import (
+    COLORS,
+    MARKERS,
+    SMALL,
+    attack_steps,
+    check_accuracy,
+    check_eps,
+    describe,
+    get_axes,
+    import_pyplot,
+    style_accuracy_axis,
+)
+from advfeat.utils._checks import as_array
+
+
+class RobustnessCurveDisplay:
+    """Accuracy under attack over the radius eps.
+
+    Use `from_estimator` to attack a fitted classifier, or `from_predictions` for accuracies
+    that are known already. Pass ``ax`` to draw several curves on one axis; a curve whose
+    settings differ from those on the axis' label names its own in the legend.
+
+    Parameters
+    ----------
+    eps : array-like of shape (n_eps,)
+        Radii, in input units. They are drawn in ascending order.
+    accuracy : array-like of shape (n_eps,)
+        In [0, 1].
+    norm : {2, numpy.inf}
+    name : str, default=None
+        Legend entry.
+    n_steps : int, default=None
+        Steps of the attack.
+    n_samples : int, default=None
+        Number of test samples.
+
+    Attributes
+    ----------
+    eps, accuracy : ndarray of shape (n_eps,), float64
+        In ascending order of eps.
+    line_ : matplotlib Line2D
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, or a value is out of range.
+
+    See Also
+    --------
+    advfeat.robust_accuracy_score : The accuracy at one radius.
+
+    References
+    ----------
+    Ilyas et al. 2019, Appendix D.2 (evaluation under strong attacks).
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from advfeat.datasets import load_digits
+    >>> from advfeat.plotting import RobustnessCurveDisplay
+    >>> X, y = load_digits(split="test", return_X_y=True)
+    >>> X = X.reshape(len(X), -1)
+    >>> clf = LogisticRegression(max_iter=500).fit(X[:300], y[:300])
+    >>> display = RobustnessCurveDisplay.from_estimator(
+    ...     clf, X[300:], y[300:], norm=2, eps_values=[0, 0.25, 0.5], n_steps=5
+    ... )
+    >>> display.accuracy.shape
+    (3,)
+    """
+
+    def __init__(self, *, eps, accuracy, norm, name=None, n_steps=None, n_samples=None):
+        eps, accuracy = check_eps(eps), check_accuracy(accuracy, "accuracy")
+        if accuracy.shape != eps.shape:
+            raise ValueError(
+                "accuracy must hold one value for each eps: expected shape "
+                f"{eps.shape}, got {accuracy.shape}."
+            )
+        order = np.argsort(eps)
+        self.eps = eps[order]
+        self.accuracy = accuracy[order]
+        self.norm = norm
+        self.name = name
+        self.n_steps = n_steps
+        self.n_samples = n_samples
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, *, norm, eps_values, name=None, ax=None, **attack):
+        """Attack a classifier at each radius and draw its curve.
+
+        A perturbation that fits into a small ball fits into every larger one. So a sample that
+        is misclassified at one eps counts as misclassified at all larger eps and is not
+        attacked again: the curve cannot rise.
+
+        Parameters
+        ----------
+        estimator : fitted classifier
+            See `adversarial_examples`.
+        X : array-like of shape (n, d) or (n, C, H, W)
+        y : array-like of shape (n,)
+        norm : {2, numpy.inf}
+        eps_values : array-like of shape (n_eps,)
+            Radii, in input units; 0 gives plain accuracy.
+        name : str, default=None
+            Legend entry; the estimator's class name by default.
+        ax : matplotlib Axes, default=None
+            New axes by default.
+        **attack
+            ``n_steps``, ``n_restarts``, ``random_state``, ``verbose`` and the other keywords of
+            `adversarial_examples`.
+
+        Returns
+        -------
+        RobustnessCurveDisplay
+        """
+        import_pyplot(f"{cls.__name__}.from_estimator")
+        eps = np.sort(check_eps(eps_values))
+        return cls.from_predictions(
+            eps,
+            _surviving_share(estimator, X, y, norm, eps, attack),
+            norm=norm,
+            name=type(estimator).__name__ if name is None else name,
+            n_steps=attack_steps(attack),
+            n_samples=len(y),
+            ax=ax,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls, eps, accuracy, *, norm, name=None, n_steps=None, n_samples=None, ax=None, **kwargs
+    ):
+        """Draw a curve of accuracies that are known already.
+
+        Parameters
+        ----------
+        eps, accuracy, norm, name, n_steps, n_samples
+            As in the class.
+        ax : matplotlib Axes, default=None
+            New axes by default.
+        **kwargs
+            Passed to matplotlib's ``Axes.plot``.
+
+        Returns
+        -------
+        RobustnessCurveDisplay
+        """
+        display = cls(
+            eps=eps, accuracy=accuracy, norm=norm, name=name, n_steps=n_steps, n_samples=n_samples
+        )
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, *, ax=None, name=None, **kwargs):
+        """Draw the curve.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            New axes by default. On axes that hold curves, the next colour and marker are taken.
+        name : str, default=None
+            Legend entry; the stored one by default.
+        **kwargs
+            Passed to matplotlib's ``Axes.plot``.
+
+        Returns
+        -------
+        self
+        """
+        ax = get_axes(f"{type(self).__name__}.plot", ax, (4.8, 3.4))
+        from matplotlib.cbook import normalize_kwargs
+        from matplotlib.lines import Line2D
+
+        settings = describe(self.norm, self.n_steps, self.n_samples)
+        axis_label = f"ε (input units)\n{settings}"
+        label = self.name if name is None else name
+        if not ax.get_xlabel():
+            ax.set_xlabel(axis_label)
+        elif ax.get_xlabel() != axis_label:
+            label = settings if label is None else f"{label} ({settings})"
+        i = len(ax.lines)
+        style = {
+            "color": COLORS[i % len(COLORS)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "markersize": 4,
+            "label": label,
+            "clip_on": False,  # markers at 0 % and at eps = 0 stay whole
+            "zorder": 3,
+        }
+        (self.line_,) = ax.plot(
+            self.eps, self.accuracy, **{**style, **normalize_kwargs(kwargs, Line2D)}
+        )
+        ax.set_ylim(0, 1)
+        ax.set_xlim(left=min(0, self.eps[0]))
+        ax.set_ylabel("Accuracy under attack")
+        style_accuracy_axis(ax)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(frameon=False, fontsize=SMALL)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _surviving_share(estimator, X, y, norm, eps_values, attack):
+    """Share of the samples that no eps up to the i-th fools; eps_values ascend."""
+    X, y = as_array(X), np.asarray(y)
+    alive = np.arange(len(y))
+    share = []
+    for eps in eps_values.tolist():
+        if len(alive):
+            # The whole of X goes as it is, so that nothing is copied and its length is checked.
+            rest = X if len(alive) == len(y) else _safe_indexing(X, alive)
+            _, fooled = adversarial_examples(
+                estimator, rest, y[alive], norm=norm, eps=eps, **attack
+            )
+            alive = alive[~fooled]
+        share.append(len(alive) / len(y))
+    return share

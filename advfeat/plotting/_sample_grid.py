@@ -1,0 +1,273 @@
+"""SampleGridDisplay: the same samples in several constructed sets (Figure 2a)."""
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from advfeat._constructed import ConstructedDataset
+from advfeat.plotting._style import SMALL, check_mapping, get_axes, import_pyplot
+from advfeat.utils._checks import as_array
+
+_CELL = 0.8  # inches from one image to the next
+_GAP = 0.08  # between images, in widths of an image
+_LINE = 0.2  # height of one line of a label, in widths of an image
+_LONG = 12  # characters that fit under an image
+_SLACK = 1e-3  # values this far outside of [0, 1] are rounding; no eye sees it
+
+
+class SampleGridDisplay:
+    """Images of several sets, one row for each set and one column for each sample.
+
+    Use `from_datasets` to draw random samples of whole sets.
+
+    Parameters
+    ----------
+    images : mapping of str to array-like of shape (n, C, H, W)
+        For each set its images: floats in [0, 1] or uint8, grey (C = 1) or RGB (C = 3).
+        Column i must show the same sample in each set.
+    labels : mapping of str to sequence of n str, default=None
+        Texts to write under the images, for those sets that have some.
+    indices : array-like of shape (n,), default=None
+        Where the samples lie in the sets that they were drawn from; kept for reference.
+
+    Attributes
+    ----------
+    images : dict of str to ndarray of shape (n, C, H, W)
+    labels : dict of str to list of str
+    indices : ndarray of shape (n,), or None
+    images_ : ndarray of shape (n_sets, n) of matplotlib AxesImage
+    texts_ : list of matplotlib Text
+        The labels, row by row.
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    Raises
+    ------
+    ValueError
+        If a set is no batch of images, or if numbers of samples or of labels differ.
+
+    References
+    ----------
+    Ilyas et al. 2019, Figures 2a, 7, 9 and 11.
+
+    Examples
+    --------
+    >>> from advfeat.datasets import load_digits
+    >>> from advfeat.plotting import SampleGridDisplay
+    >>> X, y = load_digits(split="test", return_X_y=True)
+    >>> display = SampleGridDisplay.from_datasets(
+    ...     {"D": X, "negative": 1 - X}, y=y, n_samples=3, random_state=0
+    ... )
+    >>> display.images_.shape
+    (2, 3)
+    """
+
+    def __init__(self, images, *, labels=None, indices=None):
+        self.images = {
+            name: _check_images(values, name)
+            for name, values in check_mapping(images, "images").items()
+        }
+        self.labels = {name: list(texts) for name, texts in (labels or {}).items()}
+        self.indices = None if indices is None else np.asarray(indices)
+        _check_lengths(self.images)
+        n = len(next(iter(self.images.values())))
+        for name, texts in self.labels.items():
+            if name not in self.images or len(texts) != n:
+                raise ValueError(
+                    f"labels must hold {n} texts, one for each image, for sets among "
+                    f"{list(self.images)}. Got {len(texts)} for {name!r}."
+                )
+
+    @classmethod
+    def from_datasets(
+        cls, datasets, *, y=None, class_names=None, n_samples=8, random_state=None, ax=None
+    ):
+        """Draw random samples, the same in each set.
+
+        Parameters
+        ----------
+        datasets : mapping of str to array-like of shape (n, C, H, W) or ConstructedDataset
+            The original set first, then the sets made from it, in the same order of samples.
+            Labels of a `ConstructedDataset` are written as "true → label".
+        y : array-like of shape (n,), default=None
+            Labels of the original set. If given, they are written under the images of all sets
+            but the constructed ones, and compared with what those were constructed from.
+        class_names : array-like of shape (n_classes,), default=None
+            Texts for the labels, in sorted order of the labels.
+        n_samples : int, default=8
+        random_state : int, RandomState or None, default=None
+            Which samples are drawn.
+        ax : matplotlib Axes, default=None
+            New axes by default.
+
+        Returns
+        -------
+        SampleGridDisplay
+
+        Raises
+        ------
+        ValueError
+            If lengths differ, y is not what a set was constructed from, or there are fewer
+            samples or class names than needed.
+        """
+        import_pyplot(f"{cls.__name__}.from_datasets")
+        check_mapping(datasets, "datasets")
+        inputs = {
+            name: np.asarray(as_array(data.X if isinstance(data, ConstructedDataset) else data))
+            for name, data in datasets.items()
+        }
+        _check_lengths(inputs)
+        n = len(next(iter(inputs.values())))
+        if not 1 <= n_samples <= n:
+            raise ValueError(
+                f"n_samples must be in 1..{n}, the number of samples. Got {n_samples} instead."
+            )
+        y = None if y is None else np.asarray(y)
+        _check_labels(y, datasets, n)
+        rows = np.sort(check_random_state(random_state).choice(n, n_samples, replace=False))
+        text = _label_texts(y, datasets, class_names)
+        labels = {}
+        for name, data in datasets.items():
+            if isinstance(data, ConstructedDataset):
+                pairs = zip(data.y_source[rows].tolist(), data.y[rows].tolist(), strict=True)
+                labels[name] = [f"{text[true]} → {text[new]}" for true, new in pairs]
+            elif y is not None:
+                labels[name] = [text[true] for true in y[rows].tolist()]
+        images = {name: X[rows] for name, X in inputs.items()}
+        return cls(images, labels=labels, indices=rows).plot(ax=ax)
+
+    def plot(self, *, ax=None):
+        """Draw the grid.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            New axes, of a size that suits the grid, by default.
+
+        Returns
+        -------
+        self
+        """
+        sets = list(self.images.values())
+        n = len(sets[0])
+        labels = {name: _wrap(texts) for name, texts in self.labels.items()}
+        aspect = [X.shape[2] / X.shape[3] for X in sets]
+        n_lines = [
+            max((text.count("\n") + 1 for text in labels.get(name, [])), default=0)
+            for name in self.images
+        ]
+        heights = np.add(aspect, _LINE * np.array(n_lines)) + _GAP
+        tops = np.concatenate([[0], np.cumsum(heights)])
+        caller = f"{type(self).__name__}.plot"
+        import_pyplot(caller)
+        figsize = (
+            0.2 + _widest(self.images) + _CELL * (1 + _GAP) * n,
+            0.1 + _CELL * tops[-1],
+        )
+        ax = get_axes(caller, ax, figsize)
+        self.images_ = np.empty((len(sets), n), dtype=object)
+        self.texts_ = []
+        for i, (name, X) in enumerate(self.images.items()):
+            for j, image in enumerate(X):
+                left, bottom = j * (1 + _GAP), tops[i] + aspect[i]
+                self.images_[i, j] = ax.imshow(
+                    _as_picture(image),
+                    cmap="gray",
+                    vmin=0,
+                    vmax=255 if image.dtype == np.uint8 else 1,
+                    extent=(left, left + 1, bottom, tops[i]),
+                )
+                if name in labels:
+                    text = ax.text(
+                        left + 0.5, bottom + 0.03, labels[name][j],
+                        ha="center", va="top", fontsize=SMALL - 1, linespacing=1,
+                    )  # fmt: skip
+                    self.texts_.append(text)
+        ax.set_anchor("W")  # otherwise constrained layout leaves too little room for the names
+        ax.set_xlim(0, n * (1 + _GAP) - _GAP)
+        ax.set_ylim(tops[-1], 0)
+        ax.set_xticks([])
+        ax.set_yticks(tops[:-1] + np.array(aspect) / 2, list(self.images))
+        ax.tick_params(axis="y", length=0)
+        ax.spines[:].set_visible(False)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+def _as_picture(image):
+    """Turn (C, H, W) into what imshow takes: (H, W) or (H, W, 3)."""
+    if image.dtype != np.uint8:
+        image = image.clip(0, 1)
+    return image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+
+
+def _widest(names):
+    """Width of the longest name, in inches, in matplotlib's current font."""
+    from matplotlib.textpath import TextPath
+
+    return max(0, *(TextPath((0, 0), name).get_extents().width / 72 for name in names))
+
+
+def _wrap(texts):
+    """Break each "true → label" of a row into two lines if one of them needs it."""
+    if max(map(len, texts)) <= _LONG:
+        return texts
+    return [text.replace(" → ", "\n→ ") for text in texts]
+
+
+def _label_texts(y, datasets, class_names):
+    """Map each label that occurs to its text."""
+    parts = [data.classes for data in datasets.values() if isinstance(data, ConstructedDataset)]
+    parts += [data.y_source for data in datasets.values() if isinstance(data, ConstructedDataset)]
+    if y is not None:
+        parts.append(y)
+    classes = np.unique(np.concatenate(parts)).tolist() if parts else []
+    if class_names is None:
+        return {label: str(label) for label in classes}
+    if len(class_names) != len(classes):
+        raise ValueError(
+            f"class_names must hold one name for each label, {classes}, in this order. Got "
+            f"{len(class_names)} names."
+        )
+    return dict(zip(classes, map(str, class_names), strict=True))
+
+
+def _check_labels(y, datasets, n):
+    if y is None:
+        return
+    if y.shape != (n,):
+        raise ValueError(f"y must have shape ({n},), one label per sample. Got {y.shape}.")
+    for name, data in datasets.items():
+        if isinstance(data, ConstructedDataset) and not np.array_equal(data.y_source, y):
+            raise ValueError(
+                f"The set {name!r} was constructed from other labels than y. Pass the y that it "
+                "was constructed from, in the same order."
+            )
+
+
+def _check_lengths(sets):
+    lengths = {name: len(X) for name, X in sets.items()}
+    first = next(iter(lengths))
+    for name, length in lengths.items():
+        if length != lengths[first]:
+            raise ValueError(
+                f"All sets must show the same samples, but {first!r} has {lengths[first]} and "
+                f"{name!r} has {length}. Pass the sets before rows are dropped or reordered."
+            )
+
+
+def _check_images(X, name):
+    X = np.asarray(as_array(X))
+    if X.ndim != 4 or X.shape[1] not in (1, 3) or 0 in X.shape:
+        hint = ""
+        if X.ndim == 4 and X.shape[3] in (1, 3):
+            hint = " This looks like channels last: use X.transpose(0, 3, 1, 2)."
+        raise ValueError(
+            f"The set {name!r} must hold images of shape (n, C, H, W) with C = 1 or 3. Got shape "
+            f"{X.shape}.{hint}"
+        )
+    if X.dtype != np.uint8 and not (X.min() >= -_SLACK and X.max() <= 1 + _SLACK):
+        raise ValueError(
+            f"The images of {name!r} must be floats in [0, 1] or uint8. Got {X.dtype} from "
+            f"{X.min():g} to {X.max():g}."
+        )
+    return X if X.dtype.kind in "fu" else X.astype(np.float32)

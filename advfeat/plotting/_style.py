@@ -1,0 +1,127 @@
+"""What all displays share: matplotlib's import, colours, axes and the words for an attack."""
+
+import inspect
+from collections.abc import Mapping
+
+import numpy as np
+
+from advfeat._attack import adversarial_examples
+
+# Okabe and Ito's palette, which the common colour vision deficiencies leave distinct. Yellow is
+# left out, too pale for thin lines on white, and black, unseen on dark styles.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+SMALL = 8  # points
+
+
+def import_pyplot(caller):
+    """Return matplotlib.pyplot.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed; names the caller and the command that installs it.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            f'{caller} needs matplotlib. Install it with: pip install "advfeat[plots]"'
+        ) from error
+    return plt
+
+
+def get_axes(caller, ax, figsize):
+    """Return ax, or new axes of the given size in inches."""
+    plt = import_pyplot(caller)
+    if ax is None:
+        _, ax = plt.subplots(figsize=figsize, layout="constrained")
+    return ax
+
+
+def style_accuracy_axis(ax):
+    """Percent on y, a light horizontal grid behind the data, no box."""
+    from matplotlib.ticker import PercentFormatter
+
+    ax.set_yticks(np.linspace(0, 1, 6))
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.grid(axis="y", alpha=0.4, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def norm_name(norm):
+    """Return "L2" or "L∞".
+
+    Raises
+    ------
+    ValueError
+        For any other norm.
+    """
+    if norm == 2:
+        return "L2"
+    if norm == np.inf:
+        return "L∞"
+    raise ValueError(f"The 'norm' parameter must be 2 or numpy.inf. Got {norm!r} instead.")
+
+
+def attack_steps(attack):
+    """Return the n_steps that `adversarial_examples` will take with these keywords."""
+    default = inspect.signature(adversarial_examples).parameters["n_steps"].default
+    return attack.get("n_steps", default)
+
+
+def describe(norm, n_steps, n_samples):
+    """Return the settings as one phrase; those that are None are left out."""
+    parts = [norm_name(norm) + " attack"]
+    if n_steps is not None:
+        parts.append(f"{n_steps} step{'s' if n_steps > 1 else ''}")
+    if n_samples is not None:
+        parts.append(f"n = {n_samples}")
+    return ", ".join(parts)
+
+
+def check_accuracy(accuracy, name):
+    """Return accuracy as a float array.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside [0, 1] or is not a number.
+    """
+    accuracy = np.asarray(accuracy, dtype=np.float64)
+    if not np.all((accuracy >= 0) & (accuracy <= 1)):
+        raise ValueError(
+            f"{name} must be a share of the samples, in [0, 1]. Got values from "
+            f"{accuracy.min():g} to {accuracy.max():g}; divide percentages by 100."
+        )
+    return accuracy
+
+
+def check_eps(eps):
+    """Return eps as a float array of shape (n_eps,).
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one is negative, infinite, not a number or given twice.
+    """
+    values = np.atleast_1d(np.asarray(eps, dtype=np.float64))
+    valid = values.ndim == 1 and values.size and np.all(np.isfinite(values) & (values >= 0))
+    if not valid or len(np.unique(values)) < len(values):
+        raise ValueError(
+            "eps must be one or more different, finite, non-negative numbers, in input units. "
+            f"Got {eps!r} instead."
+        )
+    return values
+
+
+def check_mapping(value, name):
+    """Return value if it is a mapping that is not empty, and raise a ValueError otherwise."""
+    if not isinstance(value, Mapping) or not value:
+        got = "an empty one" if isinstance(value, Mapping) else type(value).__name__
+        raise ValueError(
+            f"{name} must be a mapping from the name of each set, such as "
+            f"{{'D': ..., 'D_R': ...}}. Got {got} instead."
+        )
+    return value

@@ -1,0 +1,70 @@
+"""Settings and fixtures that all tests share."""
+
+import os
+
+# Before torch and matplotlib are imported, and inherited by worker processes: the nets here are
+# too small for a second thread to help, and no test opens a window.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import sys
+import warnings
+
+import hypothesis
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+# Same examples in every run. No deadline: torch's first call in a process is slow.
+hypothesis.settings.register_profile("advfeat", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("advfeat")
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # a driver that is too old: then there is no CUDA here
+    DEVICES = ["cpu"]
+    if torch.cuda.is_available():
+        DEVICES.append(pytest.param("cuda", marks=pytest.mark.gpu))
+
+
+@pytest.fixture(scope="session", params=DEVICES)
+def device(request):
+    """Every device of this machine in turn: "cpu", and "cuda" where there is one."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """Close all figures after each test: matplotlib warns when many are open."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """(X, y, X_test, y_test): 600 training and 200 test images of handwritten digits."""
+    from advfeat.datasets import load_digits
+
+    X, y = load_digits(split="train", return_X_y=True)
+    X_test, y_test = load_digits(split="test", return_X_y=True)
+    return X[:600], y[:600], X_test[:200], y_test[:200]
+
+
+@pytest.fixture(scope="session")
+def standard(digits):
+    """StandardClassifier trained on the digits; not to be changed."""
+    from advfeat import StandardClassifier
+
+    X, y, _, _ = digits
+    return StandardClassifier(max_epochs=15, random_state=0, verbose=0).fit(X, y)
+
+
+@pytest.fixture(scope="session")
+def adversarial(digits):
+    """AdversarialClassifier (L2, eps 1) trained on the digits; not to be changed."""
+    from advfeat import AdversarialClassifier
+
+    X, y, _, _ = digits
+    clf = AdversarialClassifier(eps=1.0, n_steps=3, max_epochs=20, random_state=0, verbose=0)
+    return clf.fit(X, y)

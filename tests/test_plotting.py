@@ -1,0 +1,451 @@
+"""Displays: what is drawn is what was given or measured, and wrong input is refused."""
+
+import importlib.util
+import pathlib
+import sys
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.colors import to_hex
+from sklearn.linear_model import LogisticRegression
+
+import advfeat.plotting
+from advfeat import ConstructedDataset, StandardClassifier, robust_accuracy_score
+from advfeat.datasets import load_digits
+from advfeat.plotting import AccuracyBarDisplay, RobustnessCurveDisplay, SampleGridDisplay
+from advfeat.plotting import _robustness_curve as curve_module
+
+QUIET = {"verbose": 0}
+
+
+def linear_problem(seed, n=200, d=5):
+    """A binary linear classifier and its samples."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d)).astype(np.float32)
+    y = np.where(X @ rng.normal(size=d) + rng.normal(size=n) > 0, "yes", "no")
+    return LogisticRegression().fit(X, y), X, y
+
+
+def robust_share(clf, X, y, norm, eps, slack=0.0):
+    """Closed form: a linear score can be lowered by eps times the dual norm of the weights."""
+    margin = clf.decision_function(X.astype(np.float64)) * np.where(y == clf.classes_[1], 1, -1)
+    reach = np.linalg.norm(clf.coef_[0], 2 if norm == 2 else 1)
+    return np.mean(margin > eps * reach + slack)
+
+
+def constructed(X, y, target):
+    return ConstructedDataset(X, target, y, np.unique([*y, *target]))
+
+
+def pixels(image):
+    """(C, H, W) as drawn: (H, W) or (H, W, 3)."""
+    return image[0] if len(image) == 1 else np.moveaxis(image, 0, 2)
+
+
+# RobustnessCurveDisplay
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**32 - 1), norm=st.sampled_from([2, np.inf]))
+def test_curve_of_a_linear_classifier_has_its_closed_form(seed, norm):
+    clf, X, y = linear_problem(seed)
+    eps_values = [0.6, 0.0, 0.1, 0.3]
+    display = RobustnessCurveDisplay.from_estimator(
+        clf, X, y, norm=norm, eps_values=eps_values, random_start=False, n_steps=10, **QUIET
+    )
+    plt.close(display.figure_)
+    np.testing.assert_array_equal(display.eps, sorted(eps_values))
+    for eps, accuracy in zip(display.eps, display.accuracy, strict=True):
+        low = robust_share(clf, X, y, norm, eps, slack=1e-4)
+        high = robust_share(clf, X, y, norm, eps, slack=-1e-4)
+        assert low <= accuracy <= high
+
+
+def test_curve_of_a_network_starts_at_its_accuracy_and_never_rises():
+    X, y = load_digits(return_X_y=True)
+    clf = StandardClassifier(max_epochs=3, random_state=0, verbose=0).fit(X[:600], y[:600])
+    X, y = X[600:680], y[600:680]
+    eps = [0, 0.3, 0.6, 1.2]
+    display = RobustnessCurveDisplay.from_estimator(
+        clf, X, y, norm=2, eps_values=eps, n_steps=3, step_size=0.9, **QUIET
+    )
+    assert display.accuracy[0] == clf.score(X, y)
+    assert np.all(np.diff(display.accuracy) <= 0)
+    assert display.accuracy[-1] < display.accuracy[0]
+
+
+def test_curve_keeps_what_a_smaller_eps_found(monkeypatch):
+    attacked = []
+
+    def attack(estimator, X, y, *, norm, eps, **kwargs):
+        attacked.append((eps, X[:, 0].tolist(), y.tolist()))
+        # Finds sample 1 at eps 0.1 only and sample 3 at eps 0.2 only.
+        return X, X[:, 0] == {0.1: 1, 0.2: 3}.get(eps, -1)
+
+    monkeypatch.setattr(curve_module, "adversarial_examples", attack)
+    X, y = np.arange(4.0)[:, None], ["a", "b", "c", "d"]
+    display = RobustnessCurveDisplay.from_estimator(
+        object(), X, y, norm=2, eps_values=[0.4, 0.2, 0.1], n_steps=7
+    )
+    np.testing.assert_array_equal(display.accuracy, [0.75, 0.5, 0.5])
+    assert attacked == [
+        (0.1, [0, 1, 2, 3], ["a", "b", "c", "d"]),
+        (0.2, [0, 2, 3], ["a", "c", "d"]),
+        (0.4, [0, 2], ["a", "c"]),
+    ]
+
+
+def test_curve_goes_on_when_all_samples_are_fooled():
+    clf, X, y = linear_problem(0)
+    display = RobustnessCurveDisplay.from_estimator(
+        clf, X, y, norm=2, eps_values=[50, 100], **QUIET
+    )
+    np.testing.assert_array_equal(display.accuracy, [0, 0])
+
+
+def test_curve_draws_what_it_was_given():
+    display = RobustnessCurveDisplay.from_predictions(
+        [0.5, 0.0, 0.25], [0.2, 0.9, 0.6], norm=np.inf, name="D_R", n_steps=1, n_samples=300
+    )
+    np.testing.assert_array_equal(display.line_.get_xdata(), [0, 0.25, 0.5])
+    np.testing.assert_array_equal(display.line_.get_ydata(), [0.9, 0.6, 0.2])
+    assert display.ax_.get_xlabel() == "ε (input units)\nL∞ attack, 1 step, n = 300"
+    assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["D_R"]
+    assert display.figure_ is display.ax_.figure
+
+
+def test_curve_states_the_settings_of_the_attack_that_ran():
+    clf, X, y = linear_problem(1)
+    given_steps, default_steps = (
+        RobustnessCurveDisplay.from_estimator(clf, X, y, norm=2, eps_values=0.1, **attack, **QUIET)
+        for attack in ({"n_steps": 4}, {})
+    )
+    assert given_steps.ax_.get_xlabel().endswith("L2 attack, 4 steps, n = 200")
+    assert default_steps.ax_.get_xlabel().endswith("L2 attack, 20 steps, n = 200")
+    assert default_steps.line_.get_label() == "LogisticRegression"
+
+
+def test_curves_share_an_axis():
+    settings_of = {"norm": 2, "n_steps": 20, "n_samples": 300}
+    first = RobustnessCurveDisplay.from_predictions([0, 1], [0.9, 0], name="D", **settings_of)
+    second = RobustnessCurveDisplay.from_predictions(
+        [0, 1], [0.8, 0.4], name="D_R", ax=first.ax_, **settings_of
+    )
+    other = RobustnessCurveDisplay.from_predictions(
+        [0, 1], [0.8, 0.5], name="weak", ax=first.ax_, **{**settings_of, "n_steps": 2}
+    )
+    assert second.ax_ is other.ax_ is first.ax_
+    assert len(plt.get_fignums()) == 1
+    lines = [display.line_ for display in (first, second, other)]
+    assert list(first.ax_.lines) == lines
+    assert len({to_hex(line.get_color()) for line in lines}) == 3
+    assert len({line.get_marker() for line in lines}) == 3
+    # The axis' label holds for the first two; the third says how it differs.
+    legend = [text.get_text() for text in first.ax_.get_legend().get_texts()]
+    assert legend == ["D", "D_R", "weak (L2 attack, 2 steps, n = 300)"]
+
+
+def test_curve_plots_again_with_other_looks():
+    display = RobustnessCurveDisplay(eps=[0, 1], accuracy=[1, 0], norm=2)
+    assert display.plot(c="black", ls="--") is display
+    assert display.line_.get_color() == "black"
+    assert display.ax_.get_legend() is None
+    figure = display.figure_
+    display.plot(name="again")
+    assert display.figure_ is not figure
+    assert display.line_.get_label() == "again"
+
+
+@pytest.mark.parametrize(
+    ("eps", "accuracy", "norm", "message"),
+    [
+        ([0, 1], [0.5], 2, r"one value for each eps: expected shape \(2,\), got \(1,\)"),
+        ([0, 1], [90, 40], 2, "divide percentages by 100"),
+        ([0, 1], [0.5, np.nan], 2, r"in \[0, 1\]"),
+        ([0, -1], [0.5, 0.5], 2, "non-negative"),
+        ([0, np.inf], [0.5, 0.5], 2, "finite"),
+        ([1, 1], [0.5, 0.5], 2, "different"),
+        ([], [], 2, "one or more"),
+        ([0, 1], [0.5, 0.5], 1, "must be 2 or numpy.inf. Got 1 instead"),
+    ],
+)
+def test_curve_refuses(eps, accuracy, norm, message):
+    with pytest.raises(ValueError, match=message):
+        RobustnessCurveDisplay.from_predictions(eps, accuracy, norm=norm)
+
+
+def test_curve_passes_errors_of_the_attack_on():
+    clf, X, y = linear_problem(2)
+    with pytest.raises(ValueError, match="one label per sample"):
+        RobustnessCurveDisplay.from_estimator(clf, X, y[:-1], norm=2, eps_values=[0.1])
+    with pytest.raises(TypeError, match="n_stepz"):
+        RobustnessCurveDisplay.from_estimator(clf, X, y, norm=2, eps_values=[0.1], n_stepz=3)
+
+
+# AccuracyBarDisplay
+
+
+def test_bars_and_error_bars_are_mean_and_spread_over_seeds():
+    rng = np.random.default_rng(0)
+    accuracy = {"D": rng.random((3, 2)), "D_R": rng.random((4, 2)), "D_NR": rng.random(2)}
+    display = AccuracyBarDisplay.from_predictions(
+        accuracy, eps=[0, 0.25], norm=2, n_steps=20, n_samples=1000
+    )
+    for j, bars in enumerate(display.bars_):
+        (lines,) = bars.errorbar.lines[2]
+        for i, (bar, line, values) in enumerate(
+            zip(bars, lines.get_segments(), accuracy.values(), strict=True)
+        ):
+            column = np.atleast_2d(values)[:, j]
+            mean, spread = column.mean(), column.std(ddof=1) if len(column) > 1 else 0
+            np.testing.assert_allclose(bar.get_height(), mean)
+            np.testing.assert_allclose(line[:, 1], [mean - spread, mean + spread])
+            assert abs(bar.get_x() + bar.get_width() / 2 - i) < 0.5
+    ax = display.ax_
+    assert [text.get_text() for text in ax.get_xticklabels()] == list(accuracy)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "standard",
+        "L2, ε = 0.25",
+    ]
+    assert ax.get_xlabel() == "Training set\nL2 attack, 20 steps, n = 1000"
+    assert ax.get_ylabel() == "Test accuracy\nmean and SD of 1 to 4 seeds"
+
+
+def test_bars_of_one_run_have_no_error_bars_and_say_their_percentage():
+    display = AccuracyBarDisplay.from_predictions(
+        {"D": [0.95, 0.021], "D_R": [1, 0.5]}, eps=[0, 0.5], norm=np.inf
+    )
+    assert all(bars.errorbar is None for bars in display.bars_)
+    assert [text.get_text() for text in display.ax_.texts] == ["95", "100", "2", "50"]
+    assert display.ax_.get_ylabel() == "Test accuracy"
+
+
+@pytest.mark.parametrize("n_eps", [1, 2, 3, 7])
+def test_bars_do_not_overlap(n_eps):
+    display = AccuracyBarDisplay.from_predictions(
+        {"D": np.full(n_eps, 0.9), "D_R": np.full(n_eps, 1)}, eps=np.arange(n_eps), norm=2
+    )
+    edges = sorted(
+        (bar.get_x(), bar.get_x() + bar.get_width()) for bars in display.bars_ for bar in bars
+    )
+    assert all(left[1] < right[0] for left, right in zip(edges, edges[1:], strict=False))
+    # The legend lies above the tallest bar.
+    display.figure_.canvas.draw()
+    legend = display.ax_.get_legend().get_window_extent()
+    assert legend.y0 > display.ax_.transData.transform((0, 1))[1]
+
+
+def test_bars_of_estimators_are_the_robust_accuracy_score():
+    models = [linear_problem(seed)[0] for seed in range(3)]
+    _, X, y = linear_problem(3)
+    display = AccuracyBarDisplay.from_estimators(
+        {"D": models[:2], "D_R": models[2]}, X, y, norm=2, eps=(0.1, 0.4), n_steps=5, **QUIET
+    )
+    np.testing.assert_array_equal(display.eps, [0, 0.1, 0.4])
+    for name, group in {"D": models[:2], "D_R": models[2:]}.items():
+        expected = [
+            [
+                robust_accuracy_score(clf, X, y, norm=2, eps=eps, n_steps=5, **QUIET)
+                for eps in (0, 0.1, 0.4)
+            ]
+            for clf in group
+        ]
+        np.testing.assert_array_equal(display.accuracy[name], expected)
+        np.testing.assert_array_equal(
+            display.accuracy[name][:, 0], [clf.score(X, y) for clf in group]
+        )
+    assert display.ax_.get_xlabel().endswith("L2 attack, 5 steps, n = 200")
+
+
+def test_bars_draw_into_given_axes():
+    figure, (left, right) = plt.subplots(1, 2)
+    display = AccuracyBarDisplay.from_predictions({"D": [0.9]}, eps=0, norm=2, ax=right)
+    assert display.ax_ is right
+    assert display.figure_ is figure
+    assert not left.patches
+    assert len(plt.get_fignums()) == 1
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "message"),
+    [
+        ({}, "must be a mapping.* Got an empty one"),
+        ([0.9, 0.1], "must be a mapping.* Got list"),
+        ({"D": [0.9]}, r"'D' must have shape .* n_eps = 2, .* Got shape \(1,\)"),
+        ({"D": np.zeros((1, 1, 2))}, r"Got shape \(1, 1, 2\)"),
+        ({"D": np.zeros((0, 2))}, r"Got shape \(0, 2\)"),
+        ({"D": [90.0, 10.0]}, "The accuracy of 'D' .* divide percentages by 100"),
+    ],
+)
+def test_bars_refuse(accuracy, message):
+    with pytest.raises(ValueError, match=message):
+        AccuracyBarDisplay(accuracy, eps=[0, 0.25], norm=2)
+
+
+# SampleGridDisplay
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_grid_shows_the_same_rows_of_each_set(channels, dtype):
+    rng = np.random.default_rng(0)
+    X = rng.random((20, channels, 5, 4))
+    X = (X * 255).astype(dtype) if dtype == np.uint8 else X.astype(dtype)
+    y = rng.integers(3, size=20)
+    target = (y + 1) % 3
+    sets = {"D": X, "D_R": X[::-1].copy(), "D_det": constructed(X / X.max(), y, target)}
+    display = SampleGridDisplay.from_datasets(sets, y=y, n_samples=4, random_state=3)
+    assert display.images_.shape == (3, 4)
+    assert len(set(display.indices)) == 4
+    for j, row in enumerate(display.indices):
+        for i, source in enumerate((X, X[::-1], X / X.max())):
+            drawn = display.images_[i, j]
+            np.testing.assert_array_equal(drawn.get_array(), pixels(source[row]))
+            if channels == 1:
+                assert drawn.get_clim() == (0, 255 if source.dtype == np.uint8 else 1)
+    texts = [text.get_text() for text in display.texts_]
+    same = [str(label) for label in y[display.indices]]
+    moved = [f"{y[i]} → {target[i]}" for i in display.indices]
+    assert texts == same + same + moved
+    assert [text.get_text() for text in display.ax_.get_yticklabels()] == list(sets)
+
+
+def test_grid_images_lie_apart_and_inside():
+    X = np.zeros((3, 1, 4, 6))
+    display = SampleGridDisplay(
+        {"D": X, "D_R": X[:, :, :2]}, labels={"D": ["a → b", "c", "a long name → another"]}
+    ).plot()
+    left, right = display.ax_.get_xlim()
+    bottom, top = display.ax_.get_ylim()
+    boxes = [image.get_extent() for image in display.images_.flat]
+    for i, (x0, x1, y1, y0) in enumerate(boxes):
+        assert left <= x0 < x1 <= right
+        assert top <= y0 < y1 <= bottom
+        for a0, a1, b1, b0 in boxes[:i]:
+            assert a1 < x0 or x1 < a0 or b1 < y0 or y1 < b0
+    heights = [box[2] - box[3] for box in boxes]
+    np.testing.assert_allclose(heights, [4 / 6] * 3 + [2 / 6] * 3)
+    # One label is too long for a line, so all of its row are broken alike.
+    assert [text.get_text() for text in display.texts_] == [
+        "a\n→ b",
+        "c",
+        "a long name\n→ another",
+    ]
+
+
+# The formula: matplotlib before 3.10 uses what pyparsing 3.3 deprecates, also from within it.
+@pytest.mark.filterwarnings("ignore:.*deprecated.* use:DeprecationWarning")
+@pytest.mark.parametrize("name", ["D", r"$\widehat{D}_R$", "a training set with a long name"])
+def test_grid_names_lie_inside_the_figure(name):
+    display = SampleGridDisplay({name: np.zeros((3, 1, 4, 4))}).plot()
+    display.figure_.canvas.draw()
+    (text,) = display.ax_.get_yticklabels()
+    assert text.get_window_extent().x0 >= 0
+    box = display.images_[0, 0].get_window_extent()
+    assert box.width > 0.9 * 0.8 * display.figure_.dpi  # and leave the images their size
+
+
+def test_grid_draws_by_random_state():
+    X = np.linspace(0, 1, 50)[:, None, None, None]
+    first, again, other = (
+        SampleGridDisplay.from_datasets({"D": X}, n_samples=5, random_state=seed).indices
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_grid_names_the_classes():
+    X = np.zeros((2, 3, 4, 4))
+    data = constructed(X, [7, 9], [9, 7])
+    display = SampleGridDisplay.from_datasets(
+        {"D_rand": data, "D": X}, class_names=["cat", "dog"], n_samples=2
+    )
+    assert [text.get_text() for text in display.texts_] == ["cat → dog", "dog → cat"]
+    with pytest.raises(ValueError, match=r"one name for each label, \[7, 9\].* Got 3 names"):
+        SampleGridDisplay.from_datasets({"D": data}, class_names=list("abc"), n_samples=2)
+
+
+def test_grid_draws_into_given_axes_and_tensors():
+    import torch
+
+    figure, axes = plt.subplots(2)
+    X = torch.rand(4, 3, 6, 6)
+    display = SampleGridDisplay.from_datasets({"D": X}, n_samples=2, ax=axes[1])
+    assert display.ax_ is axes[1]
+    assert display.figure_ is figure
+    assert not axes[0].images
+    assert not display.texts_
+    assert len(plt.get_fignums()) == 1
+    np.testing.assert_array_equal(display.images["D"], X[display.indices].numpy())
+
+
+def test_grid_clips_rounding_errors_only():
+    X = np.array([-1e-7, 1 + 1e-7], dtype=np.float64).reshape(2, 1, 1, 1)
+    display = SampleGridDisplay({"D": X}).plot()
+    drawn = [float(image.get_array()[0, 0]) for image in display.images_[0]]
+    assert drawn == [0, 1]
+
+
+IMAGES = np.zeros((6, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("datasets", "keywords", "message"),
+    [
+        ({}, {}, "must be a mapping.* Got an empty one"),
+        (IMAGES, {}, "must be a mapping.* Got ndarray"),
+        ({"D": IMAGES, "D_R": IMAGES[1:]}, {}, "'D' has 6 and 'D_R' has 5"),
+        ({"D": IMAGES}, {"n_samples": 7}, r"must be in 1\.\.6.* Got 7"),
+        ({"D": IMAGES}, {"n_samples": 0}, r"must be in 1\.\.6.* Got 0"),
+        ({"D": IMAGES}, {"y": [1, 2]}, r"y must have shape \(6,\).* Got \(2,\)"),
+        ({"D": IMAGES.transpose(0, 2, 3, 1)}, {}, r"channels last: use X.transpose\(0, 3, 1, 2"),
+        ({"D": IMAGES[:, :2]}, {}, "'D' must hold images .* with C = 1 or 3"),
+        ({"D": IMAGES[:, 0, 0]}, {}, r"Got shape \(3, 4\)"),
+        ({"D": IMAGES, "D_R": IMAGES + 255.0}, {}, "'D_R' must be floats in .* to 255"),
+        ({"D": IMAGES + np.nan}, {}, r"floats in \[0, 1\]"),
+        (
+            {"D_det": constructed(IMAGES, [0] * 6, [1] * 6)},
+            {"y": [1] * 6},
+            "'D_det' was constructed from other labels than y",
+        ),
+    ],
+)
+def test_grid_refuses(datasets, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        SampleGridDisplay.from_datasets(datasets, **{"n_samples": 3, **keywords})
+
+
+@pytest.mark.parametrize("labels", [{"D": ["a"]}, {"other": ["a", "b"]}])
+def test_grid_refuses_labels_that_do_not_fit(labels):
+    with pytest.raises(ValueError, match="labels must hold 2 texts"):
+        SampleGridDisplay({"D": IMAGES[:2]}, labels=labels)
+
+
+# matplotlib is optional
+
+
+def test_without_matplotlib_displays_say_how_to_install_it(monkeypatch):
+    clf, X, y = linear_problem(0)
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    folder = pathlib.Path(advfeat.plotting.__file__).parent
+    for path in folder.glob("*.py"):  # importing them must not need matplotlib
+        spec = importlib.util.spec_from_file_location("imported_again", path)
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    curve, bars = RobustnessCurveDisplay, AccuracyBarDisplay
+    grid = SampleGridDisplay({"D": IMAGES})
+    # A broken X shows that the check comes first, before any long work.
+    for call in (
+        lambda: curve.from_estimator(clf, None, y, norm=2, eps_values=[0.1]),
+        lambda: curve.from_predictions([0], [1], norm=2),
+        lambda: bars.from_estimators({"D": clf}, None, y, norm=2, eps=0.1),
+        lambda: bars.from_predictions({"D": [1]}, eps=0, norm=2),
+        lambda: SampleGridDisplay.from_datasets(None),
+        grid.plot,
+    ):
+        with pytest.raises(ImportError, match=r'Display\.\w+ needs.*"advfeat\[plots\]"'):
+            call()
