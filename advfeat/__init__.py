@@ -16,6 +16,7 @@ The data's way::
 
 from advfeat._attack import adversarial_examples
 from advfeat._constructed import ConstructedDataset
+from advfeat._gaussian import GaussianRobustMLE
 from advfeat._inverter import RobustFeatureInverter
 from advfeat._relabeler import NonRobustRelabeler
 from advfeat.classifiers import AdversarialClassifier, StandardClassifier
@@ -32,6 +33,7 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "AdversarialClassifier",
     "ConstructedDataset",
+    "GaussianRobustMLE",
     "NonRobustRelabeler",
     "RobustFeatureInverter",
     "StandardClassifier",

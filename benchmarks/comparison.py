@@ -38,7 +38,6 @@ def compare(preset, data, seed, stages, device="auto"):
     records : list of dict
         One per measured value: seed, trained_on, metric, eps, value.
     sets : dict of name to constructed set
-    classifiers : dict of name to fitted classifier
     """
     X, y, X_test, y_test = data
     data_key, test_key = joblib.hash((X, y)), joblib.hash((X_test, y_test))
@@ -83,7 +82,7 @@ def compare(preset, data, seed, stages, device="auto"):
             record(name, metric, value)
         train(name, position, sets[name], set_key)
         evaluate(name)
-    return records, sets, classifiers
+    return records, sets
 
 
 def _settings(estimator):

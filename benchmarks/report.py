@@ -114,5 +114,43 @@ def write_results(out, records, preset, data, label, minutes, options):
     (out / "results.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
-def write_pictures(out, records, preset, data, label, sets, classifiers):
-    """Write the sample grid, the bars and the robustness curves of the first seed."""
+def write_pictures(out, records, preset, data, label, sets):
+    """Write the sample grid of the first seed, the bars and the robustness curves."""
+    import matplotlib.pyplot as plt
+
+    from advfeat.plotting import AccuracyBarDisplay, RobustnessCurveDisplay, SampleGridDisplay
+
+    X, y, X_test, _ = data
+    eps = (0.0, *preset.test_eps)
+    accuracy = {
+        name: np.stack(
+            [
+                values(records, name, "accuracy"),
+                *(values(records, name, "robust accuracy", radius) for radius in preset.test_eps),
+            ],
+            axis=1,
+        )
+        for name in (*SOURCES, *SETS)
+    }
+    measure = {"norm": 2, "n_steps": preset.attack_steps, "n_samples": len(X_test)}
+
+    grid = SampleGridDisplay.from_datasets(
+        {"original": X, **sets}, y=y, n_samples=10, random_state=0
+    )
+    grid.ax_.set_title(label)
+    _save(grid.figure_, out / "samples.png")
+    bars = AccuracyBarDisplay.from_predictions(accuracy, eps=eps, **measure)
+    bars.ax_.set_title(label)
+    _save(bars.figure_, out / "accuracy.png")
+    _, ax = plt.subplots()
+    for name, cell in accuracy.items():
+        RobustnessCurveDisplay.from_predictions(eps, cell.mean(0), name=name, ax=ax, **measure)
+    ax.set_title(label)
+    _save(ax.figure, out / "robustness.png")
+
+
+def _save(figure, path):
+    import matplotlib.pyplot as plt
+
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(figure)

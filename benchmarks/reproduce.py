@@ -33,17 +33,16 @@ def main(arguments=None):
     if options.validate:
         data, label = _validation_split(data), f"{label}, VALIDATION on held-out training images"
     stages = Stages(options.stages or options.out / "stages", N_STAGES * options.seeds)
-    records, first = [], None
+    records, first_sets = [], None
     for seed in range(options.seeds):
-        found, sets, classifiers = compare(preset, data, seed, stages, options.device)
+        found, sets = compare(preset, data, seed, stages, options.device)
         records += found
-        if first is None:
-            first = sets, classifiers
+        first_sets = first_sets or sets
     minutes = (time.monotonic() - started) / 60
     print_table(records, preset, data, label)
     print(f"\n{minutes:.1f} minutes")
     write_results(options.out, records, preset, data, label, minutes, options)
-    write_pictures(options.out, records, preset, data, label, *first)
+    write_pictures(options.out, records, preset, data, label, first_sets)
     print(f"Written to {options.out}/: table.csv, results.json, table.txt and pictures")
 
 

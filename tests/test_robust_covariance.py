@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import linalg
 
-from advfeat._robust_covariance import bracket, robust_std
+from advfeat._gaussian.robust_covariance import bracket, robust_std
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -68,12 +68,12 @@ def robust_feature_usefulness(
     random_state=0,
     verbose=1,
 ):
-    """Measure the robust usefulness gamma of every penultimate feature, one class against the rest.
+    """Measure the robust usefulness gamma of every penultimate feature, one class to the rest.
 
     gamma = E[inf over the ball of y_c f(x + delta)], with f standardised as in
     `feature_usefulness`. The infimum is found by projected gradient on each feature alone, so
-    the value is an upper bound. It is taken for the sign of f as it is: for a feature with
-    negative rho, negate rho and compare with ``-f``'s value, which is the second array.
+    the value is an upper bound. Where rho is negative, -f is the useful feature and is measured
+    instead.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Closed form of the robust Gaussian covariance: mathematics on standard deviations.
 
 Every function works on the standard deviations ``s`` of the data along fixed orthogonal
-axes and never sees a matrix. :class:`~advfeat.GaussianRobustMLE` is the estimator on top.
+axes and never sees a matrix. `GaussianRobustMLE` is the estimator on top.
 """
 
 from typing import NamedTuple
@@ -79,7 +79,7 @@ def robust_std(s, eps, *, weights=None):
 
     Examples
     --------
-    >>> from advfeat._robust_covariance import robust_std
+    >>> from advfeat._gaussian.robust_covariance import robust_std
     >>> robust = robust_std([3.0, 4.0], eps=0.0)
     >>> robust.std
     array([3., 4.])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._principal_axes import PrincipalAxes, principal_axes, row_blocks
+from advfeat._gaussian.principal_axes import PrincipalAxes, principal_axes, row_blocks
 
 
 @dataclass

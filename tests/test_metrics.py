@@ -1,0 +1,364 @@
+"""Robust accuracy, transfer and usefulness against closed forms and other libraries."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.tree import DecisionTreeClassifier
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from advfeat import (
+    GaussianRobustMLE,
+    StandardClassifier,
+    adversarial_examples,
+    feature_usefulness,
+    make_robust_scorer,
+    robust_accuracy_score,
+    robust_feature_usefulness,
+    transfer_rate,
+)
+from advfeat.datasets import make_planted_features
+
+
+@pytest.fixture(scope="module")
+def linear():
+    rng = np.random.RandomState(0)
+    y = rng.randint(2, size=400)
+    X = rng.randn(400, 6) + 0.8 * (2 * y[:, None] - 1)
+    return X, y, LogisticRegression().fit(X, y)
+
+
+@pytest.mark.parametrize("norm", [2, np.inf])
+@pytest.mark.parametrize("eps", [0.0, 0.1, 0.5, 1.0])
+def test_binary_linear_classifier_in_closed_form(linear, norm, eps):
+    X, y, clf = linear
+    dual = 2 if norm == 2 else 1
+    reach = eps * np.linalg.norm(clf.coef_[0], ord=dual)
+    margin = np.where(y == 1, 1, -1) * clf.decision_function(X)
+    found = robust_accuracy_score(clf, X, y, norm=norm, eps=eps, verbose=0)
+    assert found == pytest.approx(np.mean(margin > reach), abs=1 / len(X))
+
+
+@pytest.mark.parametrize("model", [LinearDiscriminantAnalysis, GaussianRobustMLE])
+def test_multiclass_linear_classifier_in_closed_form(model):
+    rng = np.random.RandomState(0)
+    y = rng.randint(4, size=300)
+    X = 1.5 * rng.randn(4, 5)[y] + rng.randn(300, 5)
+    clf, eps = model().fit(X, y), 0.5
+    score = clf.decision_function(X)
+    slack = np.inf
+    for other in range(4):
+        gap = score[np.arange(300), y] - score[:, other]
+        reach = eps * np.linalg.norm(clf.coef_[y] - clf.coef_[other], axis=1)
+        slack = np.minimum(slack, np.where(y == other, np.inf, gap - reach))
+    found = robust_accuracy_score(clf, X, y, norm=2, eps=eps, verbose=0)
+    assert found == pytest.approx(np.mean(slack > 0), abs=1 / 300)
+
+
+def test_planted_features_in_closed_form():
+    data = make_planted_features(3000, random_state=0)
+    clf = LogisticRegression(C=1e3, max_iter=5000).fit(data.data, data.target)
+    for eps in (0.5 * data.flip_eps, data.flip_eps):
+        truth = data.accuracy("all", eps=eps)
+        found = robust_accuracy_score(clf, data.data, data.target, norm=2, eps=eps, verbose=0)
+        assert found < truth + 4 * np.sqrt(0.25 / 3000)
+
+
+def test_eps_zero_is_plain_accuracy(standard, digits):
+    _, _, X_test, y_test = digits
+    score = robust_accuracy_score(standard, X_test, y_test, norm=2, eps=0, verbose=0)
+    assert score == standard.score(X_test, y_test)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [(2, 0.5), (np.inf, 0.1)])
+def test_examples_are_feasible_and_judged_truly(standard, digits, norm, eps):
+    _, _, X_test, y_test = digits
+    X_adv, fooled = adversarial_examples(standard, X_test, y_test, norm=norm, eps=eps, verbose=0)
+    size = np.linalg.norm((X_adv - X_test).reshape(len(X_test), -1), ord=norm, axis=1)
+    assert size.max() <= eps * (1 + 1e-5)
+    assert X_adv.min() >= 0 and X_adv.max() <= 1
+    assert_array_equal(standard.predict(X_adv) != y_test, fooled)
+    wrong = standard.predict(X_test) != y_test
+    assert np.all(fooled[wrong])
+    assert_array_equal(X_adv[wrong], X_test[wrong])
+
+
+def test_larger_eps_and_more_restarts_never_help_the_model(adversarial, digits):
+    _, _, X_test, y_test = digits
+    settings = {"norm": 2, "n_steps": 5, "verbose": 0}
+    _, once = adversarial_examples(adversarial, X_test, y_test, eps=0.7, **settings)
+    _, thrice = adversarial_examples(
+        adversarial, X_test, y_test, eps=0.7, n_restarts=3, **settings
+    )
+    assert np.all(thrice >= once)  # the per-sample worst is kept
+    scores = [
+        robust_accuracy_score(adversarial, X_test, y_test, eps=eps, **settings)
+        for eps in (0, 0.3, 0.7, 1.5)
+    ]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_same_seed_same_result_whatever_the_batches(standard, digits):
+    _, _, X_test, y_test = digits
+    settings = {"norm": 2, "eps": 0.4, "n_steps": 5, "verbose": 0}
+    expected = adversarial_examples(standard, X_test, y_test, **settings)
+    for size in (200, 17):
+        found = adversarial_examples(standard, X_test, y_test, batch_size=size, **settings)
+        assert_allclose(found[0], expected[0], atol=1e-4)
+        assert_array_equal(found[1], expected[1])
+    state = torch.get_rng_state()
+    again = adversarial_examples(standard, X_test, y_test, **settings)
+    assert_array_equal(again[0], expected[0])
+    assert_array_equal(torch.get_rng_state(), state)
+
+
+def test_the_net_is_left_as_it_was(standard, digits):
+    _, _, X_test, y_test = digits
+    module = standard.net_.module_
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    module.train()
+    adversarial_examples(standard, X_test[:20], y_test[:20], norm=2, eps=0.5, verbose=0)
+    assert module.training
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])
+    module.eval()
+
+
+def test_bf16_attack_is_judged_in_fp32(standard, digits):
+    _, _, X_test, y_test = digits
+    X_adv, fooled = adversarial_examples(
+        standard, X_test, y_test, norm=2, eps=0.5, precision="bf16", n_steps=5, verbose=0
+    )
+    assert_array_equal(standard.predict(X_adv) != y_test, fooled)
+
+
+def test_pipeline_is_attacked_after_its_transforms(standard, digits):
+    _, _, X_test, y_test = digits
+    attack = {"norm": 2, "eps": 0.3, "n_steps": 5, "verbose": 0}
+    flipped = X_test[:, :, ::-1].copy()
+    pipe = make_pipeline(FunctionTransformer(lambda X: X[:, :, ::-1].copy()), standard)
+    assert robust_accuracy_score(pipe, flipped, y_test, **attack) == robust_accuracy_score(
+        standard, X_test, y_test, **attack
+    )
+
+
+def test_skorch_net(digits):
+    X, y, X_test, y_test = digits
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+        criterion=nn.CrossEntropyLoss,
+        max_epochs=10,
+        lr=0.3,
+        verbose=0,
+    ).fit(X, y)
+    attack = {"norm": 2, "verbose": 0}
+    clean = robust_accuracy_score(net, X_test, y_test, eps=0, **attack)
+    assert clean == pytest.approx(np.mean(net.predict(X_test) == y_test))
+    assert robust_accuracy_score(net, X_test, y_test, eps=0.3, **attack) < clean - 0.1
+
+
+def test_estimators_without_gradients_are_refused(linear):
+    X, y, _ = linear
+    tree = DecisionTreeClassifier().fit(X, y)
+    with pytest.raises(TypeError, match="needs gradients.*DecisionTreeClassifier"):
+        robust_accuracy_score(tree, X, y, norm=2, eps=0.1)
+    for unfitted in (StandardClassifier(), LogisticRegression()):
+        with pytest.raises(NotFittedError):
+            robust_accuracy_score(unfitted, X, y, norm=2, eps=0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"norm": 1, "eps": 1}, "'norm' parameter"),
+        ({"norm": 2, "eps": -1}, "'eps' parameter"),
+        ({"norm": 2, "eps": "0.5"}, "'eps' parameter"),
+        ({"norm": 2, "eps": 1, "n_steps": 0}, "'n_steps' parameter"),
+    ],
+)
+def test_bad_parameters(linear, settings, message):
+    X, y, clf = linear
+    with pytest.raises(ValueError, match=message):
+        robust_accuracy_score(clf, X, y, **settings)
+
+
+def test_bad_labels(linear):
+    X, y, clf = linear
+    with pytest.raises(ValueError, match="not among the classes"):
+        robust_accuracy_score(clf, X, y + 5, norm=2, eps=0.1)
+    with pytest.raises(ValueError, match="one label per sample"):
+        robust_accuracy_score(clf, X, y[:-1], norm=2, eps=0.1)
+
+
+def test_sample_weight(linear):
+    X, y, clf = linear
+    weight = np.random.RandomState(0).rand(len(y))
+    attack = {"norm": 2, "eps": 0.3, "verbose": 0}
+    _, fooled = adversarial_examples(clf, X, y, **attack)
+    found = robust_accuracy_score(clf, X, y, sample_weight=weight, **attack)
+    assert found == pytest.approx(np.sum(weight * ~fooled) / weight.sum())
+
+
+def test_scorer_pickles_and_reads_well(linear):
+    X, y, clf = linear
+    scorer = make_robust_scorer(norm=2, eps=0.25, n_steps=7)
+    assert repr(scorer) == "make_robust_scorer(norm=2, eps=0.25, n_steps=7)"
+    again = pickle.loads(pickle.dumps(scorer))
+    assert again(clf, X, y) == scorer(clf, X, y)
+    assert cross_val_score(LogisticRegression(), X, y, scoring=scorer, cv=3).shape == (3,)
+    with pytest.raises(TypeError, match="eps"):
+        make_robust_scorer(norm=2)
+
+
+# against other libraries: never more than two points above the strongest
+
+
+@pytest.mark.parametrize(("norm", "eps"), [(2, 0.5), (np.inf, 0.08)])
+@pytest.mark.parametrize("model", ["standard", "adversarial"])
+def test_at_least_as_strong_as_foolbox_and_torchattacks(model, norm, eps, digits, request):
+    foolbox = pytest.importorskip("foolbox")
+    torchattacks = pytest.importorskip("torchattacks")
+    clf = request.getfixturevalue(model)
+    X, y = digits[2][:100], digits[3][:100]
+    module = clf.net_.module_.eval()
+    images, labels = torch.from_numpy(X), torch.from_numpy(y)
+
+    def accuracy(x):
+        with torch.no_grad():
+            return float((module(x).argmax(1) == labels).float().mean())
+
+    attack = foolbox.attacks.L2PGD if norm == 2 else foolbox.attacks.LinfPGD
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapped = foolbox.PyTorchModel(module, bounds=(0, 1), device="cpu")
+        others = [accuracy(attack()(wrapped, images, labels, epsilons=eps)[1])]
+        pgd = (
+            torchattacks.PGDL2(module, eps=eps, alpha=eps / 4, steps=20)
+            if norm == 2
+            else torchattacks.PGD(module, eps=eps, alpha=eps / 4, steps=20)
+        )
+        others.append(accuracy(pgd(images, labels)))
+        apgd = torchattacks.APGD(module, norm="L2" if norm == 2 else "Linf", eps=eps, steps=20)
+        others.append(accuracy(apgd(images, labels)))
+    ours = robust_accuracy_score(clf, X, y, norm=norm, eps=eps, verbose=0)
+    assert ours <= min(others) + 0.02
+    assert min(others) < clf.score(X, y)  # the others did attack
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("norm", "eps"), [(2, 0.7), (np.inf, 0.1)])
+@pytest.mark.parametrize("model", ["standard", "adversarial"])
+def test_within_two_points_of_autoattack(model, norm, eps, digits, request):
+    torchattacks = pytest.importorskip("torchattacks")
+    clf = request.getfixturevalue(model)
+    X, y = digits[2][:100], digits[3][:100]
+    module = clf.net_.module_.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        attack = torchattacks.AutoAttack(
+            module, norm="L2" if norm == 2 else "Linf", eps=eps, n_classes=10, seed=0
+        )
+        x = attack(torch.from_numpy(X), torch.from_numpy(y))
+    with torch.no_grad():
+        theirs = float((module(x).argmax(1).numpy() == y).mean())
+    assert robust_accuracy_score(clf, X, y, norm=norm, eps=eps, verbose=0) <= theirs + 0.02
+
+
+# transfer
+
+
+def test_transfer_to_itself_is_one_and_to_noise_is_low(standard, adversarial, digits):
+    _, _, X_test, y_test = digits
+    attack = {"norm": 2, "eps": 0.7, "n_steps": 5, "verbose": 0}
+    assert transfer_rate(standard, standard, X_test, y_test, **attack) == 1
+    assert transfer_rate(standard, adversarial, X_test, y_test, **attack) < 0.6
+
+
+def test_transfer_between_parallel_linear_models_in_closed_form(linear):
+    X, y, clf = linear
+    other = LogisticRegression().fit(X, y)
+    other.coef_, other.intercept_ = 2 * clf.coef_, 2 * clf.intercept_
+    attack = {"norm": 2, "eps": 0.5, "verbose": 0}
+    assert transfer_rate(clf, other, X, y, **attack) == 1
+    nobody = transfer_rate(clf, other, X, y, norm=2, eps=0, verbose=0)
+    assert np.isnan(nobody)
+
+
+# usefulness
+
+
+class TwoLinear(nn.Sequential):
+    """Features are linear in x, so everything has a closed form."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__(nn.Linear(n_features, 4), nn.Linear(4, n_classes))
+
+
+@pytest.fixture(scope="module")
+def linear_features():
+    rng = np.random.RandomState(0)
+    y = rng.randint(3, size=300)
+    X = rng.randn(3, 5)[y] + rng.randn(300, 5)
+    clf = StandardClassifier(TwoLinear, max_epochs=3, random_state=0, verbose=0).fit(X, y)
+    module = clf.net_.module_
+    weight = (module.body[0].weight / module.std).detach().numpy()
+    return X, y, clf, weight
+
+
+def test_usefulness_is_the_definition(linear_features):
+    X, y, clf, _ = linear_features
+    f = clf.features(X).astype(float)
+    f = (f - f.mean(0)) / f.std(0)
+    rho = feature_usefulness(clf, X, y)
+    for c in range(3):
+        sign = np.where(y == c, 1, -1)
+        assert_allclose(rho[c], (sign[:, None] * f).mean(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("norm", "dual"), [(2, 2), (np.inf, 1)])
+def test_robust_usefulness_of_linear_features_in_closed_form(linear_features, norm, dual):
+    X, y, clf, weight = linear_features
+    eps = 0.3
+    reach = eps * np.linalg.norm(weight, ord=dual, axis=1) / clf.features(X).std(0)
+    rho = feature_usefulness(clf, X, y)
+    gamma = robust_feature_usefulness(clf, X, y, norm=norm, eps=eps, verbose=0)
+    assert_allclose(gamma, np.abs(rho) - reach, rtol=1e-3, atol=1e-3)
+
+
+def test_robust_usefulness_never_exceeds_usefulness(adversarial, standard, digits):
+    X, y = digits[2][:60], digits[3][:60]
+    settings = {"norm": 2, "eps": 0.5, "n_steps": 4, "verbose": 0}
+    share = {}
+    for name, clf in (("standard", standard), ("adversarial", adversarial)):
+        rho = np.abs(feature_usefulness(clf, X, y))
+        gamma = robust_feature_usefulness(clf, X, y, **settings)
+        assert np.nanmax(gamma - rho) < 1e-6
+        share[name] = np.nanmean(gamma / rho)
+    assert share["adversarial"] > share["standard"]  # robust training keeps robust features
+
+
+def test_constant_features_have_no_usefulness():
+    X, y = np.random.RandomState(0).randn(40, 2), np.arange(40) % 2
+
+    class Net(nn.Sequential):
+        def __init__(self, n_features, n_classes):
+            super().__init__(nn.Linear(n_features, 3), nn.Linear(3, n_classes))
+
+    clf = StandardClassifier(Net, max_epochs=1, random_state=0, verbose=0).fit(X, y)
+    with torch.no_grad():
+        clf.net_.module_.body[0].weight[0] = 0
+        clf.net_.module_.body[0].bias[0] = 1
+    rho = feature_usefulness(clf, X, y)
+    assert np.all(np.isnan(rho[:, 0])) and np.all(np.isfinite(rho[:, 1:]))

@@ -1,0 +1,153 @@
+"""The constructors inside scikit-learn: Pipeline, memory, cross-validation, grid search."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import Pipeline
+
+from advfeat import (
+    AdversarialClassifier,
+    NonRobustRelabeler,
+    RobustFeatureInverter,
+    StandardClassifier,
+    make_robust_scorer,
+    robust_accuracy_score,
+)
+
+CONSTRUCTORS = {
+    "inverter": RobustFeatureInverter(
+        StandardClassifier(max_epochs=5, verbose=0),
+        solver="decayed",
+        n_steps=30,
+        step_size=0.5,
+        random_state=0,
+        verbose=0,
+    ),
+    "relabeler": NonRobustRelabeler(
+        StandardClassifier(max_epochs=5, verbose=0),
+        eps=1.0,
+        n_steps=10,
+        random_state=0,
+        verbose=0,
+    ),
+}
+
+
+def pipeline(name, **settings):
+    clf = StandardClassifier(max_epochs=5, random_state=1, verbose=0)
+    return Pipeline([("construct", CONSTRUCTORS[name]), ("clf", clf)], **settings)
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_trains_on_the_constructed_set_and_predicts_unmodified_data(name, digits):
+    X, y, X_test, y_test = digits
+    pipe = pipeline(name).fit(X, y)
+    made = CONSTRUCTORS[name].fit_transform(X, y)
+    clf = StandardClassifier(max_epochs=5, random_state=1, verbose=0).fit(made, y)
+    assert_array_equal(pipe.predict_proba(X_test), clf.predict_proba(X_test))
+    assert pipe.score(X_test, y_test) == clf.score(X_test, y_test) > 0.15
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_memory_gives_the_same_and_constructs_once(name, digits, tmp_path, monkeypatch):
+    X, y, X_test, _ = digits
+    expected = pipeline(name).fit(X, y).predict_proba(X_test)
+    pipe = pipeline(name, memory=str(tmp_path))
+    assert_array_equal(pipe.fit(X, y).predict_proba(X_test), expected)
+
+    def fail(*args, **kwargs):
+        raise AssertionError("constructed twice")
+
+    monkeypatch.setattr(type(CONSTRUCTORS[name]), "fit_transform", fail)
+    assert_array_equal(pipe.fit(X, y).predict_proba(X_test), expected)
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_cross_val_score(name, digits):
+    X, y, _, _ = digits
+    scores = cross_val_score(pipeline(name), X, y, cv=2, error_score="raise")
+    assert scores.shape == (2,) and np.all(scores > 0.1)
+
+
+def test_grid_search_over_eps_of_the_relabeler(digits):
+    X, y, X_test, y_test = digits
+    grid = {"construct__eps": [0.0, 1.0]}
+    runs = [
+        GridSearchCV(pipeline("relabeler"), grid, cv=2, n_jobs=n_jobs, error_score="raise")
+        for n_jobs in (None, 2)
+    ]
+    scores = [run.fit(X, y).cv_results_["mean_test_score"] for run in runs]
+    assert_array_equal(scores[0], scores[1])
+    assert runs[1].score(X_test, y_test) >= 0
+
+
+def test_grid_search_over_eps_of_the_source_with_a_robust_scorer(digits):
+    X, y, _, _ = digits
+    pipe = Pipeline(
+        [
+            (
+                "robustify",
+                RobustFeatureInverter(
+                    AdversarialClassifier(n_steps=2, max_epochs=4, verbose=0),
+                    solver="decayed",
+                    n_steps=10,
+                    step_size=0.8,
+                    random_state=0,
+                    verbose=0,
+                ),
+            ),
+            ("clf", StandardClassifier(max_epochs=3, random_state=0, verbose=0)),
+        ]
+    )
+    search = GridSearchCV(
+        pipe,
+        {"robustify__estimator__eps": [0.25, 1.0]},
+        scoring=make_robust_scorer(norm=2, eps=0.25, n_steps=3),
+        cv=2,
+        n_jobs=2,
+        error_score="raise",
+    )
+    search.fit(X[:300], y[:300])
+    assert np.all(np.isfinite(search.cv_results_["mean_test_score"]))
+
+
+def test_grid_search_over_the_classifiers_eps(digits):
+    X, y, _, _ = digits
+    search = GridSearchCV(
+        AdversarialClassifier(n_steps=2, max_epochs=3, random_state=0, verbose=0),
+        {"eps": [0.1, 0.5]},
+        scoring=make_robust_scorer(norm=2, eps=0.5, n_steps=3),
+        cv=2,
+    ).fit(X[:300], y[:300])
+    assert search.best_params_["eps"] in (0.1, 0.5)
+
+
+def test_frozen_source_in_a_pipeline(standard, digits):
+    X, y, X_test, y_test = digits
+    pipe = Pipeline(
+        [
+            (
+                "relabel",
+                NonRobustRelabeler(
+                    FrozenEstimator(standard), eps=1.0, n_steps=10, random_state=0, verbose=0
+                ),
+            ),
+            ("clf", StandardClassifier(max_epochs=5, random_state=0, verbose=0)),
+        ]
+    )
+    attack = {"norm": 2, "eps": 0.25, "n_steps": 3, "verbose": 0}
+    pipe.fit(X, y)
+    assert robust_accuracy_score(pipe, X_test, y_test, **attack) == robust_accuracy_score(
+        pipe[-1], X_test, y_test, **attack
+    )
+
+
+def test_pandas_output_setting_leaves_images_alone(standard, digits):
+    import sklearn
+
+    X, y, _, _ = digits
+    with sklearn.config_context(transform_output="pandas"):
+        made = CONSTRUCTORS["inverter"].fit_transform(X[:100], y[:100])
+    assert isinstance(made, np.ndarray)

@@ -1,0 +1,123 @@
+"""NonRobustRelabeler: targets, budget, labels, reproducibility, bad input."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.frozen import FrozenEstimator
+
+from advfeat import ConstructedDataset, NonRobustRelabeler, StandardClassifier
+from advfeat.datasets import make_planted_features
+
+
+def relabeler(source, **settings):
+    defaults = {"eps": 1.0, "n_steps": 20, "random_state": 0}
+    return NonRobustRelabeler(FrozenEstimator(source), verbose=0, **{**defaults, **settings})
+
+
+@pytest.mark.parametrize(("norm", "eps"), [(2, 1.0), (np.inf, 0.2)])
+def test_small_perturbations_carry_the_new_labels(standard, digits, norm, eps):
+    X, y, _, _ = digits
+    rel = relabeler(standard, target="deterministic", norm=norm, eps=eps)
+    data = rel.fit_transform(X, y)
+    assert isinstance(data, ConstructedDataset)
+    assert_array_equal(data.y, (y + 1) % 10)
+    assert_array_equal(data.y_source, y)
+    size = np.linalg.norm((data.X - X).reshape(len(X), -1), ord=norm, axis=1)
+    assert size.max() <= eps * (1 + 1e-5)
+    assert data.X.min() >= 0 and data.X.max() <= 1
+    success = np.mean(standard.predict(data.X) == data.y)
+    assert rel.success_rate_ == pytest.approx(success, abs=0.01)
+    assert success > 0.6
+
+
+def test_random_targets_are_uniform_over_all_classes(standard, digits):
+    X, y, _, _ = digits
+    data = relabeler(standard, n_steps=1).fit_transform(X, y)
+    share = np.bincount(data.y, minlength=10) / len(y)
+    assert np.abs(share - 0.1).max() < 4 * np.sqrt(0.09 / len(y))
+    assert abs(np.mean(data.y == y) - 0.1) < 4 * np.sqrt(0.09 / len(y))
+
+
+def test_mapping_and_callable_targets(standard, digits):
+    X, y, _, _ = digits
+    mapping = {label: 9 - label for label in range(10)}
+    a = relabeler(standard, n_steps=1, target=mapping).fit_transform(X, y)
+    b = relabeler(standard, n_steps=1, target=lambda y: 9 - y).fit_transform(X, y)
+    assert_array_equal(a.y, 9 - y)
+    assert_array_equal(b.y, 9 - y)
+
+
+def test_bad_targets(standard, digits):
+    X, y, _, _ = digits
+    with pytest.raises(ValueError, match=r"lacks \[2, 3, 4, 5, 6, 7, 8, 9\]"):
+        relabeler(standard, target={0: 1, 1: 0}).fit_transform(X, y)
+    with pytest.raises(ValueError, match="not among the classes"):
+        relabeler(standard, target=lambda y: y + 1).fit_transform(X, y)
+    with pytest.raises(ValueError, match="one label per sample"):
+        relabeler(standard, target=lambda y: y[:3]).fit_transform(X, y)
+    with pytest.raises(ValueError, match="'target' parameter"):
+        relabeler(standard, target="next").fit_transform(X, y)
+
+
+@pytest.mark.parametrize("eps", [-0.5, "large", float("nan")])
+def test_bad_eps(standard, digits, eps):
+    X, y, _, _ = digits
+    with pytest.raises(ValueError, match="'eps' parameter of NonRobustRelabeler must be"):
+        relabeler(standard, eps=eps).fit_transform(X, y)
+
+
+def test_eps_zero_changes_labels_only(standard, digits):
+    X, y, _, _ = digits
+    data = relabeler(standard, eps=0.0).fit_transform(X, y)
+    assert_array_equal(data.X, X)
+
+
+def test_string_labels():
+    data = make_planted_features(200, random_state=0)
+    y = np.where(data.target == 1, "yes", "no")
+    rel = NonRobustRelabeler(
+        StandardClassifier(max_epochs=3, verbose=0), target="deterministic", n_steps=3, verbose=0
+    )
+    made = rel.fit_transform(data.data, y)
+    assert_array_equal(made.y, np.where(y == "yes", "no", "yes"))
+    assert_array_equal(made.classes, ["no", "yes"])
+
+
+def test_same_seed_same_bits_whatever_the_batches(standard, digits):
+    X, y, _, _ = digits
+    X, y = X[:150], y[:150]
+    expected = relabeler(standard).fit_transform(X, y)
+    for change in ({"batch_size": 7}, {"n_jobs": 2, "batch_size": 64}):
+        found = relabeler(standard, **change).fit_transform(X, y)
+        assert_array_equal(found.y, expected.y)
+        assert_allclose(found.X, expected.X, atol=1e-5)
+    assert_array_equal(relabeler(standard).fit_transform(X, y).X, expected.X)
+    other = relabeler(standard, random_state=1).fit_transform(X, y)
+    assert not np.array_equal(other.y, expected.y)
+
+
+def test_relabel_anything_afterwards(standard, digits):
+    X, y, X_test, y_test = digits
+    rel = relabeler(standard, n_steps=2).fit(X, y)
+    assert not hasattr(rel, "success_rate_")
+    assert_array_equal(rel.relabel(X_test, y_test).y_source, y_test)
+    assert rel.transform(X_test) is X_test
+    with pytest.raises(ValueError, match="not among the classes"):
+        rel.relabel(X_test, y_test + 100)
+    with pytest.raises(ValueError, match="one label per sample"):
+        rel.relabel(X_test, y_test[:-1])
+
+
+def test_perturbs_the_planted_non_robust_features():
+    truth = make_planted_features(1500, random_state=0)
+    X, y = truth.data, truth.target
+    source = StandardClassifier(max_epochs=15, random_state=0, verbose=0)
+    eps = 1.5 * truth.flip_eps
+    rel = NonRobustRelabeler(
+        source, target="deterministic", eps=eps, n_steps=20, random_state=0, verbose=0
+    )
+    data = rel.fit_transform(X, y)
+    moved = np.abs(data.X - X).mean(0)
+    energy = ((data.X - X) ** 2).sum(0)
+    assert energy[~truth.robust_mask].sum() > 5 * energy[truth.robust_mask].sum()
+    assert moved.max() > 0
