@@ -24,7 +24,7 @@ from advfeat.plotting import LinearBoundaryDisplay
 def make_data(n_samples, random_state):
     """Two classes that each of the two features alone tells apart."""
     rng = np.random.default_rng(random_state)
-    y = rng.integers(0, 2, n_samples) * 2 - 1
+    y = np.resize([-1, 1], n_samples)
     wide, narrow = rng.uniform(1.0, 4.0, n_samples), rng.uniform(0.2, 0.4, n_samples)
     return y[:, None] * np.column_stack([wide, narrow]), y
 

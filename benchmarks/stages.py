@@ -1,5 +1,6 @@
 """Results of long stages, kept on disk under the hash of everything that decides them."""
 
+import functools
 import os
 import time
 from pathlib import Path
@@ -26,11 +27,12 @@ class Stages:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.n_total = n_total
         self.n_done = 0
-        self.started = time.monotonic()
+        self.n_computed = 0
+        self.seconds = 0.0  # spent on the stages that were computed
 
     def path(self, title, settings):
         """File of a stage."""
-        key = joblib.hash((title, settings, advfeat.__version__))
+        key = joblib.hash((title, settings, code_fingerprint()))
         return self.folder / f"{title.replace(' ', '-')}-{key}.joblib"
 
     def get(self, title, settings, compute):
@@ -62,12 +64,20 @@ class Stages:
                     "finished before it are intact; free some space and start again."
                 ) from error
         self.n_done += 1
-        now = time.monotonic()
-        left = (now - self.started) / self.n_done * (self.n_total - self.n_done)
-        took = "kept" if kept else f"{now - begun:.1f} s"
-        print(
-            f"[{self.n_done:>{len(str(self.n_total))}}/{self.n_total}] {title}: {took}"
-            f"  (about {left / 60:.1f} min left)",
-            flush=True,
-        )
+        took = "kept"
+        if not kept:
+            seconds = time.monotonic() - begun
+            self.n_computed += 1
+            self.seconds += seconds
+            took = f"{seconds:.1f} s"
+        left = self.seconds / max(1, self.n_computed) * (self.n_total - self.n_done)
+        eta = f"  (about {left / 60:.1f} min left)" if left else ""
+        print(f"[{self.n_done}/{self.n_total}] {title}: {took}{eta}", flush=True)
         return value
+
+
+@functools.cache
+def code_fingerprint():
+    """Hash of the library's source, so that no stage outlives the code that made it."""
+    folder = Path(advfeat.__file__).parent
+    return joblib.hash([path.read_bytes() for path in sorted(folder.rglob("*.py"))])

@@ -11,11 +11,11 @@ from scipy.optimize import brentq
 from torch import nn
 
 from advfeat.optim import (
+    HalfCosine,
     L2Ball,
     LinfBall,
     cross_entropy,
     cw_margin,
-    default_step_size,
     feature_distance,
     make_ball,
     projected_gradient,
@@ -208,7 +208,7 @@ def test_a_good_iterate_is_kept_even_with_a_value_that_is_not_a_number():
 
 def test_values_that_are_not_numbers_are_never_best():
     def network(z):
-        return torch.where(z > 0.5, torch.nan, z)
+        return torch.where(z > 0.5, torch.nan, z - 10)
 
     x = torch.tensor([[0.0], [0.3], [0.7]])
     found = ascend(network, x, step_size=0.2, eps=1.0, n_steps=5, keep="best")
@@ -289,9 +289,27 @@ def test_a_network_that_ignores_its_input_is_an_error():
         ascend(lambda z: torch.zeros(len(z), 1), uniform(0, 4, 12))
 
 
-def test_default_step_size():
-    assert default_step_size(None, 0.5, 20) == pytest.approx(0.0625)
-    assert default_step_size(0.1, 0.5, 20) == 0.1
+@pytest.mark.parametrize("n_steps", [1, 2, 7, 100])
+def test_half_cosine(n_steps):
+    lengths = [HalfCosine(0.4, n_steps)(step) for step in range(n_steps)]
+    assert lengths[0] == 0.4
+    assert all(before > after > 0 for before, after in zip(lengths, lengths[1:], strict=False))
+    # The cosines of all steps but the first cancel.
+    assert sum(lengths) == pytest.approx(0.4 * (n_steps + 1) / 2)
+
+
+def test_shrinking_steps_settle_where_constant_ones_go_back_and_forth():
+    x = torch.zeros(1, 2)
+    goal = torch.tensor([[0.33, 0.21]])
+
+    def remaining(step_size):
+        found = ascend(
+            lambda z: z, x, feature_distance, target=goal, eps=np.inf, step_size=step_size,
+            n_steps=50,
+        )  # fmt: skip
+        return distance(found, goal, 2).item()
+
+    assert remaining(HalfCosine(0.1, 50)) < 1e-3 < 0.01 < remaining(0.1)
 
 
 @pytest.mark.parametrize("norm", NORMS)

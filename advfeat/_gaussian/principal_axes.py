@@ -210,5 +210,5 @@ def _deviations(X, y, sample_weight, mean, extra, unit):
 
 def row_blocks(X):
     """Slices of rows, few and long: the work per block is in its matrix products."""
-    size = max(1024, 4 * X.shape[1])
+    size = max(1024, 2 * X.shape[1])
     return [slice(start, start + size) for start in range(0, len(X), size)]

@@ -1,0 +1,50 @@
+# `make help` lists the commands. Each creates what it needs at its first call.
+
+PYTHON ?= python3
+VENV ?= .venv
+VENV_OLDEST ?= .venv-oldest
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+PY = "$(VENV)/bin/python"
+PYTEST_OPTIONS = -n $(WORKERS) $(PYTEST_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all test-oldest lint clean venv venv-oldest python
+
+help: ## list the commands
+	@echo "Commands:"
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-12s %s\n' "$$name" "$$text"; done
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) PYTEST_ARGS=$(PYTEST_ARGS)"
+
+demo: venv ## the paper's comparison on scikit-learn's digits, into results/
+	@$(PY) benchmarks/reproduce.py --preset digits --seeds 3 --out results
+
+test: venv ## the tests, without the slow ones
+	@$(PY) -m pytest $(PYTEST_OPTIONS)
+
+test-all: venv ## all tests; those on a GPU too where there is one
+	@$(PY) -m pytest -m "" $(PYTEST_OPTIONS)
+
+test-oldest: venv-oldest ## the tests with the oldest versions that pyproject.toml admits (Python 3.10 to 3.12)
+	@"$(VENV_OLDEST)/bin/python" -m pytest $(PYTEST_OPTIONS)
+
+lint: venv ## ruff: errors and format
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+clean: ## remove caches and builds; environments and results stay
+	@rm -rf build dist .pytest_cache .ruff_cache .hypothesis docs/_build
+	@find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv: python
+	@"$(PYTHON)" tools/environment.py "$(VENV)"
+
+venv-oldest: python
+	@"$(PYTHON)" tools/environment.py "$(VENV_OLDEST)" --oldest
+
+python:
+	@command -v "$(PYTHON)" >/dev/null || { \
+		echo "'$(PYTHON)' was not found. Install Python 3.10 or newer, or name one: make PYTHON=..." >&2; \
+		exit 1; }
