@@ -1,4 +1,4 @@
-"""How useful, and how robustly useful, are the features of a network? (Section 2 of the paper)
+"""Measure how useful, and how robustly useful, the features of a network are (Section 2).
 
 Takes about a minute on two cores.
 """
