@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_array, check_is_fitted
@@ -15,7 +16,7 @@ from torch import nn
 
 from advfeat.classifiers import StandardClassifier
 from advfeat.optim import FrozenNetwork
-from advfeat.utils._checks import resolve_bounds
+from advfeat.utils._checks import check_inputs, resolve_bounds
 from advfeat.utils._device import resolve_device
 
 
@@ -65,9 +66,13 @@ def attackable(estimator, X, precision="fp32"):
         )
     if isinstance(estimator, NeuralNet):
         check_is_fitted(estimator)
-        X = check_array(X, allow_nd=True, dtype=np.float32)
+        X = check_inputs(BaseEstimator(), X, reset=True)
+        module = estimator.module_
+        if isinstance(estimator.criterion_, nn.NLLLoss):
+            # With this criterion skorch expects the module to return probabilities.
+            module = nn.Sequential(module, _Log())
         network = FrozenNetwork(
-            estimator.module_, device=resolve_device(estimator.device), precision=precision
+            module, device=resolve_device(estimator.device), precision=precision
         )
         return Attackable(network, estimator.classes_, resolve_bounds("auto", X.shape[1:]), X)
     if hasattr(estimator, "coef_") and hasattr(estimator, "classes_"):
@@ -83,12 +88,17 @@ def attackable(estimator, X, precision="fp32"):
     )
 
 
+class _Log(nn.Module):
+    def forward(self, probabilities):
+        return torch.log(probabilities + torch.finfo(probabilities.dtype).eps)
+
+
 def _linear_module(estimator):
     coef = np.atleast_2d(estimator.coef_)
     intercept = np.atleast_1d(estimator.intercept_)
     if len(coef) == 1:  # the score of the second class; the first one's is zero
         coef, intercept = np.vstack([0 * coef, coef]), np.append(0.0, intercept)
-    module = nn.Linear(coef.shape[1], len(coef))
+    module = nn.utils.skip_init(nn.Linear, coef.shape[1], len(coef))
     with torch.no_grad():
         module.weight.copy_(torch.from_numpy(coef))
         module.bias.copy_(torch.from_numpy(np.broadcast_to(intercept, len(coef)).copy()))

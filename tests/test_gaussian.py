@@ -243,6 +243,15 @@ def test_robust_nll_is_the_loss_of_the_perturbed_samples():
         assert_allclose(model.robust_nll_, loss, rtol=1e-9, err_msg=f"{kind}, {per_class}")
 
 
+def test_refit_forgets_the_former_model():
+    X, y = load_iris(return_X_y=True)
+    model = GaussianRobustMLE().fit(X, y)
+    model.set_params(per_class=True).fit(X, y)
+    assert not hasattr(model, "coef_") and not hasattr(model, "intercept_")
+    model.set_params(per_class=False).fit(X[:, :2], y == 1)
+    assert model.coef_.shape == (1, 2)
+
+
 # Batches and weights
 
 
@@ -336,7 +345,7 @@ def test_huge_and_tiny_units(scale, eps):
     assert_allclose(model.predict_proba(X * scale), reference.predict_proba(X), atol=1e-9)
 
 
-@pytest.mark.parametrize("scale", [1e-200, 1e155, 1e300])
+@pytest.mark.parametrize("scale", [1e-200, 1e155, 1e300, 2e307])
 @pytest.mark.parametrize("eps", [0.0, 0.5])
 def test_units_beyond_floating_point_are_refused(scale, eps):
     X, y = load_iris(return_X_y=True)
@@ -468,6 +477,14 @@ def test_bad_classes_of_partial_fit():
         model.partial_fit(X, [0, 2])
     with pytest.raises(ValueError, match="is not the same as on last call"):
         model.partial_fit(X, y, classes=[0, 1, 2])
+
+
+def test_partial_fit_after_a_batch_that_was_refused():
+    model = GaussianRobustMLE()
+    with pytest.raises(ValueError, match="NaN"):
+        model.partial_fit([[np.nan], [1.0]], [0, 1], classes=[0, 1])
+    model.partial_fit([[0.0], [2.0]], [0, 1], classes=[0, 1])
+    assert_array_equal(model.predict([[0.5], [1.5]]), [0, 1])
 
 
 def test_nothing_is_there_before_fit():

@@ -169,6 +169,36 @@ def test_skorch_net(digits):
     assert robust_accuracy_score(net, X_test, y_test, eps=0.3, **attack) < clean - 0.1
 
 
+def test_skorch_net_that_returns_probabilities(digits):
+    X, y, X_test, y_test = digits
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(1)),
+        max_epochs=10,
+        lr=0.3,
+        verbose=0,
+    ).fit(X, y)
+    twin = NeuralNetClassifier(net.module_[:2], criterion=nn.CrossEntropyLoss).initialize()
+    attack = {"norm": 2, "eps": 0.3, "verbose": 0}
+    assert robust_accuracy_score(net, X_test, y_test, **attack) == pytest.approx(
+        robust_accuracy_score(twin, X_test, y_test, **attack), abs=0.01
+    )
+
+
+def test_skorch_nets_inputs_are_checked(digits):
+    X, y, X_test, y_test = digits
+    net = NeuralNetClassifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))).initialize()
+    with pytest.raises(ValueError, match="maximum of 255"):
+        robust_accuracy_score(net, X_test * 255, y_test, norm=2, eps=0.3)
+
+
+def test_linear_models_leave_the_global_generator_alone(linear):
+    X, y, clf = linear
+    state = torch.get_rng_state()
+    robust_accuracy_score(clf, X, y, norm=2, eps=0.1, n_steps=1, verbose=0)
+    assert_array_equal(torch.get_rng_state(), state)
+
+
 def test_estimators_without_gradients_are_refused(linear):
     X, y, _ = linear
     tree = DecisionTreeClassifier().fit(X, y)

@@ -247,7 +247,8 @@ class GaussianRobustMLE(
             As :meth:`fit`, or if ``classes`` is missing on the first call, changes later, or
             lacks a label of ``y``.
         """
-        first = _check_partial_fit_first_call(self, classes)
+        _check_partial_fit_first_call(self, classes)
+        first = not hasattr(self, "_scatter")
         X, y, sample_weight = self._check_batch(X, y, sample_weight, reset=first)
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
@@ -278,6 +279,8 @@ class GaussianRobustMLE(
                 "GaussianRobustMLE needs samples of two classes at least, with positive "
                 f"weight. Got {len(classes)} class instead."
             )
+        for stale in ("coef_", "intercept_"):
+            vars(self).pop(stale, None)
         self.classes_ = classes
         self._scatter = ClassScatter.empty(
             len(classes),
