@@ -320,11 +320,6 @@ class GaussianRobustMLE(
     def _solve(self, X, y, sample_weight):
         """Robust standard deviations, and what follows from them."""
         std = np.array([axes.std for axes in self._scatter.axes])
-        if not np.isfinite(np.square(std)).all():
-            raise ValueError(
-                "The covariance of 'X' must be finite in floating point. Got data from "
-                f"{X.min():.3g} to {X.max():.3g} instead; rescale 'X'."
-            )
         weights = self._axis_weights
         total = linalg.norm(np.sqrt(weights) * std.ravel())
         self.eps_ = float(self.eps * total if self.relative_eps else self.eps)

@@ -136,10 +136,21 @@ def principal_axes(X, y, sample_weight, mean, extra, covariance_type):
     PrincipalAxes
         Of the weighted sum of squares; with "full", in decreasing order of ``std`` and with
         no more axes than there are deviations.
+
+    Raises
+    ------
+    ValueError
+        If variances would overflow.
     """
     n_rows, n_features = len(X) + len(extra), X.shape[1]
     # A power of two near the range of the data: exact, and no square can overflow.
-    largest = max(np.ptp(X, axis=0).max(), np.abs(extra).max(initial=0.0))
+    span = X.max(axis=0).astype(float) - X.min(axis=0)
+    largest = max(span.max(), np.abs(extra).max(initial=0.0))
+    if not np.isfinite(np.square(largest)):
+        raise ValueError(
+            "The covariance of 'X' must be finite in floating point. Got features that span up "
+            f"to {largest:.3g} instead; rescale 'X'."
+        )
     unit = np.exp2(np.frexp(largest)[1])
 
     def deviations():
@@ -173,9 +184,7 @@ def _deflated_axes(deviations, n_features):
             if axes:
                 block = block @ rest
             scatter += block.T @ block
-        variance, directions = linalg.eigh(
-            scatter, driver="evd", overwrite_a=True, check_finite=False
-        )
+        variance, directions = np.linalg.eigh(scatter)
         level = np.sqrt(np.maximum(variance[::-1], 0.0))
         directions = rest @ directions[:, ::-1] if axes else directions[:, ::-1]
         noise = n_features * _NOISE * (std[0][0] if std else level[0])
