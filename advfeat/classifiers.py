@@ -1,11 +1,13 @@
 """StandardClassifier and AdversarialClassifier: scikit-learn estimators that own a skorch net."""
 
+import contextlib
 import copy
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d
@@ -167,6 +169,10 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             For unusable X, y or parameters, and when training diverges.
         """
+        with _restored_on_failure(self):
+            return self._fit(X, y, sample_weight)
+
+    def _fit(self, X, y, sample_weight):
         keep = self.warm_start and hasattr(self, "net_")
         weights = self.net_.module_.state_dict() if keep else None
         data = self._check_training_data(X, y, sample_weight, reset=not keep)
@@ -195,6 +201,10 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
         -------
         self
         """
+        with _restored_on_failure(self):
+            return self._partial_fit(X, y, classes, sample_weight)
+
+    def _partial_fit(self, X, y, classes, sample_weight):
         first = not hasattr(self, "net_")
         data = self._check_training_data(X, y, sample_weight, reset=first, classes=classes)
         steps = n_batches(len(data), self.batch_size)
@@ -342,6 +352,7 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
         X, y = unpack_training_data(self, X, y)
         X = check_inputs(self, X, reset=reset, bounds=self.bounds)
         y = column_or_1d(y, warn=True)
+        check_array(y, ensure_2d=False, dtype=None, ensure_min_samples=0, input_name="y")
         if len(X) != len(y):
             raise ValueError(
                 f"Found input variables with inconsistent numbers of samples: X has {len(X)} "
@@ -533,6 +544,18 @@ class AdversarialClassifier(StandardClassifier):
             "bounds": resolve_bounds(self.bounds, self.input_shape_),
         }
         return AdversarialNet, {"attack": attack}
+
+
+@contextlib.contextmanager
+def _restored_on_failure(estimator):
+    """Keep what an estimator knew from earlier fits if this one fails."""
+    state = dict(estimator.__dict__)
+    try:
+        yield
+    except BaseException:
+        estimator.__dict__.clear()
+        estimator.__dict__.update(state)
+        raise
 
 
 def _input_statistics(X, weight):

@@ -178,7 +178,8 @@ def test_skorch_net_that_returns_probabilities(digits):
         lr=0.3,
         verbose=0,
     ).fit(X, y)
-    twin = NeuralNetClassifier(net.module_[:2], criterion=nn.CrossEntropyLoss).initialize()
+    twin = NeuralNetClassifier(net.module_[:2], criterion=nn.CrossEntropyLoss, classes=range(10))
+    twin.initialize()
     attack = {"norm": 2, "eps": 0.3, "verbose": 0}
     assert robust_accuracy_score(net, X_test, y_test, **attack) == pytest.approx(
         robust_accuracy_score(twin, X_test, y_test, **attack), abs=0.01

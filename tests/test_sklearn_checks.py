@@ -44,6 +44,7 @@ ESTIMATORS = [
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:The features were matched poorly")
+@pytest.mark.filterwarnings("ignore:The average adversary is a poor stand-in")
 @parametrize_with_checks(ESTIMATORS)
 def test_estimator_check(estimator, check):
     name = check.func.__name__

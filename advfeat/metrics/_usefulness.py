@@ -42,7 +42,7 @@ def feature_usefulness(estimator, X, y, *, batch_size=256):
     >>> X, y = load_digits(return_X_y=True)
     >>> clf = StandardClassifier(max_epochs=3, random_state=0).fit(X[:1000], y[:1000])
     >>> feature_usefulness(clf, X[1000:], y[1000:]).shape
-    (10, 64)
+    (10, 32)
     """
     view = _view(estimator, X, "fp32")
     sign = _signs(y, view)
@@ -108,7 +108,7 @@ def robust_feature_usefulness(
     ...     clf, X[1000:1050], y[1000:1050], norm=2, eps=0.25, n_steps=3
     ... )
     >>> gamma.shape
-    (10, 64)
+    (10, 32)
     """
     view = _view(estimator, X, precision)
     sign = _signs(y, view)
