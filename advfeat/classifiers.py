@@ -1,6 +1,5 @@
 """StandardClassifier and AdversarialClassifier: scikit-learn estimators that own a skorch net."""
 
-import contextlib
 import copy
 from numbers import Integral, Real
 
@@ -15,6 +14,7 @@ from skorch.callbacks import Callback
 
 from advfeat._augmentation import AUGMENTATIONS
 from advfeat._constructed import unpack_training_data
+from advfeat._fitting import input_statistics, on_cpu, restored_on_failure
 from advfeat._training import (
     SCHEDULES,
     AdversarialNet,
@@ -169,7 +169,7 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             For unusable X, y or parameters, and when training diverges.
         """
-        with _restored_on_failure(self):
+        with restored_on_failure(self):
             return self._fit(X, y, sample_weight)
 
     def _fit(self, X, y, sample_weight):
@@ -201,7 +201,7 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
         -------
         self
         """
-        with _restored_on_failure(self):
+        with restored_on_failure(self):
             return self._partial_fit(X, y, classes, sample_weight)
 
     def _partial_fit(self, X, y, classes, sample_weight):
@@ -393,7 +393,7 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
 
     def _build_net(self, data, epochs, steps, schedule):
         device = resolve_device(self.device)
-        mean, std = _input_statistics(data.X, data.sample_weight)
+        mean, std = input_statistics(data.X, data.sample_weight)
         callbacks = [
             ("schedule", schedule),
             ("progress", Progress(type(self).__name__, steps, self.verbose)),
@@ -432,7 +432,7 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
     def __getstate__(self):
         state = super().__getstate__()
         if "net_" in state:
-            state = {**state, "net_": _on_cpu(state["net_"])}
+            state = {**state, "net_": on_cpu(state["net_"])}
         return state
 
     def __sklearn_tags__(self):
@@ -544,51 +544,3 @@ class AdversarialClassifier(StandardClassifier):
             "bounds": resolve_bounds(self.bounds, self.input_shape_),
         }
         return AdversarialNet, {"attack": attack}
-
-
-@contextlib.contextmanager
-def _restored_on_failure(estimator):
-    """Keep what an estimator knew from earlier fits if this one fails."""
-    state = dict(estimator.__dict__)
-    try:
-        yield
-    except BaseException:
-        estimator.__dict__.clear()
-        estimator.__dict__.update(state)
-        raise
-
-
-def _input_statistics(X, weight):
-    """Weighted mean and standard deviation per feature, or per channel for images."""
-    axes = (0, 2, 3) if X.ndim == 4 else (0,)
-    scale = 255 if X.dtype == np.uint8 else 1
-    size = 4096  # rows at a time, so that no float copy of X is made
-    centre = X[:size].mean(axes, keepdims=True, dtype=np.float64)
-    total = square = 0.0
-    for i in range(0, len(X), size):
-        part = X[i : i + size].astype(np.float64) - centre
-        share = weight[i : i + size].reshape(-1, *[1] * (X.ndim - 1)).astype(np.float64)
-        total = total + (share * part).sum(axes, keepdims=True)
-        square = square + (share * part**2).sum(axes, keepdims=True)
-    n = weight.sum(dtype=np.float64) * X[0].size / total.size
-    shift = total / n
-    mean, std = centre + shift, np.sqrt(np.maximum(square / n - shift**2, 0))
-    std[std <= 1e-7 * np.abs(mean)] = scale  # constant up to rounding: leave it as it is
-    return (
-        torch.from_numpy((mean[0] / scale).astype(np.float32)),
-        torch.from_numpy((std[0] / scale).astype(np.float32)),
-    )
-
-
-def _on_cpu(net):
-    """Copy of a fitted net that loads on any machine."""
-    if net.device == "cpu":
-        return net
-    moved = copy.deepcopy(net)
-    moved.set_params(device="cpu")
-    moved.module_.to("cpu")
-    for state in moved.optimizer_.state.values():
-        for key, value in state.items():
-            if isinstance(value, torch.Tensor):
-                state[key] = value.cpu()
-    return moved

@@ -1,0 +1,55 @@
+"""What fitting and keeping a classifier needs: data statistics, safe failure, CPU copies."""
+
+import contextlib
+import copy
+
+import numpy as np
+import torch
+
+
+@contextlib.contextmanager
+def restored_on_failure(estimator):
+    """Keep what an estimator knew from earlier fits if this one fails."""
+    state = dict(estimator.__dict__)
+    try:
+        yield
+    except BaseException:
+        estimator.__dict__.clear()
+        estimator.__dict__.update(state)
+        raise
+
+
+def input_statistics(X, weight):
+    """Weighted mean and standard deviation per feature, or per channel for images."""
+    axes = (0, 2, 3) if X.ndim == 4 else (0,)
+    scale = 255 if X.dtype == np.uint8 else 1
+    size = 4096  # rows at a time, so that no float copy of X is made
+    centre = X[:size].mean(axes, keepdims=True, dtype=np.float64)
+    total = square = 0.0
+    for i in range(0, len(X), size):
+        part = X[i : i + size].astype(np.float64) - centre
+        share = weight[i : i + size].reshape(-1, *[1] * (X.ndim - 1)).astype(np.float64)
+        total = total + (share * part).sum(axes, keepdims=True)
+        square = square + (share * part**2).sum(axes, keepdims=True)
+    n = weight.sum(dtype=np.float64) * X[0].size / total.size
+    shift = total / n
+    mean, std = centre + shift, np.sqrt(np.maximum(square / n - shift**2, 0))
+    std[std <= 1e-7 * np.abs(mean)] = scale  # constant up to rounding: leave it as it is
+    return (
+        torch.from_numpy((mean[0] / scale).astype(np.float32)),
+        torch.from_numpy((std[0] / scale).astype(np.float32)),
+    )
+
+
+def on_cpu(net):
+    """Copy of a fitted net that loads on any machine."""
+    if net.device == "cpu":
+        return net
+    moved = copy.deepcopy(net)
+    moved.set_params(device="cpu")
+    moved.module_.to("cpu")
+    for state in moved.optimizer_.state.values():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor):
+                state[key] = value.cpu()
+    return moved
