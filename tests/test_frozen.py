@@ -135,17 +135,24 @@ def test_dead_units_pass_the_gradient_of_their_input():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_only_the_last_relu_passes_gradients(precision):
+def test_only_units_that_are_off_at_every_position_pass_through_the_last_relu(precision):
     layers = [conv(), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU()]
     rest = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(4, 2)]
     module = with_statistics(nn.Sequential(*layers, *rest)).eval()
+    x = 4 * images() - 2
+    with torch.no_grad():  # two units are off, the others on at about half of the positions
+        height = nn.Sequential(*layers[:-1]).eval()(x).transpose(0, 1).flatten(1).mean(1)
+        layers[3].bias -= height + torch.tensor([50, 50, 0, 0])
     frozen = FrozenNetwork(module, device="cpu", precision=precision)
+    features = nn.Sequential(*layers, *rest[:-1]).eval()
     without_last_relu = nn.Sequential(*layers[:-1], *rest[:-1]).eval()
-    x = images()
+    tolerance = 1e-5 if precision == "fp32" else 0.05
     for unit in range(4):
+        through = input_gradient(without_last_relu, x, unit)
+        own = input_gradient(features, x, unit)
+        assert (own - through).norm() > 0.1 * through.norm()
+        expected = through if unit < 2 else own
         actual = input_gradient(frozen.inversion_features, x, unit)
-        expected = input_gradient(without_last_relu, x, unit)
-        tolerance = 1e-5 if precision == "fp32" else 0.05
         assert (actual - expected).norm() <= tolerance * expected.norm()
 
 
@@ -170,12 +177,17 @@ def test_every_way_to_write_a_relu(kind):
         conv=conv(), fc=nn.Linear(4, 2),
         relu=nn.ReLU(), relu_=nn.ReLU(inplace=True), relu6=nn.ReLU6(),
     )  # fmt: skip
+    with torch.no_grad():
+        body.conv.bias[0] -= 500  # off everywhere
     frozen = FrozenNetwork(body, device="cpu")
     x = 40 * images() - 20  # some units over 6
     assert frozen.passes_gradient
     assert_close(frozen.inversion_features(x), frozen.features(x))
-    expected = input_gradient(lambda x: mean(body.conv(x)), x, 0)
-    assert_close(input_gradient(frozen.inversion_features, x, 0), expected)
+    assert frozen.features(x)[:, 1].min() > 0
+    off = input_gradient(lambda x: mean(body.conv(x)), x, 0)
+    assert_close(input_gradient(frozen.inversion_features, x, 0), off)
+    on = input_gradient(frozen.features, x, 1)
+    assert_close(input_gradient(frozen.inversion_features, x, 1), on)
 
 
 POOLS = {
@@ -196,11 +208,15 @@ def test_the_last_relu_is_found_through_pooling_and_reshaping(kind):
         lambda self, x: self.fc(POOLS[kind](F.relu(self.conv(x)))),
         conv=conv(), fc=nn.Linear(4, 2),
     )  # fmt: skip
+    with torch.no_grad():
+        body.conv.bias[0] -= 50  # off everywhere
     frozen = FrozenNetwork(body, device="cpu")
     x = images()
     assert frozen.passes_gradient
     assert_close(frozen.inversion_features(x), frozen.features(x))
     assert_close(body.fc(frozen.features(x)), logits_of(body, x))
+    without_relu = input_gradient(lambda x: POOLS[kind](body.conv(x)), x, 0)
+    assert_close(input_gradient(frozen.inversion_features, x, 0), without_relu)
 
 
 def test_relus_in_parallel_all_pass_gradients():

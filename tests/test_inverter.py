@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from advfeat import AdversarialClassifier, RobustFeatureInverter, StandardClassifier
+from advfeat.datasets import load_digits
 
 
 def inverter(source, **settings):
@@ -32,6 +33,27 @@ def test_features_are_matched_from_an_unrelated_start(adversarial, digits):
     assert np.mean(adversarial.predict(X_r) == adversarial.predict(X)) > 0.85
     # It is another image, not the sample found again.
     assert np.median(np.linalg.norm((X_r - X).reshape(len(X), -1), axis=1)) > 1
+
+
+def test_features_that_pool_over_positions_are_matched():
+    """Without batch-norm many positions are off; the gradient must not count them."""
+
+    class Net(nn.Sequential):
+        def __init__(self, in_channels, n_classes):
+            super().__init__(
+                nn.Conv2d(in_channels, 16, 3, padding=1), nn.ReLU(),
+                nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(),
+                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, n_classes),
+            )  # fmt: skip
+            nn.init.kaiming_normal_(self[0].weight)
+            nn.init.kaiming_normal_(self[2].weight)
+
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:200], y[:200]
+    source = StandardClassifier(Net, lr=0.1, max_epochs=15, random_state=0, verbose=0).fit(X, y)
+    inv = inverter(source)
+    inv.fit_transform(X, y)
+    assert np.median(inv.residual_) < 0.045  # 0.10 if it does
 
 
 def test_start_is_another_sample_whatever_its_label(adversarial, digits):

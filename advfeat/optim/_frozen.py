@@ -20,26 +20,18 @@ from torch.nn.utils import fuse_conv_bn_eval
 from advfeat.utils._device import autocast
 
 
-def _fake_relu(x):
-    """ReLU whose gradient is that of the identity."""
-    return F.relu(x).detach() + (x - x.detach())
-
-
-def _fake_relu6(x):
-    return F.relu6(x).detach() + (x - x.detach())
-
-
-# How a node of the graph names each operation: the type of a layer, a function, or a method.
-_FAKES = {
-    nn.ReLU: _fake_relu,
-    nn.ReLU6: _fake_relu6,
-    F.relu: _fake_relu,
-    F.relu_: _fake_relu,
-    F.relu6: _fake_relu6,
-    torch.relu: _fake_relu,
-    torch.relu_: _fake_relu,
-    "relu": _fake_relu,
-    "relu_": _fake_relu,
+# ReLUs, out of place. How a node of the graph names the operation: the type of a layer, a
+# function, or a method.
+_RELUS = {
+    nn.ReLU: F.relu,
+    nn.ReLU6: F.relu6,
+    F.relu: F.relu,
+    F.relu_: F.relu,
+    F.relu6: F.relu6,
+    torch.relu: F.relu,
+    torch.relu_: F.relu,
+    "relu": F.relu,
+    "relu_": F.relu,
 }
 _KEEP_VALUES = {  # operations that only pool, reshape, select or join
     nn.AdaptiveAvgPool2d,
@@ -107,7 +99,7 @@ class FrozenNetwork:
         if linear is not None:
             self.has_features = True
             self._features = _cut_at(graph, _input_of(linear))
-            self._inversion_features, n_replaced = _pass_through_relus(self._features)
+            self._inversion_features, n_replaced = _with_gradient_when_off(self._features)
             self.passes_gradient = n_replaced > 0
 
     def __call__(self, x):
@@ -119,9 +111,9 @@ class FrozenNetwork:
         return self._run(self._features, x).flatten(1)
 
     def inversion_features(self, x):
-        """g(x), with the last ReLUs as identity in the backward pass.
+        """g(x); a unit that is off gives the gradient of its input.
 
-        A dead unit still gives a gradient (the "fake ReLU" of the paper's construction).
+        This is the "fake ReLU" of the paper's construction, kept to the units that need it.
         """
         return self._run(self._inversion_features, x).flatten(1)
 
@@ -173,6 +165,15 @@ def _fold_batch_norm(graph):
     graph.recompile()
 
 
+def _wake(features, without_relu):
+    """Features, with a gradient for the units that are off.
+
+    A unit that is on keeps its own gradient. That of the identity would be wrong there as soon as
+    the unit pools over positions, since it counts positions that are off.
+    """
+    return torch.where(features == 0, without_relu - without_relu.detach(), features)
+
+
 def _last_linear(graph):
     """Last layer on the way to the output, as a node, if it is linear; else None."""
     modules = dict(graph.named_modules())
@@ -200,37 +201,54 @@ def _cut_at(graph, last):
     return fx.GraphModule(graph, part)
 
 
-def _pass_through_relus(features):
-    """Replace the last ReLU on every path to the output by one with an identity gradient.
+def _with_gradient_when_off(features):
+    """Let features that are off pass a gradient through the last ReLU on every path to them.
 
     Returns
     -------
     GraphModule, int
-        The changed copy and the number of ReLUs replaced.
+        The changed copy and the number of ReLUs concerned.
     """
     modules = dict(features.named_modules())
     graph = copy.deepcopy(features.graph)
+    output = graph.output_node()
+    relus, behind = _last_relus(graph, modules)
+    without_relu = {}  # node: what it would be without those ReLUs
+    for relu in relus:
+        before = _input_of(relu)
+        with graph.inserting_after(relu):
+            plain = graph.call_function(_RELUS[_kind(relu, modules)], (before,))
+        relu.replace_all_uses_with(plain)
+        graph.erase_node(relu)
+        without_relu[plain] = before
+    with graph.inserting_before(output):
+        for node in behind:
+            without_relu[node] = graph.node_copy(node, lambda arg: without_relu.get(arg, arg))
+        (last,) = output.all_input_nodes
+        if last in without_relu:
+            woken = graph.call_function(_wake, (last, without_relu[last]))
+            output.replace_input_with(last, woken)
+    graph.lint()
+    return fx.GraphModule(features, graph), len(relus)
+
+
+def _last_relus(graph, modules):
+    """Last ReLU on every path to the output, and the nodes between them and the output in order."""
+    relus, behind = [], set()
     open_nodes = list(graph.output_node().all_input_nodes)
-    seen, n_replaced = set(), 0
     while open_nodes:
         node = open_nodes.pop()
-        if node in seen:
-            continue
-        seen.add(node)
         kind = _kind(node, modules)
-        if kind in _FAKES:
-            before = _input_of(node)
-            if _is_in_place(node, modules) and len(before.users) > 1:
-                continue  # others rely on the changed input
-            with graph.inserting_after(node):
-                fake = graph.call_function(_FAKES[kind], (before,))
-            node.replace_all_uses_with(fake)
-            graph.erase_node(node)
-            n_replaced += 1
+        if node in relus or node in behind:
+            continue
+        if kind in _RELUS:
+            # An in-place one whose changed input others rely on must stay.
+            if not (_is_in_place(node, modules) and len(_input_of(node).users) > 1):
+                relus.append(node)
         elif kind in _KEEP_VALUES:
+            behind.add(node)
             open_nodes.extend(node.all_input_nodes)
-    graph.lint()
-    return fx.GraphModule(features, graph), n_replaced
+    return relus, [node for node in graph.nodes if node in behind]
 
 
 def _layer(node, modules):
