@@ -19,7 +19,6 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from advfeat.utils._device import autocast
 
-
 # ReLUs, out of place. How a node of the graph names the operation: the type of a layer, a
 # function, or a method.
 _RELUS = {
@@ -233,7 +232,7 @@ def _with_gradient_when_off(features):
 
 
 def _last_relus(graph, modules):
-    """Last ReLU on every path to the output, and the nodes between them and the output in order."""
+    """Last ReLU on every path to the output, and in order the nodes behind them."""
     relus, behind = [], set()
     open_nodes = list(graph.output_node().all_input_nodes)
     while open_nodes:
