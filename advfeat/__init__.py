@@ -23,6 +23,7 @@ from advfeat.classifiers import AdversarialClassifier, StandardClassifier
 from advfeat.metrics import (
     feature_usefulness,
     make_robust_scorer,
+    robust_accuracy_curve,
     robust_accuracy_score,
     robust_feature_usefulness,
     transfer_rate,
@@ -40,6 +41,7 @@ __all__ = [
     "adversarial_examples",
     "feature_usefulness",
     "make_robust_scorer",
+    "robust_accuracy_curve",
     "robust_accuracy_score",
     "robust_feature_usefulness",
     "transfer_rate",

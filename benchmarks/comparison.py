@@ -9,7 +9,7 @@ from advfeat import (
     NonRobustRelabeler,
     RobustFeatureInverter,
     StandardClassifier,
-    robust_accuracy_score,
+    robust_accuracy_curve,
 )
 
 SOURCES = ("standard", "adversarial")
@@ -149,7 +149,6 @@ def _construct(constructor, source, X, y):
 
 def _scores(classifier, X_test, y_test, test_eps, attack):
     """Accuracy, under the key 0, and robust accuracy at each eps."""
-    scores = {0: float(classifier.score(X_test, y_test))}
-    for eps in test_eps:
-        scores[eps] = robust_accuracy_score(classifier, X_test, y_test, eps=eps, **attack)
-    return scores
+    eps_values = (0.0, *test_eps)
+    curve = robust_accuracy_curve(classifier, X_test, y_test, eps_values=eps_values, **attack)
+    return dict(zip(eps_values, curve.tolist(), strict=True))

@@ -23,11 +23,13 @@ from advfeat import (
     adversarial_examples,
     feature_usefulness,
     make_robust_scorer,
+    robust_accuracy_curve,
     robust_accuracy_score,
     robust_feature_usefulness,
     transfer_rate,
 )
 from advfeat.datasets import make_planted_features
+from advfeat.metrics import _robust_accuracy as metrics_module
 
 
 @pytest.fixture(scope="module")
@@ -393,3 +395,50 @@ def test_constant_features_have_no_usefulness():
         clf.net_.module_.body[0].bias[0] = 1
     rho = feature_usefulness(clf, X, y)
     assert np.all(np.isnan(rho[:, 0])) and np.all(np.isfinite(rho[:, 1:]))
+
+
+# robust_accuracy_curve
+
+
+def test_curve_keeps_what_a_smaller_eps_found(monkeypatch):
+    attacked = []
+
+    def attack(estimator, X, y, *, norm, eps, **kwargs):
+        attacked.append((eps, X[:, 0].tolist(), y.tolist()))
+        # Finds sample 1 at eps 0.1 only and sample 3 at eps 0.2 only.
+        return X, X[:, 0] == {0.1: 1, 0.2: 3}.get(eps, -1)
+
+    monkeypatch.setattr(metrics_module, "adversarial_examples", attack)
+    X, y = np.arange(4.0)[:, None], ["a", "b", "c", "d"]
+    settings = {"norm": 2, "eps_values": [0.4, 0.1, 0.2]}
+    assert_array_equal(robust_accuracy_curve(object(), X, y, **settings), [0.5, 0.75, 0.5])
+    assert attacked == [
+        (0.1, [0, 1, 2, 3], ["a", "b", "c", "d"]),
+        (0.2, [0, 2, 3], ["a", "c", "d"]),
+        (0.4, [0, 2], ["a", "c"]),
+    ]
+    weighted = robust_accuracy_curve(object(), X, y, sample_weight=[1, 5, 1, 1], **settings)
+    assert_allclose(weighted, [2 / 8, 3 / 8, 2 / 8])
+
+
+def test_curve_agrees_with_the_score_at_each_eps(standard, digits):
+    _, _, X_test, y_test = digits
+    X, y = X_test[:80], y_test[:80]
+    settings = {"norm": 2, "n_steps": 10, "verbose": 0}
+    curve = robust_accuracy_curve(standard, X, y, eps_values=[0.2, 0, 0.6, 50], **settings)
+    assert curve[1] == standard.score(X, y)
+    assert curve[3] == 0
+    for eps, value in ((0.2, curve[0]), (0.6, curve[2])):
+        score = robust_accuracy_score(standard, X, y, eps=eps, **settings)
+        assert score - 2 / 80 <= value <= score + 1 / 80
+
+
+def test_curve_refuses_what_is_no_list_of_radii(standard, digits):
+    _, _, X, y = digits
+    for eps_values in (0.5, []):
+        with pytest.raises(ValueError, match="eps_values must be a list"):
+            robust_accuracy_curve(standard, X, y, norm=2, eps_values=eps_values)
+    with pytest.raises(ValueError, match="'eps' parameter"):
+        robust_accuracy_curve(standard, X, y, norm=2, eps_values=[-1])
+    with pytest.raises(ValueError, match="one label per sample"):
+        robust_accuracy_curve(standard, X, y[:-1], norm=2, eps_values=[0.1])

@@ -16,7 +16,6 @@ import advfeat.plotting
 from advfeat import ConstructedDataset, StandardClassifier, robust_accuracy_score
 from advfeat.datasets import load_digits
 from advfeat.plotting import AccuracyBarDisplay, RobustnessCurveDisplay, SampleGridDisplay
-from advfeat.plotting import _robustness_curve as curve_module
 
 QUIET = {"verbose": 0}
 
@@ -75,35 +74,6 @@ def test_curve_of_a_network_starts_at_its_accuracy_and_never_rises():
     assert display.accuracy[0] == clf.score(X, y)
     assert np.all(np.diff(display.accuracy) <= 0)
     assert display.accuracy[-1] < display.accuracy[0]
-
-
-def test_curve_keeps_what_a_smaller_eps_found(monkeypatch):
-    attacked = []
-
-    def attack(estimator, X, y, *, norm, eps, **kwargs):
-        attacked.append((eps, X[:, 0].tolist(), y.tolist()))
-        # Finds sample 1 at eps 0.1 only and sample 3 at eps 0.2 only.
-        return X, X[:, 0] == {0.1: 1, 0.2: 3}.get(eps, -1)
-
-    monkeypatch.setattr(curve_module, "adversarial_examples", attack)
-    X, y = np.arange(4.0)[:, None], ["a", "b", "c", "d"]
-    display = RobustnessCurveDisplay.from_estimator(
-        object(), X, y, norm=2, eps_values=[0.4, 0.2, 0.1], n_steps=7
-    )
-    np.testing.assert_array_equal(display.accuracy, [0.75, 0.5, 0.5])
-    assert attacked == [
-        (0.1, [0, 1, 2, 3], ["a", "b", "c", "d"]),
-        (0.2, [0, 2, 3], ["a", "c", "d"]),
-        (0.4, [0, 2], ["a", "c"]),
-    ]
-
-
-def test_curve_goes_on_when_all_samples_are_fooled():
-    clf, X, y = linear_problem(0)
-    display = RobustnessCurveDisplay.from_estimator(
-        clf, X, y, norm=2, eps_values=[50, 100], **QUIET
-    )
-    np.testing.assert_array_equal(display.accuracy, [0, 0])
 
 
 def test_curve_draws_what_it_was_given():

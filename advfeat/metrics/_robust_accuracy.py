@@ -1,8 +1,10 @@
-"""Accuracy under the strongest perturbation found, as a score and as a scorer."""
+"""Accuracy under the strongest perturbation found, as a score, a curve and a scorer."""
 
 import numpy as np
+from sklearn.utils import _safe_indexing
 
 from advfeat._attack import adversarial_examples
+from advfeat.utils._checks import as_array
 
 
 def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **attack):
@@ -43,6 +45,66 @@ def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **a
     """
     _, fooled = adversarial_examples(estimator, X, y, norm=norm, eps=eps, **attack)
     return float(np.average(~fooled, weights=sample_weight))
+
+
+def robust_accuracy_curve(estimator, X, y, *, norm, eps_values, sample_weight=None, **attack):
+    """Share of the samples that stay correctly classified, at each of several radii.
+
+    A perturbation that fits into a small ball fits into every larger one. So a sample that is
+    misclassified at one eps counts as misclassified at all larger eps and is not attacked again:
+    the curve cannot rise, and costs less than `robust_accuracy_score` at each eps.
+
+    Parameters
+    ----------
+    estimator : fitted classifier
+        See `adversarial_examples`.
+    X : array-like of shape (n, d) or (n, C, H, W)
+    y : array-like of shape (n,)
+    norm : {2, numpy.inf}
+    eps_values : array-like of shape (n_eps,)
+        Radii in any order, in input units; 0 gives plain accuracy.
+    sample_weight : array-like of shape (n,), optional
+    **attack
+        As in `robust_accuracy_score`.
+
+    Returns
+    -------
+    ndarray of shape (n_eps,), float64
+        In [0, 1], in the order of ``eps_values``.
+
+    References
+    ----------
+    Ilyas et al. 2019, Table 7 and Appendix D.2.
+
+    Examples
+    --------
+    >>> from advfeat import StandardClassifier, robust_accuracy_curve
+    >>> from advfeat.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> clf = StandardClassifier(max_epochs=3, random_state=0).fit(X[:1000], y[:1000])
+    >>> curve = robust_accuracy_curve(clf, X[1000:], y[1000:], norm=2, eps_values=[0, 0.5])
+    >>> bool(curve[0] == clf.score(X[1000:], y[1000:])) and bool(curve[1] < curve[0])
+    True
+    """
+    X, y = as_array(X), np.asarray(y)
+    eps_values = np.asarray(eps_values, dtype=np.float64)
+    if eps_values.ndim != 1 or len(eps_values) == 0:
+        raise ValueError(
+            "eps_values must be a list of at least one radius. Got an array of shape "
+            f"{eps_values.shape}."
+        )
+    alive = np.arange(len(y))
+    accuracy = np.empty(len(eps_values))
+    for i in np.argsort(eps_values):
+        if len(alive):
+            # The whole of X goes as it is, so that nothing is copied and its length is checked.
+            rest = X if len(alive) == len(y) else _safe_indexing(X, alive)
+            _, fooled = adversarial_examples(
+                estimator, rest, y[alive], norm=norm, eps=float(eps_values[i]), **attack
+            )
+            alive = alive[~fooled]
+        accuracy[i] = np.average(np.isin(np.arange(len(y)), alive), weights=sample_weight)
+    return accuracy
 
 
 def make_robust_scorer(*, norm, eps, **attack):

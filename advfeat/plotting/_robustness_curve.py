@@ -1,9 +1,8 @@
 """RobustnessCurveDisplay: accuracy as the perturbation may grow."""
 
 import numpy as np
-from sklearn.utils import _safe_indexing
 
-from advfeat._attack import adversarial_examples
+from advfeat.metrics import robust_accuracy_curve
 from advfeat.plotting._style import (
     COLORS,
     MARKERS,
@@ -16,7 +15,6 @@ from advfeat.plotting._style import (
     import_pyplot,
     style_accuracy_axis,
 )
-from advfeat.utils._checks import as_array
 
 
 class RobustnessCurveDisplay:
@@ -55,7 +53,7 @@ class RobustnessCurveDisplay:
 
     See Also
     --------
-    advfeat.robust_accuracy_score : The accuracy at one radius.
+    advfeat.robust_accuracy_curve : The accuracies without the picture.
 
     References
     ----------
@@ -95,9 +93,7 @@ class RobustnessCurveDisplay:
     def from_estimator(cls, estimator, X, y, *, norm, eps_values, name=None, ax=None, **attack):
         """Attack a classifier at each radius and draw its curve.
 
-        A perturbation that fits into a small ball fits into every larger one. So a sample that
-        is misclassified at one eps counts as misclassified at all larger eps and is not
-        attacked again: the curve cannot rise.
+        The accuracies are those of `robust_accuracy_curve`.
 
         Parameters
         ----------
@@ -124,7 +120,7 @@ class RobustnessCurveDisplay:
         eps = np.sort(check_eps(eps_values))
         return cls.from_predictions(
             eps,
-            _surviving_share(estimator, X, y, norm, eps, attack),
+            robust_accuracy_curve(estimator, X, y, norm=norm, eps_values=eps, **attack),
             norm=norm,
             name=type(estimator).__name__ if name is None else name,
             n_steps=attack_steps(attack),
@@ -203,20 +199,3 @@ class RobustnessCurveDisplay:
             ax.legend(frameon=False, fontsize=SMALL)
         self.ax_, self.figure_ = ax, ax.figure
         return self
-
-
-def _surviving_share(estimator, X, y, norm, eps_values, attack):
-    """Share of the samples that no eps up to the i-th fools; eps_values ascend."""
-    X, y = as_array(X), np.asarray(y)
-    alive = np.arange(len(y))
-    share = []
-    for eps in eps_values.tolist():
-        if len(alive):
-            # The whole of X goes as it is, so that nothing is copied and its length is checked.
-            rest = X if len(alive) == len(y) else _safe_indexing(X, alive)
-            _, fooled = adversarial_examples(
-                estimator, rest, y[alive], norm=norm, eps=eps, **attack
-            )
-            alive = alive[~fooled]
-        share.append(len(alive) / len(y))
-    return share
