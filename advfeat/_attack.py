@@ -15,8 +15,8 @@ from advfeat.optim import (
     projected_gradient,
     targeted_margin,
 )
+from advfeat.utils._batches import run_batches
 from advfeat.utils._checks import take_batch
-from advfeat.utils._progress import progress_bar
 from advfeat.utils._random import draw_seed, normal_rows
 
 _MAX_TARGETS = 9  # wrong classes tried one by one, as in AutoAttack's targeted runs
@@ -29,6 +29,7 @@ ATTACK_CONSTRAINTS = {
     "random_start": ["boolean"],
     "n_restarts": [Interval(Integral, 1, None, closed="left")],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "n_jobs": [Integral, None],
     "precision": [StrOptions({"fp32", "bf16"})],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
@@ -48,6 +49,7 @@ def adversarial_examples(
     random_start=True,
     n_restarts=1,
     batch_size=256,
+    n_jobs=None,
     precision="fp32",
     random_state=0,
     verbose=1,
@@ -78,6 +80,8 @@ def adversarial_examples(
         Whether runs start at a random point of the ball.
     n_restarts : int, default=1
     batch_size : int, default=256
+    n_jobs : int, default=None
+        Batches run in parallel through joblib; the result does not depend on it.
     precision : {"fp32", "bf16"}, default="fp32"
     random_state : int, RandomState or None, default=0
     verbose : int, default=1
@@ -107,37 +111,61 @@ def adversarial_examples(
     view = attackable(estimator, X, precision)
     judge = view.network if precision == "fp32" else attackable(estimator, X).network
     labels = encode_labels(y, view.classes, len(view.X))
-    ball = make_ball(norm, eps)
-    seed = draw_seed(random_state)
-    runs = _runs(len(view.classes), n_restarts)
-    steps = HalfCosine(eps if step_size is None else step_size, n_steps)
-    device = view.network.device
+    attack = _Attack(
+        view,
+        judge,
+        labels,
+        make_ball(norm, eps),
+        _runs(len(view.classes), n_restarts) if eps > 0 else [],
+        HalfCosine(eps if step_size is None else step_size, n_steps),
+        n_steps,
+        draw_seed(random_state) if random_start else None,
+    )
+    return run_batches(
+        attack,
+        len(view.X),
+        batch_size=batch_size,
+        n_jobs=n_jobs,
+        desc=f"attack eps={eps:g}",
+        verbose=verbose,
+    )
 
-    def attack_batch(start, stop):
-        x = take_batch(view.X, slice(start, stop), device)
-        y_batch = torch.from_numpy(labels[start:stop]).to(device)
-        best, margin = x.clone(), _margin(judge, x, y_batch)
-        order = _by_likelihood(judge, x, y_batch)
-        for run, (loss, rank) in enumerate(runs):
+
+class _Attack:
+    """The work on one batch; it travels to joblib's workers."""
+
+    def __init__(self, view, judge, labels, ball, runs, step_size, n_steps, seed):
+        self.view = view
+        self.judge = judge
+        self.labels = labels
+        self.ball = ball
+        self.runs = runs
+        self.step_size = step_size
+        self.n_steps = n_steps
+        self.seed = seed
+
+    def __call__(self, begin, stop):
+        judge, device = self.judge, self.view.network.device
+        x = take_batch(self.view.X, slice(begin, stop), device)
+        y = torch.from_numpy(self.labels[begin:stop]).to(device)
+        best, margin = x.clone(), _margin(judge, x, y)
+        order = _by_likelihood(judge, x, y)
+        for run, (loss, rank) in enumerate(self.runs):
             rows = torch.nonzero(margin <= 0).flatten()
-            if len(rows) == 0 or eps == 0:
+            if len(rows) == 0:
                 break
-            xs, ys = x[rows], y_batch[rows]
+            xs, ys = x[rows], y[rows]
             target = ys if rank is None else torch.stack([order[rows, rank], ys], 1)
-            init = None
-            if random_start:
-                noise = normal_rows((seed, run), start, stop, xs[0].numel() + 2)
-                init = xs + ball.sample(torch.from_numpy(noise).to(device)[rows], like=xs)
             found = projected_gradient(
-                view.network,
+                self.view.network,
                 xs,
                 target,
                 loss,
-                ball=ball,
-                bounds=view.bounds,
-                step_size=steps,
-                n_steps=n_steps,
-                start=init,
+                ball=self.ball,
+                bounds=self.view.bounds,
+                step_size=self.step_size,
+                n_steps=self.n_steps,
+                start=self._start(run, xs, rows, begin, stop),
                 keep="best",
                 is_better=lambda logits, t, ys=ys: cw_margin(logits, ys) > 0,
             )
@@ -147,15 +175,12 @@ def adversarial_examples(
             margin[rows[better]] = found_margin[better]
         return best.cpu().numpy(), (margin > 0).cpu().numpy()
 
-    parts = []
-    with progress_bar(
-        total=len(view.X), desc=f"attack eps={eps:g}", unit="sample", verbose=verbose
-    ) as bar:
-        for start in range(0, len(view.X), batch_size):
-            stop = min(start + batch_size, len(view.X))
-            parts.append(attack_batch(start, stop))
-            bar.update(stop - start)
-    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    def _start(self, run, xs, rows, begin, stop):
+        """Random points of the ball around xs, the given rows of the batch; None for xs."""
+        if self.seed is None:
+            return None
+        noise = normal_rows((self.seed, run), begin, stop, xs[0].numel() + 2)
+        return xs + self.ball.sample(torch.from_numpy(noise).to(xs.device)[rows], like=xs)
 
 
 def encode_labels(y, classes, n):

@@ -8,16 +8,14 @@ unmodified data. scikit-learn's TargetEncoder sets the precedent: ``fit_transfor
 
 from abc import abstractmethod
 
-import numpy as np
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from advfeat._constructed import unpack_training_data
 from advfeat.classifiers import StandardClassifier
+from advfeat.utils._batches import run_batches
 from advfeat.utils._checks import check_inputs
-from advfeat.utils._progress import progress_bar
 from advfeat.utils._random import draw_seed
 
 
@@ -128,20 +126,14 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         return self._source.check_inputs(X)
 
     def _run(self, work, n, desc):
-        """Run ``work(start, stop)`` over batches; join the arrays that it returns.
-
-        Batches are cut here and all randomness is drawn before, so the result does not depend on
-        ``n_jobs``.
-        """
-        cuts = range(0, n, self.batch_size)
-        parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
-        parts = []
-        with progress_bar(total=n, desc=desc, unit="sample", verbose=self.verbose) as bar:
-            tasks = (delayed(work)(i, min(i + self.batch_size, n)) for i in cuts)
-            for part in parallel(tasks):
-                parts.append(part)
-                bar.update(len(part[0]))
-        return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+        return run_batches(
+            work,
+            n,
+            batch_size=self.batch_size,
+            n_jobs=self.n_jobs,
+            desc=desc,
+            verbose=self.verbose,
+        )
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

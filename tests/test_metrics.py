@@ -114,8 +114,8 @@ def test_same_seed_same_result_whatever_the_batches(standard, digits):
     _, _, X_test, y_test = digits
     settings = {"norm": 2, "eps": 0.4, "n_steps": 5, "verbose": 0}
     expected = adversarial_examples(standard, X_test, y_test, **settings)
-    for size in (200, 17):
-        found = adversarial_examples(standard, X_test, y_test, batch_size=size, **settings)
+    for change in ({"batch_size": 200}, {"batch_size": 17}, {"batch_size": 64, "n_jobs": 2}):
+        found = adversarial_examples(standard, X_test, y_test, **settings, **change)
         assert_allclose(found[0], expected[0], atol=1e-4)
         assert_array_equal(found[1], expected[1])
     state = torch.get_rng_state()

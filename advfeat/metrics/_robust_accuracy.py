@@ -21,7 +21,7 @@ def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **a
         Radius, in input units; 0 gives plain accuracy.
     sample_weight : array-like of shape (n,), optional
     **attack
-        ``n_steps``, ``step_size``, ``random_start``, ``n_restarts``, ``batch_size``,
+        ``n_steps``, ``step_size``, ``random_start``, ``n_restarts``, ``batch_size``, ``n_jobs``,
         ``precision``, ``random_state`` and ``verbose`` of `adversarial_examples`.
 
     Returns
