@@ -19,7 +19,7 @@ help: ## list the commands
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) PYTEST_ARGS=$(PYTEST_ARGS)"
 
 demo: venv ## the paper's comparison on scikit-learn's digits, into results/
-	@$(PY) benchmarks/reproduce.py --preset digits --seeds 3 --n-jobs 2 --out results
+	@$(PY) benchmarks/reproduce.py --preset digits --seeds 3 --out results
 
 test: venv ## the tests, without the slow ones
 	@$(PY) -m pytest $(PYTEST_OPTIONS)

@@ -101,7 +101,8 @@ def _build_named(name, input_shape, n_classes):
             f"network={name!r} needs images of shape (n, C, H, W), got (n, {input_shape[0]}). "
             "Reshape X, or use network='mlp'."
         )
-    return NETWORKS[name](input_shape, n_classes)
+    # Faster on CPUs and GPUs. Modules from elsewhere stay as they are: theirs may rely on strides.
+    return NETWORKS[name](input_shape, n_classes).to(memory_format=torch.channels_last)
 
 
 def _build_custom(network, input_shape, n_classes):

@@ -22,7 +22,7 @@ SETS = {  # name: (source, constructor)
 N_STAGES = 2 * len(SOURCES) + 3 * len(SETS)
 
 
-def compare(preset, data, seed, stages, device="auto", n_jobs=None):
+def compare(preset, data, seed, stages, device="auto"):
     """Train, construct, train again, evaluate on the untouched test set.
 
     Parameters
@@ -32,8 +32,6 @@ def compare(preset, data, seed, stages, device="auto", n_jobs=None):
     seed : int
     stages : Stages
     device : str
-    n_jobs : int or None
-        Processes for constructions and attacks.
 
     Returns
     -------
@@ -62,9 +60,7 @@ def compare(preset, data, seed, stages, device="auto", n_jobs=None):
         scores = stages.get(
             f"seed {seed} evaluate {name}",
             (keys[name], test_key, preset.test_eps, attack),
-            lambda: _scores(
-                classifiers[name], X_test, y_test, preset.test_eps, {**attack, "n_jobs": n_jobs}
-            ),
+            lambda: _scores(classifiers[name], X_test, y_test, preset.test_eps, attack),
         )
         for eps, value in scores.items():
             record(name, "robust accuracy" if eps else "accuracy", value, eps or None)
@@ -73,7 +69,7 @@ def compare(preset, data, seed, stages, device="auto", n_jobs=None):
         train(name, position, X, data_key)
         evaluate(name)
     for position, (name, (source, how)) in enumerate(SETS.items(), start=len(SOURCES)):
-        constructor = _constructor(preset, how, _seed(seed, 10 + position), n_jobs)
+        constructor = _constructor(preset, how, _seed(seed, 10 + position))
         set_key = (_settings(constructor), keys[source])
         sets[name], diagnostics = stages.get(
             f"seed {seed} construct {name}",
@@ -131,8 +127,8 @@ def _classifier(preset, name, seed, device):
     return StandardClassifier(max_epochs=epochs, **common)
 
 
-def _constructor(preset, how, seed, n_jobs):
-    common = dict(random_state=seed, precision=preset.precision, n_jobs=n_jobs)
+def _constructor(preset, how, seed):
+    common = dict(random_state=seed, precision=preset.precision)
     if how == "invert":
         return RobustFeatureInverter(
             solver=preset.inversion_solver,

@@ -35,7 +35,7 @@ def main(arguments=None):
     stages = Stages(options.stages or options.out / "stages", N_STAGES * options.seeds)
     records, first_sets = [], None
     for seed in range(options.seeds):
-        found, sets = compare(preset, data, seed, stages, options.device, options.n_jobs)
+        found, sets = compare(preset, data, seed, stages, options.device)
         records += found
         first_sets = first_sets or sets
     minutes = (time.monotonic() - started) / 60
@@ -64,13 +64,6 @@ def _parse(arguments):
         "--stages", type=Path, metavar="FOLDER", help="where stages are kept (OUT/stages)"
     )
     parser.add_argument("--device", default="auto")
-    parser.add_argument(
-        "--n-jobs",
-        type=_positive,
-        default=1,
-        metavar="N",
-        help="processes for constructions and attacks (1); the results do not depend on it",
-    )
     parser.add_argument(
         "--validate",
         action="store_true",
