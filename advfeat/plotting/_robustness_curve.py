@@ -196,6 +196,6 @@ class RobustnessCurveDisplay:
         ax.set_ylabel("Accuracy under attack")
         style_accuracy_axis(ax)
         if ax.get_legend_handles_labels()[0]:
-            ax.legend(frameon=False, fontsize=SMALL)
+            ax.legend(edgecolor="none", framealpha=0.8, fontsize=SMALL)
         self.ax_, self.figure_ = ax, ax.figure
         return self
