@@ -107,8 +107,8 @@ def main(arguments=None):
                 flush=True,
             )
     settings = {
-        "options": {name: str(value) for name, value in vars(options).items()},
-        "machine": platform.platform(),
+        "options": {k: v for k, v in vars(options).items() if k != "out"},
+        "machine": f"{platform.system()} {platform.machine()}",
         "processors": os.cpu_count(),
         "threads": os.environ.get("OMP_NUM_THREADS", "default"),
         "versions": {name: version(name) for name in ("numpy", "scipy", "scikit-learn")},
