@@ -29,6 +29,7 @@ class Stages:
         self.n_done = 0
         self.n_computed = 0
         self.seconds = 0.0  # spent on the stages that were computed
+        self.seconds_kept = 0.0  # once spent on those that were kept
 
     def path(self, title, settings):
         """File of a stage."""
@@ -49,13 +50,14 @@ class Stages:
         begun = time.monotonic()
         kept = path.exists()
         if kept:
-            value = joblib.load(path)
+            value, seconds = joblib.load(path)
         else:
             value = compute()
+            seconds = time.monotonic() - begun
             # A rename is atomic, so a killed run leaves no half-written stage behind.
             partial = path.with_suffix(f".{os.getpid()}.partial")
             try:
-                joblib.dump(value, partial, compress=1)
+                joblib.dump((value, seconds), partial, compress=1)
                 os.replace(partial, path)
             except OSError as error:
                 partial.unlink(missing_ok=True)
@@ -65,8 +67,9 @@ class Stages:
                 ) from error
         self.n_done += 1
         took = "kept"
-        if not kept:
-            seconds = time.monotonic() - begun
+        if kept:
+            self.seconds_kept += seconds
+        else:
             self.n_computed += 1
             self.seconds += seconds
             took = f"{seconds:.1f} s"
