@@ -1,5 +1,6 @@
 """RobustFeatureInverter: training sets restricted to the features of one network."""
 
+import os
 import warnings
 from numbers import Integral, Real
 
@@ -46,6 +47,10 @@ class RobustFeatureInverter(TrainTimeTransformer):
         Samples optimised together. Memory grows with it; the result does not depend on it.
     n_jobs : int, default=None
         Batches run in parallel through joblib.
+    store : path, default=None
+        Folder in which `fit_transform` keeps finished batches; called again with the same
+        source, data and parameters, it goes on where it was stopped, to the same bits. Needs an
+        integer ``random_state``.
     precision : {"fp32", "bf16"}, default="fp32"
     random_state : int, RandomState or None, default=None
     verbose : int, default=1
@@ -88,6 +93,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         "step_size": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
+        "store": [str, os.PathLike, None],
         "precision": [StrOptions({"fp32", "bf16"})],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -103,6 +109,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         step_size=0.1,
         batch_size=256,
         n_jobs=None,
+        store=None,
         precision="fp32",
         random_state=None,
         verbose=1,
@@ -114,6 +121,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         self.step_size = step_size
         self.batch_size = batch_size
         self.n_jobs = n_jobs
+        self.store = store
         self.precision = precision
         self.random_state = random_state
         self.verbose = verbose
@@ -137,7 +145,10 @@ class RobustFeatureInverter(TrainTimeTransformer):
         ValueError
             If the source has no linear layer, or given starts do not fit X.
         """
-        X = self._check_inputs(X)
+        X_r, residual = self._invert(self._check_inputs(X))
+        return (X_r, residual) if return_residual else X_r
+
+    def _invert(self, X, keep=False):
         source = self._source
         frozen = source.frozen(precision=self.precision)
         if not frozen.has_features:
@@ -151,7 +162,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
                 "(or the network cannot be traced), so units that are off get no gradient and "
                 "their features may not be matched.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         seed = draw_seed(self.random_state)
         start = self._starts(X, seed)
@@ -160,19 +171,19 @@ class RobustFeatureInverter(TrainTimeTransformer):
             frozen, X, start, seed, module.mean, module.std, source.input_bounds_,
             self.n_steps, self._step_size(),
         )  # fmt: skip
-        X_r, residual = self._run(work, len(X), "inversion")
+        X_r, residual = self._run(work, len(X), "inversion", self._shards(X=X) if keep else None)
         if np.median(residual) > _POOR:
             warnings.warn(
                 f"The features were matched poorly: the median relative residual is "
                 f"{np.median(residual):.2f}. Raise n_steps (got {self.n_steps}) or step_size "
                 f"(got {self.step_size:g}).",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return (X_r, residual) if return_residual else X_r
+        return X_r, residual
 
     def _construct(self, X, y):
-        X_r, self.residual_ = self.invert(X, return_residual=True)
+        X_r, self.residual_ = self._invert(self._check_inputs(X), keep=True)
         return X_r
 
     def _default_source(self):

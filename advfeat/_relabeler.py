@@ -1,5 +1,6 @@
 """NonRobustRelabeler: training sets whose labels are carried by adversarial perturbations."""
 
+import os
 from collections.abc import Mapping
 from numbers import Integral, Real
 
@@ -47,6 +48,10 @@ class NonRobustRelabeler(TrainTimeTransformer):
         Samples optimised together. Memory grows with it; the result does not depend on it.
     n_jobs : int, default=None
         Batches run in parallel through joblib.
+    store : path, default=None
+        Folder in which `fit_transform` keeps finished batches; called again with the same
+        source, data and parameters, it goes on where it was stopped, to the same bits. Needs an
+        integer ``random_state``.
     precision : {"fp32", "bf16"}, default="fp32"
     random_state : int, RandomState or None, default=None
     verbose : int, default=1
@@ -90,6 +95,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         "step_size": [Interval(Real, 0, None, closed="neither"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
+        "store": [str, os.PathLike, None],
         "precision": [StrOptions({"fp32", "bf16"})],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -106,6 +112,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         step_size=None,
         batch_size=256,
         n_jobs=None,
+        store=None,
         precision="fp32",
         random_state=None,
         verbose=1,
@@ -118,6 +125,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         self.step_size = step_size
         self.batch_size = batch_size
         self.n_jobs = n_jobs
+        self.store = store
         self.precision = precision
         self.random_state = random_state
         self.verbose = verbose
@@ -142,7 +150,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         """
         return self._relabel(X, y)[0]
 
-    def _relabel(self, X, y):
+    def _relabel(self, X, y, keep=False):
         X = self._check_inputs(X)
         source = self._source
         index = encode_labels(y, source.classes_, len(X))
@@ -152,7 +160,8 @@ class NonRobustRelabeler(TrainTimeTransformer):
             make_ball(self.norm, self.eps), self.n_steps,
             self.eps / 5 if self.step_size is None else self.step_size,
         )  # fmt: skip
-        X_adv, success = self._run(work, len(X), "relabelling")
+        shards = self._shards(X=X, target_labels=source.classes_[target]) if keep else None
+        X_adv, success = self._run(work, len(X), "relabelling", shards)
         data = ConstructedDataset(X_adv, source.classes_[target], y, source.classes_)
         return data, float(success.mean())
 
@@ -162,7 +171,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         return tags
 
     def _construct(self, X, y):
-        data, self.success_rate_ = self._relabel(X, y)
+        data, self.success_rate_ = self._relabel(X, y, keep=True)
         return data
 
     def _default_source(self):

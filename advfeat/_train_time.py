@@ -7,7 +7,11 @@ unmodified data. scikit-learn's TargetEncoder sets the precedent: ``fit_transfor
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from numbers import Integral, Real
 
+import joblib
+import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -17,6 +21,7 @@ from advfeat.classifiers import StandardClassifier
 from advfeat.utils._batches import run_batches
 from advfeat.utils._checks import check_inputs
 from advfeat.utils._random import draw_seed
+from advfeat.utils._shards import Shards
 
 
 class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
@@ -125,7 +130,7 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         check_inputs(self, X, bounds=None)
         return self._source.check_inputs(X)
 
-    def _run(self, work, n, desc):
+    def _run(self, work, n, desc, shards=None):
         return run_batches(
             work,
             n,
@@ -133,10 +138,48 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
             n_jobs=self.n_jobs,
             desc=desc,
             verbose=self.verbose,
+            shards=shards,
         )
+
+    def _shards(self, **data):
+        """Where `fit_transform` keeps its batches, or None.
+
+        Parameters
+        ----------
+        **data : arrays
+            What is constructed from, beside the source and the parameters.
+        """
+        if self.store is None:
+            return None
+        if not isinstance(self.random_state, Integral):
+            raise ValueError(
+                f"{type(self).__name__} with a 'store' needs an integer 'random_state': another "
+                f"run could not go on from one that drew its own. Got {self.random_state!r}."
+            )
+        import advfeat  # for the version; it imports this module
+
+        elsewhere = ("estimator", "n_jobs", "verbose", "store")
+        params = self.get_params(deep=False)
+        weights = self._source.net_.module_.state_dict()
+        manifest = {"constructor": type(self).__name__, "advfeat": advfeat.__version__}
+        manifest.update((name, _plain(params[name])) for name in params if name not in elsewhere)
+        manifest["weights"] = joblib.hash({k: v.cpu().numpy() for k, v in weights.items()})
+        manifest.update((name, joblib.hash(np.asarray(array))) for name, array in data.items())
+        return Shards(self.store, manifest)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _plain(value):
+    """Return the value as JSON can hold it; arrays by their hash."""
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, Real):
+        return float(value)
+    if callable(value) or isinstance(value, Mapping):
+        return "custom"  # the targets that it gives are in the manifest themselves
+    return joblib.hash(np.asarray(value))
