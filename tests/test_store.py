@@ -1,4 +1,4 @@
-"""Constructions that are kept batch by batch: stopped and gone on with, mixed up, not half-read."""
+"""Constructions kept batch by batch: stopped and gone on with, mixed up, never half-read."""
 
 import json
 
@@ -94,9 +94,8 @@ def test_other_targets_are_another_construction(adversarial, digits, tmp_path):
         store=tmp_path, verbose=0,
     )  # fmt: skip
     kept.fit_transform(X[:20], y[:20])
-    kept.set_params(target=lambda y: y).fit_transform(
-        X[:20], y[:20]
-    )  # another function, same result
+    # Another function with the same result is the same construction.
+    kept.set_params(target=lambda y: y).fit_transform(X[:20], y[:20])
     with pytest.raises(ValueError, match="differs in target_labels"):
         kept.set_params(target=lambda y: (y + 1) % 10).fit_transform(X[:20], y[:20])
 

@@ -33,9 +33,8 @@ def run_batches(work, n, *, batch_size, n_jobs, desc, verbose, shards=None):
     cuts = [(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
     parts = {begin: None for begin, _ in cuts}
     open_cuts = [cut for cut in cuts if shards is None or not shards.holds(cut[0])]
-    found = Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(work)(*cut) for cut in open_cuts
-    )
+    parallel = Parallel(n_jobs=n_jobs, return_as="generator")
+    found = parallel(delayed(work)(*cut) for cut in open_cuts)
     with progress_bar(total=n, desc=desc, unit="sample", verbose=verbose) as bar:
         bar.update(n - sum(stop - begin for begin, stop in open_cuts))
         for (begin, stop), part in zip(open_cuts, found, strict=True):
