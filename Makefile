@@ -35,7 +35,7 @@ lint: venv ## ruff: errors and format
 	@$(PY) -m ruff format --check .
 
 clean: ## remove caches and builds; environments and results stay
-	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis docs/_build
+	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv: python

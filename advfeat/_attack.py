@@ -65,7 +65,8 @@ def adversarial_examples(
     ----------
     estimator : fitted classifier
         advfeat classifier, skorch net, linear scikit-learn classifier, or a Pipeline that ends
-        in one (attacked at its last step).
+        in one, which is attacked at its last step: eps and the examples are then in the units
+        that the earlier steps' ``transform`` returns.
     X : array-like of shape (n, d) or (n, C, H, W)
     y : array-like of shape (n,)
         True labels.
@@ -148,10 +149,11 @@ class _Attack:
         judge, device = self.judge, self.view.network.device
         x = take_batch(self.view.X, slice(begin, stop), device)
         y = torch.from_numpy(self.labels[begin:stop]).to(device)
-        best, margin = x.clone(), _margin(judge, x, y)
+        best = x.clone()
+        margin, fooled = _judge(judge, x, y)
         order = _by_likelihood(judge, x, y)
         for run, (loss, rank) in enumerate(self.runs):
-            rows = torch.nonzero(margin <= 0).flatten()
+            rows = torch.nonzero(~fooled).flatten()
             if len(rows) == 0:
                 break
             xs, ys = x[rows], y[rows]
@@ -169,11 +171,12 @@ class _Attack:
                 keep="best",
                 is_better=lambda logits, t, ys=ys: cw_margin(logits, ys) > 0,
             )
-            found_margin = _margin(judge, found, ys)
-            better = found_margin > margin[rows]
+            found_margin, found_fools = _judge(judge, found, ys)
+            better = found_fools | (found_margin > margin[rows])
             best[rows[better]] = found[better]
             margin[rows[better]] = found_margin[better]
-        return best.cpu().numpy(), (margin > 0).cpu().numpy()
+            fooled[rows] = found_fools
+        return best.cpu().numpy(), fooled.cpu().numpy()
 
     def _start(self, run, xs, rows, begin, stop):
         """Random points of the ball around xs, the given rows of the batch; None for xs."""
@@ -211,11 +214,13 @@ def _runs(n_classes, n_restarts):
     return [(cw_margin, None), *targets] * n_restarts
 
 
-def _margin(network, x, y):
+def _judge(network, x, y):
+    """Margin of each sample, and whether it is misclassified: ties as `predict` breaks them."""
     with torch.no_grad():
-        margin = cw_margin(network(x), y)
-    # Not a number counts as misclassified, as it does for argmax-based accuracy.
-    return torch.nan_to_num(margin, nan=torch.inf)
+        logits = network(x)
+    # Logits that are no numbers count as misclassified.
+    margin = torch.nan_to_num(cw_margin(logits, y), nan=torch.inf)
+    return margin, (logits.argmax(1) != y) | (margin > 0)
 
 
 def _by_likelihood(network, x, y):

@@ -3,15 +3,17 @@
 Robust metrics need gradients, so they cannot go through ``predict``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.svm import SVC, NuSVC
 from sklearn.utils.validation import check_array, check_is_fitted
-from skorch import NeuralNet
+from skorch import NeuralNet, NeuralNetBinaryClassifier
 from torch import nn
 
 from advfeat.classifiers import StandardClassifier
@@ -28,6 +30,7 @@ class Attackable:
     classes: np.ndarray
     bounds: tuple | None
     X: np.ndarray  # checked, as the network takes it
+    moved: bool = False  # whether a Pipeline's earlier steps changed X
 
 
 def attackable(estimator, X, precision="fp32"):
@@ -49,9 +52,11 @@ def attackable(estimator, X, precision="fp32"):
         If no gradients can be had from the estimator.
     """
     if isinstance(estimator, Pipeline):
+        given = X
         for _, _, step in estimator._iter(with_final=False):
             X = step.transform(X)
-        return attackable(estimator.steps[-1][1], X, precision)
+        view = attackable(estimator.steps[-1][1], X, precision)
+        return replace(view, moved=view.moved or X is not given)
     if isinstance(estimator, FrozenEstimator):
         return attackable(estimator.estimator, X, precision)
     if hasattr(estimator, "best_estimator_"):
@@ -63,6 +68,11 @@ def attackable(estimator, X, precision="fp32"):
             estimator.classes_,
             estimator.input_bounds_,
             X,
+        )
+    if isinstance(estimator, NeuralNetBinaryClassifier):
+        raise TypeError(
+            "A NeuralNetBinaryClassifier has one logit; robustness needs one for each class. Use "
+            "a NeuralNetClassifier whose module returns two."
         )
     if isinstance(estimator, NeuralNet):
         check_is_fitted(estimator)
@@ -94,7 +104,16 @@ class _Log(nn.Module):
 
 
 def _linear_module(estimator):
-    coef = np.atleast_2d(estimator.coef_)
+    coef = estimator.coef_
+    coef = np.atleast_2d(coef.toarray() if issparse(coef) else coef)
+    n_classes = len(estimator.classes_)
+    pairwise = isinstance(estimator, (SVC, NuSVC)) and n_classes > 2
+    if pairwise or len(coef) != (n_classes if n_classes > 2 else 1):
+        raise TypeError(
+            "Robustness needs one row of coef_ for each class (one in all for two classes). Got "
+            f"{type(estimator).__name__} with {len(coef)} rows for {n_classes} classes"
+            + (", one for each pair; use LinearSVC instead." if pairwise else ".")
+        )
     intercept = np.atleast_1d(estimator.intercept_)
     if len(coef) == 1:  # the score of the second class; the first one's is zero
         coef, intercept = np.vstack([0 * coef, coef]), np.append(0.0, intercept)

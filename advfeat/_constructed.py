@@ -60,6 +60,8 @@ class ConstructedDataset(Dataset):
                 "X, y and y_source must have one length. Got "
                 f"{len(self.X)}, {len(self.y)} and {len(self.y_source)}."
             )
+        if not np.array_equal(self.classes, np.unique(self.classes)):
+            raise ValueError(f"classes must be sorted and without repeats. Got {self.classes}.")
         unknown = np.setdiff1d(self.y, self.classes)
         if len(unknown):
             raise ValueError(f"y contains labels that are not in classes: {unknown}.")
@@ -82,7 +84,8 @@ class ConstructedDataset(Dataset):
         # Not a TypeError or an AttributeError: scikit-learn takes those for a hint to go on.
         raise ValueError(
             "A ConstructedDataset carries its own labels; end the pipeline with an advfeat or "
-            "skorch classifier. To train another estimator, fit it on (data.X, data.y)."
+            "skorch classifier. For anything else than fitting one of these (another estimator, "
+            "predict, score, splitting) use the arrays data.X and data.y."
         )
 
     @property
@@ -107,7 +110,8 @@ def unpack_training_data(estimator, X, y):
             raise ValueError(
                 "The y given with a ConstructedDataset must be its y_source (the labels it was "
                 "constructed from), or None: it carries the labels to train on. Got "
-                f"{len(np.atleast_1d(y))} labels that differ from its {len(X)} source labels."
+                f"{len(np.atleast_1d(y))} labels that differ from its {len(X)} source labels. "
+                "A Pipeline can hold one NonRobustRelabeler only."
             )
         return X.X, X.y
     if isinstance(X, Dataset):

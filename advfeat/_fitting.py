@@ -19,6 +19,21 @@ def restored_on_failure(estimator):
         raise
 
 
+@contextlib.contextmanager
+def weights_restored_on_failure(net):
+    """Give a net its weights, optimizer and history back if training it further fails."""
+    weights = copy.deepcopy(net.module_.state_dict())
+    optimizer = copy.deepcopy(net.optimizer_.state_dict())
+    n_epochs = len(net.history)
+    try:
+        yield
+    except BaseException:
+        net.module_.load_state_dict(weights)
+        net.optimizer_.load_state_dict(optimizer)
+        del net.history[n_epochs:]
+        raise
+
+
 def input_statistics(X, weight):
     """Weighted mean and standard deviation per feature, or per channel for images."""
     axes = (0, 2, 3) if X.ndim == 4 else (0,)
@@ -41,15 +56,17 @@ def input_statistics(X, weight):
     )
 
 
-def on_cpu(net):
-    """Copy of a fitted net that loads on any machine."""
-    if net.device == "cpu":
+def on_device(net, device):
+    """Return the fitted net, or a copy of it, with everything it holds on the device."""
+    device = torch.device(device)
+    used = {tensor.device for tensor in (*net.module_.parameters(), *net.module_.buffers())}
+    if used <= {device} and torch.device(net.device) == device:
         return net
     moved = copy.deepcopy(net)
-    moved.set_params(device="cpu")
-    moved.module_.to("cpu")
+    moved.set_params(device=str(device))
+    moved.module_.to(device)
     for state in moved.optimizer_.state.values():
         for key, value in state.items():
             if isinstance(value, torch.Tensor):
-                state[key] = value.cpu()
+                state[key] = value.to(device)
     return moved

@@ -36,7 +36,8 @@ class RobustFeatureInverter(TrainTimeTransformer):
         in ``sklearn.frozen.FrozenEstimator``.
     init : {"sample", "noise"} or array like X, default="sample"
         Start of the inversion: another sample, drawn independently of the label; normal noise
-        with the mean and standard deviation of the source's training data; or given starts.
+        with the mean and standard deviation of the source's training data (1 for features that
+        are constant there); or given starts.
     solver : {"paper", "decayed"}, default="paper"
         "paper": steps of constant length. "decayed": the length falls from step_size to zero as
         a half cosine, which reaches the same residual in fewer, longer steps.
@@ -145,6 +146,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         ValueError
             If the source has no linear layer, or given starts do not fit X.
         """
+        self._validate_params()
         X_r, residual = self._invert(self._check_inputs(X))
         return (X_r, residual) if return_residual else X_r
 

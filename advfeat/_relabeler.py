@@ -148,6 +148,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         ValueError
             If a label or a target is not among the source's classes.
         """
+        self._validate_params()
         return self._relabel(X, y)[0]
 
     def _relabel(self, X, y, keep=False):

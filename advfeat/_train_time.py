@@ -16,7 +16,8 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from advfeat._constructed import unpack_training_data
+from advfeat._constructed import ConstructedDataset, unpack_training_data
+from advfeat._fitting import restored_on_failure
 from advfeat.classifiers import StandardClassifier
 from advfeat.utils._batches import run_batches
 from advfeat.utils._checks import check_inputs
@@ -53,7 +54,8 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         ValueError
             For unusable X, y or parameters.
         """
-        self._fit_source(X, y)
+        with restored_on_failure(self):
+            self._fit_source(X, y)
         return self
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -71,8 +73,12 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         -------
         The constructed set, see the class.
         """
-        X, y = self._fit_source(X, y)
-        return self._construct(X, y)
+        with restored_on_failure(self):
+            constructed = self._construct(*self._fit_source(X, y))
+        if isinstance(X, ConstructedDataset) and not isinstance(constructed, ConstructedDataset):
+            # New inputs for a set that carries its own labels: they must not get lost.
+            return ConstructedDataset(constructed, X.y, X.y_source, X.classes)
+        return constructed
 
     def transform(self, X):
         """Return X unchanged, after checking it.
@@ -116,7 +122,8 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
             raise TypeError(
                 f"The 'estimator' parameter of {type(self).__name__} must be a "
                 "StandardClassifier, an AdversarialClassifier or a FrozenEstimator of one: the "
-                f"construction needs its gradients. Got {type(inner).__name__} instead."
+                f"construction needs its gradients. Got {type(inner).__name__} instead"
+                + ("; pass its best_estimator_." if hasattr(inner, "best_estimator_") else ".")
             )
         return inner
 
@@ -160,9 +167,11 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
 
         elsewhere = ("estimator", "n_jobs", "verbose", "store")
         params = self.get_params(deep=False)
-        weights = self._source.net_.module_.state_dict()
+        source = self._source
+        weights = source.net_.module_.state_dict()
         manifest = {"constructor": type(self).__name__, "advfeat": advfeat.__version__}
         manifest.update((name, _plain(params[name])) for name in params if name not in elsewhere)
+        manifest.update(network=repr(source.net_.module_), bounds=repr(source.input_bounds_))
         manifest["weights"] = joblib.hash({k: v.cpu().numpy() for k, v in weights.items()})
         manifest.update((name, joblib.hash(np.asarray(array))) for name, array in data.items())
         return Shards(self.store, manifest)

@@ -99,6 +99,34 @@ class TrainingNet(NeuralNetClassifier):
             device=self.device,
         )
 
+    # skorch's partial_fit takes every KeyboardInterrupt for the end of the training, because
+    # callbacks such as EarlyStopping raise one at the end of an epoch. From the keyboard it must
+    # go on to the caller: half a training must not pass for a whole one.
+
+    def notify(self, method_name, **cb_kwargs):
+        """Call the callbacks, and remember if one ends the training."""
+        try:
+            super().notify(method_name, **cb_kwargs)
+        except KeyboardInterrupt:
+            self.ended_by_callback_ = method_name == "on_epoch_end"
+            raise
+
+    def fit_loop(self, X, y=None, **kwargs):
+        """Train, and remember an interruption."""
+        self.ended_by_callback_ = self.interrupted_ = False
+        try:
+            return super().fit_loop(X, y, **kwargs)
+        except KeyboardInterrupt:
+            self.interrupted_ = not self.ended_by_callback_
+            raise
+
+    def partial_fit(self, X, y=None, classes=None, **fit_params):
+        """Train; unlike skorch's, raise KeyboardInterrupt when interrupted."""
+        super().partial_fit(X, y, classes, **fit_params)
+        if self.interrupted_:
+            raise KeyboardInterrupt
+        return self
+
     def infer(self, x, **fit_params):
         """Logits, in the precision asked for."""
         with autocast(self.device, self.precision):

@@ -14,7 +14,12 @@ from skorch.callbacks import Callback
 
 from advfeat._augmentation import AUGMENTATIONS
 from advfeat._constructed import unpack_training_data
-from advfeat._fitting import input_statistics, on_cpu, restored_on_failure
+from advfeat._fitting import (
+    input_statistics,
+    on_device,
+    restored_on_failure,
+    weights_restored_on_failure,
+)
 from advfeat._training import (
     SCHEDULES,
     AdversarialNet,
@@ -40,7 +45,8 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
         "mlp", "small_cnn", "small_resnet", "resnet18", "resnet34", "resnet50", "vgg16" (with
         batch-norm), "densenet121", "inception_v3", or an nn.Module class (of the keywords
         ``input_shape``, ``in_channels``, ``n_features``, ``n_classes``, ``num_classes`` it is
-        given those that it accepts). "auto": "mlp" for (n, d), "small_cnn" for images with a
+        given those that it accepts) that maps normalised inputs to logits of shape
+        (n, n_classes), without a softmax. "auto": "mlp" for (n, d), "small_cnn" for images with a
         side under 16 pixels, "small_resnet" for larger ones.
     max_epochs : int, default=30
     lr : float, default=0.1
@@ -212,7 +218,8 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
             self.net_ = self._build_net(data, 1, steps, Callback())
             with isolated_torch_seed(self.net_.device, self.net_.seed):
                 self.net_.initialize()
-        net = self.net_
+        net = self.net_ = on_device(self.net_, resolve_device(self.device))
+        net.lr = self.lr
         net.set_params(
             max_epochs=1,
             callbacks__schedule=Callback(),  # the schedule of `fit` ended at a rate of zero
@@ -220,7 +227,10 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
         )
         for group in net.optimizer_.param_groups:
             group["lr"] = self.lr
-        with isolated_torch_seed(net.device, net.seed, len(net.history)):
+        with (
+            weights_restored_on_failure(net),
+            isolated_torch_seed(net.device, net.seed, len(net.history)),
+        ):
             net.partial_fit(data, None)
         return self
 
@@ -364,6 +374,11 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
                 f"augmentation={self.augmentation!r} needs images of shape (n, C, H, W), got X "
                 f"of shape {X.shape}. Use augmentation='none'."
             )
+        if self.augmentation != "none" and resolve_bounds(self.bounds, X.shape[1:]) != (0, 1):
+            raise ValueError(
+                f"augmentation={self.augmentation!r} is made for images in [0, 1]. Got "
+                f"bounds={self.bounds!r}; rescale X, or use augmentation='none'."
+            )
         weight = _check_sample_weight(sample_weight, X, dtype=np.float32, ensure_non_negative=True)
         if sample_weight is not None:
             used = weight > 0
@@ -432,7 +447,7 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
     def __getstate__(self):
         state = super().__getstate__()
         if "net_" in state:
-            state = {**state, "net_": on_cpu(state["net_"])}
+            state = {**state, "net_": on_device(state["net_"], "cpu")}
         return state
 
     def __sklearn_tags__(self):

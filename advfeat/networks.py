@@ -136,15 +136,20 @@ def _check_output(module, network, input_shape, n_classes):
     module.eval()  # one sample only, and batch-norm statistics stay as they are
     try:
         with torch.no_grad():
-            shape = tuple(module(torch.zeros(1, *input_shape)).shape)
+            output = module(torch.zeros(1, *input_shape))
     except Exception as error:  # whatever the network's own code raises
         raise ValueError(
             f"network={network!r} failed on one sample of shape {input_shape}: {error}"
         ) from error
+    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     if shape != (1, n_classes):
         raise ValueError(
-            f"network={network!r} must return logits of shape (n, {n_classes}). For one sample "
-            f"it returned shape {shape}."
+            f"network={network!r} must return logits of shape (n, {n_classes}), as a tensor. For "
+            f"one sample it returned {shape}."
+        )
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise ValueError(
+            f"network={network!r} has no parameter to train: none requires a gradient."
         )
     module.train(training)
 

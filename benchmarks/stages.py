@@ -81,6 +81,7 @@ class Stages:
 
 @functools.cache
 def code_fingerprint():
-    """Hash of the library's source, so that no stage outlives the code that made it."""
-    folder = Path(advfeat.__file__).parent
-    return joblib.hash([path.read_bytes() for path in sorted(folder.rglob("*.py"))])
+    """Hash of the sources, so that no stage outlives the code that made it."""
+    sources = sorted(Path(advfeat.__file__).parent.rglob("*.py"))
+    sources.append(Path(__file__).with_name("comparison.py"))
+    return joblib.hash([path.read_bytes() for path in sources])

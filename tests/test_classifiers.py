@@ -473,3 +473,52 @@ def test_failed_fit_keeps_the_fitted_net(standard, digits):
     with pytest.raises(ValueError):
         clf.fit(X, np.zeros(len(X)))
     assert_array_equal(clf.predict(X_test), standard.predict(X_test))
+
+
+class Interrupt(Callback):
+    """Ctrl-C after a number of batches."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def on_batch_end(self, net, **kwargs):
+        self.after -= 1
+        if self.after == 0:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_fit_is_no_fit(digits):
+    X, y, _, _ = digits
+    clf = StandardClassifier(max_epochs=2, callbacks=[Interrupt(3)], random_state=0, verbose=0)
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(X, y)
+    assert not hasattr(clf, "net_")
+
+
+@pytest.mark.parametrize("cause", ["divergence", "interrupt"])
+def test_a_failed_partial_fit_changes_nothing(digits, cause):
+    X, y, X_test, _ = digits
+    callbacks = [Interrupt(25)] if cause == "interrupt" else None
+    clf = StandardClassifier(
+        lr=0.05, batch_size=32, callbacks=callbacks, random_state=0, verbose=0
+    ).partial_fit(X, y)  # 19 batches
+    before, n_epochs = clf.decision_function(X_test), len(clf.history_)
+    if cause == "divergence":
+        clf.set_params(lr=1e30)
+        with pytest.raises(ValueError, match=r"diverged.*got 1e\+30"):
+            clf.partial_fit(X, y)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            clf.partial_fit(X, y)
+    assert_array_equal(clf.decision_function(X_test), before)
+    assert len(clf.history_) == n_epochs
+    clf.set_params(lr=0.05).partial_fit(X, y)
+    assert len(clf.history_) == n_epochs + 1
+
+
+def test_augmentation_is_for_images_between_zero_and_one(digits):
+    X, y, _, _ = digits
+    for augmentation in ("paper", "flip-crop"):
+        clf = StandardClassifier(bounds=(0, 255), augmentation=augmentation, verbose=0)
+        with pytest.raises(ValueError, match=r"images in \[0, 1\].*bounds=\(0, 255\)"):
+            clf.fit(255 * X, y)

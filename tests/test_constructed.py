@@ -124,3 +124,9 @@ def test_bad_arguments(data):
         ConstructedDataset(data.X, data.y[:-1], data.y_source, data.classes)
     with pytest.raises(ValueError, match="not in classes"):
         ConstructedDataset(data.X, data.y, data.y_source, ["a", "b"])
+
+
+def test_classes_are_sorted_and_unique():
+    for classes in (["b", "a"], ["a", "a", "b"]):
+        with pytest.raises(ValueError, match="sorted and without repeats"):
+            ConstructedDataset(np.zeros((1, 2)), ["a"], ["b"], classes)

@@ -526,3 +526,15 @@ def test_bf16_gives_float32_close_to_the_original(device):
     assert rough(x).dtype == rough.features(x).dtype == torch.float32
     assert not torch.equal(rough(x), exact(x))
     torch.testing.assert_close(rough(x), exact(x), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("traceable", [True, False])
+def test_a_product_after_the_last_linear_layer_is_the_head(traceable):
+    def forward(self, x):
+        h = F.relu(self.hidden(x))
+        return h @ self.w if traceable or x.sum() > -1e9 else h
+
+    body = Body(forward, hidden=nn.Linear(4, 3), w=nn.Parameter(torch.ones(3, 2)))
+    if traceable:
+        assert not FrozenNetwork(body, device="cpu").has_features
+    assert torch.equal(FrozenNetwork(body, device="cpu")(torch.ones(2, 4)), body(torch.ones(2, 4)))

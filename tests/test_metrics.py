@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
-from skorch import NeuralNetClassifier
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 
 from advfeat import (
@@ -28,7 +30,7 @@ from advfeat import (
     robust_feature_usefulness,
     transfer_rate,
 )
-from advfeat.datasets import make_planted_features
+from advfeat.datasets import load_digits, make_planted_features
 from advfeat.metrics import _robust_accuracy as metrics_module
 
 
@@ -442,3 +444,80 @@ def test_curve_refuses_what_is_no_list_of_radii(standard, digits):
         robust_accuracy_curve(standard, X, y, norm=2, eps_values=[-1])
     with pytest.raises(ValueError, match="one label per sample"):
         robust_accuracy_curve(standard, X, y[:-1], norm=2, eps_values=[0.1])
+
+
+# what cannot be attacked, or not as it seems
+
+
+@pytest.mark.parametrize("n_classes", [3, 4, 10])
+def test_one_row_for_each_pair_of_classes_is_refused(n_classes):
+    X, y = load_digits(return_X_y=True)
+    X, y = X[y < n_classes].reshape(-1, 64), y[y < n_classes]
+    svc = SVC(kernel="linear").fit(X[:300], y[:300])
+    with pytest.raises(TypeError, match="one row of coef_ for each class.*LinearSVC"):
+        robust_accuracy_score(svc, X, y, norm=2, eps=0.1)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LogisticRegression(max_iter=500),
+        LinearDiscriminantAnalysis(),
+        RidgeClassifier(),
+        LinearSVC(),
+        SGDClassifier(random_state=0),
+        GaussianRobustMLE(),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_eps_zero_gives_the_accuracy_of_any_linear_model(model, n_classes):
+    rng = np.random.RandomState(0)
+    y = np.arange(150) % n_classes
+    X = rng.randn(n_classes, 5)[y] + rng.randn(150, 5)
+    clf = clone(model).fit(X, y)
+    assert robust_accuracy_score(clf, X, y, norm=2, eps=0) == clf.score(X, y)
+    if hasattr(clf, "sparsify"):
+        assert robust_accuracy_score(clf.sparsify(), X, y, norm=2, eps=0) == clf.score(X, y)
+
+
+def test_ties_are_broken_as_predict_breaks_them():
+    X, y = np.random.RandomState(0).randn(40, 3), np.arange(40) % 2
+    clf = LogisticRegression(C=1e-9, l1_ratio=1, solver="liblinear", fit_intercept=False).fit(X, y)
+    assert not clf.coef_.any()
+    for eps in (0, 1):
+        assert robust_accuracy_score(clf, X, y, norm=2, eps=eps, verbose=0) == clf.score(X, y)
+
+
+def test_examples_in_the_units_of_a_later_step_are_not_transferred(linear):
+    X, y, clf = linear
+    pipe = make_pipeline(StandardScaler(), LogisticRegression()).fit(100 * X, y)
+    with pytest.raises(ValueError, match="Pipeline whose earlier steps change X"):
+        transfer_rate(pipe, clf, X, y, norm=2, eps=0.5)
+
+
+def test_a_misspelt_setting_of_the_scorer_is_refused():
+    with pytest.raises(TypeError, match=r"unknown settings \['nsteps'\]"):
+        make_robust_scorer(norm=2, eps=0.1, nsteps=3)
+    with pytest.raises(ValueError, match="'eps' parameter of make_robust_scorer"):
+        make_robust_scorer(norm=2, eps=-0.1)
+
+
+def test_weights_of_another_length_are_refused_before_the_attack(linear):
+    X, y, clf = linear
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        robust_accuracy_score(clf, X, y, norm=2, eps=1, sample_weight=[1, 2])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        robust_accuracy_curve(clf, X, y, norm=2, eps_values=[1], sample_weight=[1, 2])
+
+
+def test_a_single_logit_is_refused():
+    class Net(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Linear(4, 1), nn.Flatten(0))
+
+    X, y = np.random.RandomState(0).randn(20, 4).astype(np.float32), np.arange(20) % 2
+    net = NeuralNetBinaryClassifier(Net, max_epochs=1, verbose=0, train_split=None)
+    net.fit(X, y.astype(np.float32))
+    with pytest.raises(TypeError, match="one logit"):
+        robust_accuracy_score(net, X, y, norm=2, eps=0.1)

@@ -187,9 +187,13 @@ class Fails(nn.Linear):
 
 
 def test_networks_that_do_not_fit_the_data():
-    with pytest.raises(ValueError, match=r"logits of shape \(n, 3\).*returned shape \(1, 7\)"):
+    with pytest.raises(ValueError, match=r"logits of shape \(n, 3\).*returned \(1, 7\)"):
         build(TooWide, (5,))
-    for wrong, reason in ((Pair, "tuple"), (Fails, "no such key"), (TooWide, "shapes")):
+    with pytest.raises(ValueError, match="as a tensor. For one sample it returned tuple"):
+        build(Pair, (5,))
+    with pytest.raises(ValueError, match="no parameter to train"):
+        build(lambda: nn.Linear(5, 3).requires_grad_(False), (5,))
+    for wrong, reason in ((Fails, "no such key"), (TooWide, "shapes")):
         with pytest.raises(
             ValueError, match=f"failed on one sample of shape .*{reason}"
         ) as caught:

@@ -151,3 +151,20 @@ def test_pandas_output_setting_leaves_images_alone(standard, digits):
     with sklearn.config_context(transform_output="pandas"):
         made = CONSTRUCTORS["inverter"].fit_transform(X[:100], y[:100])
     assert isinstance(made, np.ndarray)
+
+
+def test_an_inverter_behind_a_relabeler_keeps_the_new_labels(standard, digits):
+    X, y, _, _ = digits
+    X, y = X[:60], y[:60]
+    relabeler = NonRobustRelabeler(
+        FrozenEstimator(standard), target="deterministic", n_steps=2, random_state=0, verbose=0
+    )
+    inverter = RobustFeatureInverter(
+        FrozenEstimator(standard), solver="decayed", n_steps=30, step_size=0.6, random_state=0,
+        verbose=0,
+    )  # fmt: skip
+    relabelled = relabeler.fit_transform(X, y)
+    constructed = inverter.fit_transform(relabelled, y)
+    assert_array_equal(constructed.y, (y + 1) % 10)
+    assert_array_equal(constructed.y_source, y)
+    assert_array_equal(constructed.X, inverter.invert(relabelled.X))

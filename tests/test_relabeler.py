@@ -121,3 +121,19 @@ def test_perturbs_the_planted_non_robust_features():
     energy = ((data.X - X) ** 2).sum(0)
     assert energy[~truth.robust_mask].sum() > 5 * energy[truth.robust_mask].sum()
     assert moved.max() > 0
+
+
+def test_relabel_checks_parameters_too(standard, digits):
+    X, y, _, _ = digits
+    relabeler = NonRobustRelabeler(FrozenEstimator(standard), verbose=0).fit(X[:20], y[:20])
+    with pytest.raises(ValueError, match="'target' parameter"):
+        relabeler.set_params(target="determinstic").relabel(X[:20], y[:20])
+
+
+def test_a_failed_fit_changes_nothing(standard, digits):
+    X, y, _, _ = digits
+    relabeler = NonRobustRelabeler(StandardClassifier(max_epochs=1, verbose=0), verbose=0)
+    relabeler.fit(X[:50], y[:50])
+    with pytest.raises(ValueError, match="2 classes"):
+        relabeler.fit(np.zeros((20, 10)), np.zeros(20))
+    assert relabeler.transform(X) is X

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
-from advfeat import NonRobustRelabeler, RobustFeatureInverter
+from advfeat import NonRobustRelabeler, RobustFeatureInverter, StandardClassifier
 from advfeat.utils._shards import Shards
 
 
@@ -139,3 +139,14 @@ def test_a_full_disk_leaves_no_half_shard(tmp_path, monkeypatch):
         "manifest.json",
         "rows-000000000.npz",
     ]
+
+
+@pytest.mark.filterwarnings("ignore:The features were matched poorly")
+def test_other_bounds_of_the_source_are_another_construction(digits, tmp_path):
+    X, y, _, _ = digits
+    kept = RobustFeatureInverter(n_steps=1, random_state=0, store=tmp_path, verbose=0)
+    source = {"max_epochs": 1, "random_state": 0, "verbose": 0}
+    kept.set_params(estimator=StandardClassifier(**source)).fit_transform(X[:40], y[:40])
+    kept.set_params(estimator=StandardClassifier(bounds=None, **source))
+    with pytest.raises(ValueError, match="differs in bounds"):
+        kept.fit_transform(X[:40], y[:40])

@@ -1,9 +1,13 @@
 """Accuracy under the strongest perturbation found, as a score, a curve and a scorer."""
 
+import inspect
+
 import numpy as np
 from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import validate_parameter_constraints
+from sklearn.utils.validation import check_consistent_length
 
-from advfeat._attack import adversarial_examples
+from advfeat._attack import ATTACK_CONSTRAINTS, adversarial_examples
 from advfeat.utils._checks import as_array
 
 
@@ -18,7 +22,7 @@ def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **a
     y : array-like of shape (n,)
     norm : {2, numpy.inf}
     eps : float
-        Radius, in input units; 0 gives plain accuracy.
+        Radius, in input units (for a Pipeline: of its last step); 0 gives plain accuracy.
     sample_weight : array-like of shape (n,), optional
     **attack
         ``n_steps``, ``step_size``, ``random_start``, ``n_restarts``, ``batch_size``, ``n_jobs``,
@@ -43,6 +47,7 @@ def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **a
     >>> robust_accuracy_score(clf, X[1000:1200], y[1000:1200], norm=2, eps=0) == clean
     True
     """
+    check_consistent_length(y, sample_weight)  # before the long work
     _, fooled = adversarial_examples(estimator, X, y, norm=norm, eps=eps, **attack)
     return float(np.average(~fooled, weights=sample_weight))
 
@@ -93,6 +98,7 @@ def robust_accuracy_curve(estimator, X, y, *, norm, eps_values, sample_weight=No
             "eps_values must be a list of at least one radius. Got an array of shape "
             f"{eps_values.shape}."
         )
+    check_consistent_length(y, sample_weight)
     alive = np.arange(len(y))
     accuracy = np.empty(len(eps_values))
     for i in np.argsort(eps_values):
@@ -133,7 +139,16 @@ def make_robust_scorer(*, norm, eps, **attack):
     >>> cross_val_score(clf, X[:300], y[:300], scoring=scorer, cv=2).shape
     (2,)
     """
-    return _RobustScorer(norm=norm, eps=eps, **attack)
+    known = set(inspect.signature(adversarial_examples).parameters) - {"estimator", "X", "y"}
+    unknown = sorted(set(attack) - known)
+    if unknown:
+        raise TypeError(
+            f"make_robust_scorer got unknown settings {unknown}; known are {sorted(known)}."
+        )
+    settings = {"norm": norm, "eps": eps, **attack}
+    # Now, and not after the first of many long fits.
+    validate_parameter_constraints(ATTACK_CONSTRAINTS, settings, "make_robust_scorer")
+    return _RobustScorer(**settings)
 
 
 class _RobustScorer:

@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from advfeat._attack import adversarial_examples
+from advfeat._attackable import attackable
 
 
 def transfer_rate(source, estimator, X, y, *, norm, eps, **attack):
@@ -45,6 +46,11 @@ def transfer_rate(source, estimator, X, y, *, norm, eps, **attack):
     1.0
     """
     check_is_fitted(estimator)
+    if attackable(source, X).moved:
+        raise ValueError(
+            "The source is a Pipeline whose earlier steps change X, so its adversarial examples "
+            "are not in the units of X. Pass its last step and transformed X instead."
+        )
     y = np.asarray(y)
     X_adv, fooled = adversarial_examples(source, X, y, norm=norm, eps=eps, **attack)
     counted = fooled & (source.predict(X) == y) & (estimator.predict(X) == y)

@@ -62,6 +62,28 @@ _KEEP_VALUES = {  # operations that only pool, reshape, select or join
 }
 
 
+_PRODUCTS = {  # after these, the last nn.Linear is not the last layer
+    operator.matmul,
+    torch.addmm,
+    torch.bmm,
+    torch.einsum,
+    torch.matmul,
+    torch.mm,
+    "addmm",
+    "bmm",
+    "matmul",
+    "mm",
+    F.bilinear,
+    F.conv1d,
+    F.conv2d,
+    F.conv3d,
+    torch.conv1d,
+    torch.conv2d,
+    torch.conv3d,
+    nn.Bilinear,
+}
+
+
 class FrozenNetwork:
     """Inference copy of a trained network; the original is never touched.
 
@@ -183,7 +205,7 @@ def _last_linear(graph):
         reaches_output.update(node.all_input_nodes)
         if node.target is F.linear or isinstance(_layer(node, modules), nn.Linear):
             return node
-        if isinstance(_layer(node, modules), _ConvNd):
+        if isinstance(_layer(node, modules), _ConvNd) or _kind(node, modules) in _PRODUCTS:
             return None
     return None
 

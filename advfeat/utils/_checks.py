@@ -178,8 +178,9 @@ def _check_bounds(X, bounds):
         hint = ""
         if X.ndim == 4 and bounds == (0.0, 1.0):
             hint = (
-                " Images must be floats in [0, 1] or uint8 in 0..255: use X / 255 for floats in "
-                "0..255, and do not normalise: the network does so itself."
+                " Images must be floats in [0, 1] or uint8 in 0..255: divide by the largest value "
+                "that there can be (X / 255 for floats in 0..255), and do not normalise: the "
+                "network does so itself."
             )
         raise ValueError(
             f"Expected values in [{bounds[0]:g}, {bounds[1]:g}], got a minimum of {low:g} and a "

@@ -1,0 +1,263 @@
+"""The same work done by advfeat, by hand-written loops and by other libraries, for speed.py.
+
+Every function returns a dict of name to a callable without arguments. A callable does the whole
+work once and returns the mean loss that it reached, so that equal work can be seen to be equal.
+"""
+
+import copy
+import importlib.util
+import warnings
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from advfeat import AdversarialClassifier, StandardClassifier
+from advfeat.optim import (
+    FrozenNetwork,
+    L2Ball,
+    cross_entropy,
+    feature_distance,
+    projected_gradient,
+)
+
+EPS, STEP_SIZE = 0.5, 0.1
+
+
+def has(module):
+    """Whether a package of the ``bench`` extra is installed."""
+    return importlib.util.find_spec(module) is not None
+
+
+def pgd(net, x, y, n_steps, precision):
+    """L2 PGD on the cross-entropy from x, with steps of constant length."""
+    frozen = FrozenNetwork(net, device=x.device, precision=precision)
+    net = _ordinary(net)
+
+    def loss(found):
+        with torch.no_grad():
+            return float(F.cross_entropy(net(found.to(x)), y))
+
+    def ours():
+        ball = L2Ball(EPS)
+        return loss(
+            projected_gradient(
+                frozen,
+                x,
+                y,
+                cross_entropy,
+                ball=ball,
+                bounds=(0, 1),
+                step_size=STEP_SIZE,
+                n_steps=n_steps,
+            )  # fmt: skip
+        )
+
+    def of_torchattacks():
+        import torchattacks
+
+        attack = torchattacks.PGDL2(net, EPS, STEP_SIZE, n_steps, random_start=False)
+        return loss(attack(x, y))
+
+    def of_foolbox():
+        import foolbox
+
+        model = foolbox.PyTorchModel(net, bounds=(0, 1), device=x.device)
+        attack = foolbox.attacks.L2ProjectedGradientDescentAttack(
+            abs_stepsize=STEP_SIZE, steps=n_steps, random_start=False
+        )
+        return loss(attack.run(model, x, y, epsilon=EPS))
+
+    def of_art():
+        from art.attacks.evasion import ProjectedGradientDescentPyTorch
+
+        attack = ProjectedGradientDescentPyTorch(
+            _art_classifier(net, x), norm=2, eps=EPS, eps_step=STEP_SIZE, max_iter=n_steps,
+            batch_size=len(x), verbose=False,
+        )  # fmt: skip
+        return loss(torch.from_numpy(attack.generate(x.cpu().numpy(), y.cpu().numpy())))
+
+    contenders = {
+        "advfeat": ours,
+        "tuned loop": lambda: loss(_loop(frozen, x, y, n_steps)),
+        "plain torch": lambda: loss(_loop(net, x, y, n_steps)),
+    }
+    if has("torchattacks"):
+        contenders["torchattacks"] = of_torchattacks
+    if has("foolbox"):
+        contenders["foolbox"] = of_foolbox
+    if has("art"):
+        contenders["ART"] = of_art
+    return contenders
+
+
+def inversion(net, x, n_steps, precision):
+    """Move the next sample until its penultimate features are those of x."""
+    frozen = FrozenNetwork(net, device=x.device, precision=precision)
+    net = _ordinary(net)
+    start = x.roll(1, 0)
+    with torch.no_grad():
+        target = frozen.features(x)
+
+    def distance(found):
+        with torch.no_grad():
+            return float((frozen.features(found) - target).square().sum(1).mean())
+
+    def ours():
+        return distance(
+            projected_gradient(
+                frozen.inversion_features,
+                x,
+                target,
+                feature_distance,
+                ball=L2Ball(np.inf),
+                bounds=(0, 1),
+                step_size=STEP_SIZE,
+                n_steps=n_steps,
+                start=start,
+            )  # fmt: skip
+        )
+
+    def loop(features, n_forward):
+        z = start.clone()
+        for _ in range(n_steps):
+            z.requires_grad_(True)
+            value = (features(z) - target).square().sum()
+            (gradient,) = torch.autograd.grad(value, z)
+            with torch.no_grad():
+                z = (z - STEP_SIZE * _unit(gradient)).clamp(0, 1)
+                if n_forward == 2:
+                    features(z)  # robustness looks at the loss of each new iterate
+        return distance(z)
+
+    return {
+        "advfeat": ours,
+        "tuned loop": lambda: loop(frozen.inversion_features, 1),
+        "plain torch": lambda: loop(_Penultimate(net), 1),
+        "two forwards": lambda: loop(_Penultimate(net), 2),
+    }
+
+
+def adversarial_step(network, x, y, n_steps, precision):
+    """PGD on the batch and one step of SGD."""
+    clf = AdversarialClassifier(
+        network, eps=EPS, step_size=STEP_SIZE, n_steps=n_steps, batch_size=len(x), max_epochs=1,
+        lr=1e-3, lr_schedule="constant", random_state=0, verbose=0, precision=precision,
+        device=x.device.type,
+    )  # fmt: skip
+    clf.partial_fit(x.cpu().numpy(), y.cpu().numpy(), classes=np.arange(10))
+    batch = x, (y, torch.ones(len(y), device=x.device))
+    by_hand = _ordinary(clf.net_.module_)
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+
+    def plain():
+        by_hand.eval()
+        found = _loop(by_hand, x, y, n_steps)
+        by_hand.train()
+        optimizer.zero_grad()
+        loss = F.cross_entropy(by_hand(found), y)
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    contenders = {
+        "advfeat": lambda: float(clf.net_.train_step(batch)["loss"]),
+        "plain torch": plain,
+    }
+    if has("art"):
+        from art.defences.trainer import AdversarialTrainerMadryPGD
+
+        trainer = AdversarialTrainerMadryPGD(
+            _art_classifier(copy.deepcopy(by_hand), x, lr=1e-3), nb_epochs=1, batch_size=len(x),
+            eps=EPS, eps_step=STEP_SIZE, max_iter=n_steps, num_random_init=0,
+        )  # fmt: skip
+        labels, images = np.eye(10)[y.cpu().numpy()], x.cpu().numpy()
+
+        def of_art():
+            trainer.fit(images, labels)
+            return float("nan")  # its trainer reports none
+
+        contenders["ART"] = of_art
+    return contenders
+
+
+def epoch(network, x, y, batch_size, precision):
+    """One epoch of plain training from arrays, without augmentation."""
+    X, labels = x.cpu().numpy(), y.cpu().numpy()
+    clf = StandardClassifier(
+        network, batch_size=batch_size, max_epochs=1, lr=1e-3, lr_schedule="constant",
+        random_state=0, verbose=0, precision=precision, device=x.device.type,
+    )  # fmt: skip
+    clf.partial_fit(X, labels, classes=np.arange(10))
+    by_hand = _ordinary(clf.net_.module_)
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+
+    def ours():
+        clf.partial_fit(X, labels)
+        return clf.net_.history[-1, "train_loss"]
+
+    def bare():
+        by_hand.train()
+        total = 0.0
+        for rows in torch.randperm(len(x), device=x.device).split(batch_size):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(by_hand(x[rows]), y[rows])
+            loss.backward()
+            optimizer.step()
+            total += float(loss) * len(rows)
+        return total / len(x)
+
+    return {"advfeat": ours, "bare loop": bare}
+
+
+def _ordinary(net):
+    """Return a copy in torch's default memory format, as networks usually are."""
+    return copy.deepcopy(net).to(memory_format=torch.contiguous_format)
+
+
+def _loop(net, x, y, n_steps):
+    """L2 PGD as one writes it by hand."""
+    z = x.clone()
+    for _ in range(n_steps):
+        z.requires_grad_(True)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(net(z), y, reduction="sum"), z)
+        with torch.no_grad():
+            delta = z + STEP_SIZE * _unit(gradient) - x
+            norm = delta.flatten(1).norm(dim=1).clamp_min(EPS)
+            z = (x + delta * (EPS / norm).view(-1, 1, 1, 1)).clamp(0, 1)
+    return z
+
+
+def _unit(gradient):
+    norm = gradient.flatten(1).norm(dim=1).clamp_min(1e-12)
+    return gradient / norm.view(-1, 1, 1, 1)
+
+
+class _Penultimate:
+    """Features of a live network, by a hook on its last linear layer."""
+
+    def __init__(self, net):
+        self.net = net
+        last = [layer for layer in net.modules() if isinstance(layer, torch.nn.Linear)][-1]
+        last.register_forward_pre_hook(self._remember)
+
+    def _remember(self, layer, args):
+        self.features = args[0]
+
+    def __call__(self, x):
+        self.net(x)
+        return self.features
+
+
+def _art_classifier(net, x, lr=None):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from art.estimators.classification import PyTorchClassifier
+
+    optimizer = None
+    if lr is not None:
+        optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+    return PyTorchClassifier(
+        net, loss=torch.nn.CrossEntropyLoss(), optimizer=optimizer, input_shape=x.shape[1:],
+        nb_classes=10, clip_values=(0, 1), device_type="gpu" if x.is_cuda else "cpu",
+    )  # fmt: skip

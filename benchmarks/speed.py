@@ -1,0 +1,178 @@
+"""Time the optimisation loop against hand-written loops and other libraries.
+
+    python benchmarks/speed.py --out results      # minutes; other libraries: the "bench" extra
+    python benchmarks/speed.py --smoke            # seconds: does everything run?
+
+Contenders alternate (A B C A B C), so that a machine that slows down slows all of them alike; the
+median over the repeats and the range are reported. Run nothing else meanwhile.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import contenders
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm.auto import tqdm
+
+from advfeat.networks import NETWORKS, build_network
+from advfeat.utils._device import resolve_device
+
+PACKAGES = ("torch", "torchvision", "torchattacks", "foolbox", "adversarial-robustness-toolbox")
+
+
+def main(arguments=None):
+    """Measure all tasks, print a table and write speed.json."""
+    options = _parse(arguments)
+    if options.smoke:
+        options.network, options.size = "small_cnn", 8
+        options.batch_size, options.repeats, options.steps = 8, 1, 2
+    device = resolve_device(options.device)
+    net, x, y = _problem(options, device)
+    flops = _forward_flops(net, x)
+    tasks = {  # name: (contenders, image-steps of one call)
+        f"L2 PGD, {options.steps} steps": (
+            contenders.pgd(net, x, y, options.steps, options.precision),
+            len(x) * options.steps,
+        ),
+        f"inversion, {options.steps} steps": (
+            contenders.inversion(net, x, options.steps, options.precision),
+            len(x) * options.steps,
+        ),
+        f"adversarial training, PGD-{options.steps}": (
+            contenders.adversarial_step(options.network, x, y, options.steps, options.precision),
+            len(x),
+        ),
+        "standard training, one epoch": (
+            contenders.epoch(options.network, *_many(x, y, 8), len(x), options.precision),
+            8 * len(x),
+        ),
+    }
+    rows = []
+    n_calls = (options.repeats + 1) * sum(len(entry[0]) for entry in tasks.values())
+    with tqdm(total=n_calls, desc="speed", unit="call") as bar:
+        for task, (callables, n_images) in tasks.items():
+            rows += _measure(task, callables, n_images, options.repeats, device, bar)
+    _print(rows, options, flops)
+    _write(options, rows, device, flops)
+
+
+def _parse(arguments):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    images = [name for name in NETWORKS if name != "mlp"]
+    parser.add_argument("--network", choices=images, default="resnet18")
+    parser.add_argument("--size", type=int, default=32, help="height and width (32)")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N")
+    parser.add_argument("--steps", type=int, default=7, metavar="N")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER")
+    parser.add_argument("--smoke", action="store_true", help="a tiny network, once")
+    return parser.parse_args(arguments)
+
+
+def _problem(options, device):
+    """Network in eval mode and one batch."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, options.size, options.size)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        mean, std = torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25)
+        net = build_network(options.network, shape, 10, mean, std).to(device).eval()
+    x = torch.rand(options.batch_size, *shape, generator=generator).to(device)
+    y = torch.arange(options.batch_size, device=device) % 10
+    return net, x, y
+
+
+def _many(x, y, n):
+    return x.repeat(n, 1, 1, 1), y.repeat(n)
+
+
+def _forward_flops(net, x):
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        net(x)
+    return counter.get_total_flops() / len(x)
+
+
+def _measure(task, callables, n_images, repeats, device, bar):
+    """Milliseconds per image (and step) of each contender, interleaved, after one warm-up."""
+    times = {name: [] for name in callables}
+    reached = {}
+    for repeat in range(repeats + 1):
+        for name, call in callables.items():
+            begun = time.perf_counter()
+            reached[name] = call()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if repeat:
+                times[name].append(1e3 * (time.perf_counter() - begun) / n_images)
+            bar.update()
+    ours = statistics.median(times["advfeat"])
+    return [
+        {
+            "task": task,
+            "contender": name,
+            "ms": statistics.median(values),
+            "ms_min": min(values),
+            "ms_max": max(values),
+            "ratio": statistics.median(values) / ours,
+            "loss": reached[name],
+        }
+        for name, values in times.items()
+    ]
+
+
+def _print(rows, options, flops):
+    print(
+        f"{options.network}, {options.size}x{options.size}, batch {options.batch_size}, "
+        f"advfeat and tuned loop in {options.precision}, others in fp32; "
+        f"{flops / 1e9:.3f} GFLOP forward; medians of {options.repeats}"
+    )
+    print(f"{'ms per image (and step)':<30}{'':<14}{'median':>9}{'min':>9}{'max':>9}", end="")
+    print(f"{'/ advfeat':>11}{'loss':>12}")
+    for i, row in enumerate(rows):
+        first = i == 0 or rows[i - 1]["task"] != row["task"]
+        print(
+            f"{row['task'] if first else '':<30}{row['contender']:<14}{row['ms']:>9.3f}"
+            f"{row['ms_min']:>9.3f}{row['ms_max']:>9.3f}{row['ratio']:>11.2f}{row['loss']:>12.4g}"
+        )
+
+
+def _write(options, rows, device, flops):
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    report = {
+        "settings": {k: v for k, v in vars(options).items() if k != "out"},
+        "forward_gflop": flops / 1e9,
+        "hardware": {
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+        "versions": versions,
+        "rows": rows,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / "speed.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"Written to {path}")
+
+
+if __name__ == "__main__":
+    main()
