@@ -30,7 +30,7 @@ class Preset:
     precision: str = "fp32"
 
 
-# Chosen on a fifth of the training data (``--validate``), never on the test set.
+# digits and small: chosen on held-out training images (``--validate``), never on the test set.
 PRESETS = {
     "digits": Preset(
         network="small_cnn",
