@@ -158,10 +158,10 @@ def adversarial_step(network, x, y, n_steps, precision):
         loss = F.cross_entropy(by_hand(found), y)
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     contenders = {
-        "advfeat": lambda: float(clf.net_.train_step(batch)["loss"]),
+        "advfeat": lambda: float(clf.net_.train_step(batch)["loss"].detach()),
         "plain torch": plain,
     }
     if has("art"):
@@ -204,7 +204,7 @@ def epoch(network, x, y, batch_size, precision):
             loss = F.cross_entropy(by_hand(x[rows]), y[rows])
             loss.backward()
             optimizer.step()
-            total += float(loss) * len(rows)
+            total += float(loss.detach()) * len(rows)
         return total / len(x)
 
     return {"advfeat": ours, "bare loop": bare}

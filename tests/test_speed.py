@@ -1,0 +1,24 @@
+"""benchmarks/speed.py at its smallest: it runs, and equal work reaches an equal loss."""
+
+import json
+
+import pytest
+import speed
+
+
+def test_smoke(tmp_path, capsys):
+    speed.main(["--smoke", "--device", "cpu", "--out", str(tmp_path)])
+    assert "/ advfeat" in capsys.readouterr().out
+    report = json.loads((tmp_path / "speed.json").read_text())
+    assert str(tmp_path) not in json.dumps(report)
+    tasks = {}
+    for row in report["rows"]:
+        tasks.setdefault(row["task"], {})[row["contender"]] = row
+        assert row["ms_min"] <= row["ms"] <= row["ms_max"]
+    pgd, inversion, adversarial, standard = tasks.values()
+    assert {"advfeat", "tuned loop", "plain torch", "torchattacks", "foolbox"} <= set(pgd)
+    for contenders in (pgd, inversion):
+        for row in contenders.values():
+            assert row["loss"] == pytest.approx(contenders["advfeat"]["loss"], rel=1e-3)
+    assert {"advfeat", "plain torch"} <= set(adversarial)
+    assert set(standard) == {"advfeat", "bare loop"}
