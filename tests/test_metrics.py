@@ -483,8 +483,8 @@ def test_eps_zero_gives_the_accuracy_of_any_linear_model(model, n_classes):
 
 def test_ties_are_broken_as_predict_breaks_them():
     X, y = np.random.RandomState(0).randn(40, 3), np.arange(40) % 2
-    clf = LogisticRegression(C=1e-9, l1_ratio=1, solver="liblinear", fit_intercept=False).fit(X, y)
-    assert not clf.coef_.any()
+    clf = LogisticRegression(fit_intercept=False).fit(X, y)
+    clf.coef_[:] = 0  # as a strong L1 penalty leaves it
     for eps in (0, 1):
         assert robust_accuracy_score(clf, X, y, norm=2, eps=eps, verbose=0) == clf.score(X, y)
 
