@@ -136,6 +136,7 @@ def test_dead_units_pass_the_gradient_of_their_input():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_only_units_that_are_off_at_every_position_pass_through_the_last_relu(precision):
+    torch.manual_seed(0)
     layers = [conv(), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.ReLU()]
     rest = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(4, 2)]
     module = with_statistics(nn.Sequential(*layers, *rest)).eval()
@@ -146,11 +147,12 @@ def test_only_units_that_are_off_at_every_position_pass_through_the_last_relu(pr
     frozen = FrozenNetwork(module, device="cpu", precision=precision)
     features = nn.Sequential(*layers, *rest[:-1]).eval()
     without_last_relu = nn.Sequential(*layers[:-1], *rest[:-1]).eval()
-    tolerance = 1e-5 if precision == "fp32" else 0.05
+    # In bf16 positions close to zero change sides: at most 0.27 over 150 networks.
+    tolerance = 1e-5 if precision == "fp32" else 0.35
     for unit in range(4):
         through = input_gradient(without_last_relu, x, unit)
         own = input_gradient(features, x, unit)
-        assert (own - through).norm() > 0.1 * through.norm()
+        assert (own - through).norm() > 0.4 * through.norm()  # the two can be told apart
         expected = through if unit < 2 else own
         actual = input_gradient(frozen.inversion_features, x, unit)
         assert (actual - expected).norm() <= tolerance * expected.norm()
