@@ -1,4 +1,4 @@
-"""What fitting and keeping a classifier needs: data statistics, safe failure, CPU copies."""
+"""What fitting and keeping a classifier needs: data statistics, safe failure, other devices."""
 
 import contextlib
 import copy
