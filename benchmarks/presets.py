@@ -30,7 +30,7 @@ class Preset:
     precision: str = "fp32"
 
 
-# digits and small: chosen on held-out training images (``--validate``), never on the test set.
+# digits, and the relabelling of small: chosen on held-out training images, never on the test set.
 PRESETS = {
     "digits": Preset(
         network="small_cnn",
