@@ -27,13 +27,16 @@ BUDGETS = np.logspace(-4, 3, 100)
 
 
 def make_data(kind, n_features, random_state):
-    """Two classes of ``10 * n_features`` samples, with one of three covariances."""
+    """Two classes of ``10 * n_features`` samples, with one of four covariances."""
     rng = np.random.default_rng(random_state)
     X = rng.normal(size=(10 * n_features, n_features))
     if kind == "mixed":  # condition number about n_features ** 2
         X = X @ rng.normal(size=(n_features, n_features))
     elif kind == "spread":  # condition number 1e12
         X *= np.geomspace(1, 1e-6, n_features)
+    elif kind == "rotated":  # the same, with axes that are no features
+        X *= np.geomspace(1, 1e-6, n_features)
+        X = X @ np.linalg.qr(rng.normal(size=(n_features, n_features)))[0]
     y = np.resize([0, 1], len(X))
     X[y == 1] += X.std(axis=0) / 2
     return X, y
@@ -84,7 +87,7 @@ def main(arguments=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--features", type=int, nargs="+", default=[50, 500, 2000], metavar="D")
-    parser.add_argument("--data", nargs="+", default=["identity", "mixed", "spread"])
+    parser.add_argument("--data", nargs="+", default=["identity", "mixed", "spread", "rotated"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER")

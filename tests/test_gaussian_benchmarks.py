@@ -31,6 +31,11 @@ def test_figure13(tmp_path, capsys):
 def test_gaussian_speed(tmp_path, capsys):
     gaussian_speed.main(["--features", "5", "--repeats", "1", "--out", str(tmp_path)])
     report = json.loads((tmp_path / "gaussian_speed.json").read_text())
-    assert [record["data"] for record in report["records"]] == ["identity", "mixed", "spread"]
+    assert [record["data"] for record in report["records"]] == [
+        "identity",
+        "mixed",
+        "spread",
+        "rotated",
+    ]
     assert all(record["fit_ratio"] > 0 for record in report["records"])
     assert str(tmp_path) not in (tmp_path / "gaussian_speed.json").read_text()

@@ -6,10 +6,12 @@ again, from the data projected on the directions concerned: fast, and as accurat
 singular value decomposition of the data.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import linalg
+from scipy.linalg import lapack
 
 # Standard deviations down to this fraction of the largest one are taken from a scatter matrix:
 # relative errors of some 256**2 roundings, about 1e-11.
@@ -178,23 +180,49 @@ def _deflated_axes(deviations, n_features):
     whose scatter matrix is small and hence accurate, and so on.
     """
     rest, std, axes = np.eye(n_features), [], []
+    blocks, to_rest = deviations, None  # rows, and from their coordinates to those of ``rest``
     while rest.shape[1]:
         scatter = np.zeros((rest.shape[1],) * 2)
-        for block in deviations():
-            if axes:
-                block = block @ rest
+        for block in blocks():
+            if to_rest is not None:
+                block = block @ to_rest
             scatter += block.T @ block
         variance, directions = np.linalg.eigh(scatter)
-        level = np.sqrt(np.maximum(variance[::-1], 0.0))
-        directions = rest @ directions[:, ::-1] if axes else directions[:, ::-1]
+        level, directions = np.sqrt(np.maximum(variance[::-1], 0.0)), directions[:, ::-1]
         noise = n_features * _NOISE * (std[0][0] if std else level[0])
         keep = level >= level[0] * _DEPTH if level[0] > noise else np.ones(len(level), dtype=bool)
         std.append(level[keep])
-        axes.append(directions[:, keep].T)
-        rest = directions[:, ~keep]
+        axes.append((rest @ directions[:, keep] if axes else directions[:, keep]).T)
+        if keep.all():
+            break
+        low = directions[:, ~keep]
+        rest = rest @ low if len(axes) > 1 else low
+        rows = _equivalent_rows(scatter)
+        if rows is not None:
+            blocks, to_rest = functools.partial(iter, [rows]), low
+        else:
+            to_rest = low if to_rest is None else to_rest @ low
     std, axes = np.concatenate(std), np.vstack(axes)
     order = np.argsort(-std, kind="stable")
     return std[order], axes[order]
+
+
+def _equivalent_rows(scatter):
+    """As few rows as features with this scatter matrix, or None if it lacks the digits.
+
+    Rounding disturbs an entry of a scatter matrix relative to the norms of its two columns, so
+    columns of very different scales lose nothing; what counts is the condition of the
+    correlations (Demmel and Veselic 1992).
+    """
+    scale = np.sqrt(np.diag(scatter))
+    if not scale.all():
+        return None
+    correlation = scatter / scale / scale[:, None]
+    root, info = lapack.dpotrf(correlation)
+    if info:
+        return None
+    reciprocal_condition, _ = lapack.dpocon(root, linalg.norm(correlation, 1))
+    return root * scale if reciprocal_condition > _DEPTH**2 else None
 
 
 def _column_norms(blocks, n_features):
