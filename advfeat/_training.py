@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
 from advfeat._augmentation import augment
-from advfeat.optim import cross_entropy, make_ball, projected_gradient
+from advfeat.optim import AttackedNetwork, cross_entropy, make_ball, projected_gradient
 from advfeat.utils._checks import take_batch
 from advfeat.utils._device import autocast
 from advfeat.utils._progress import progress_bar
@@ -147,6 +147,17 @@ class AdversarialNet(TrainingNet):
         super().__init__(*args, **kwargs)
         self.attack = attack
 
+    def run_single_epoch(self, *args, **kwargs):
+        """One epoch; the network is traced anew, since callbacks may have changed it."""
+        self._set_training(False)
+        self._attacked = AttackedNetwork(
+            self.module_, device=self.device, precision=self.precision
+        )
+        try:
+            super().run_single_epoch(*args, **kwargs)
+        finally:
+            del self._attacked
+
     def train_step_single(self, batch, **fit_params):
         """One training step on the perturbed batch."""
         x, y_true = batch
@@ -159,8 +170,9 @@ class AdversarialNet(TrainingNet):
             noise = torch.randn(len(x), x[0].numel() + 2, device=x.device, generator=generator)
             start = x + ball.sample(noise, like=x)
         self._set_training(False)  # the attack must not move batch-norm statistics
+        self._attacked.refresh()
         x = projected_gradient(
-            self.infer,
+            self._attacked,
             x,
             to_device(y_true, self.device)[0],
             cross_entropy,

@@ -138,43 +138,47 @@ def inversion(net, x, n_steps, precision):
     }
 
 
-def adversarial_step(network, x, y, n_steps, precision):
-    """PGD on the batch and one step of SGD."""
+def adversarial_training(network, x, y, batch_size, n_steps, precision):
+    """One epoch of adversarial training: PGD on each batch and a step of SGD."""
+    X, labels = x.cpu().numpy(), y.cpu().numpy()
     clf = AdversarialClassifier(
-        network, eps=EPS, step_size=STEP_SIZE, n_steps=n_steps, batch_size=len(x), max_epochs=1,
-        lr=1e-3, lr_schedule="constant", random_state=0, verbose=0, precision=precision,
-        device=x.device.type,
+        network, eps=EPS, step_size=STEP_SIZE, n_steps=n_steps, batch_size=batch_size,
+        max_epochs=1, lr=1e-3, lr_schedule="constant", random_state=0, verbose=0,
+        precision=precision, device=x.device.type,
     )  # fmt: skip
-    clf.partial_fit(x.cpu().numpy(), y.cpu().numpy(), classes=np.arange(10))
-    batch = x, (y, torch.ones(len(y), device=x.device))
+    clf.partial_fit(X, labels, classes=np.arange(10))
     by_hand = _ordinary(clf.net_.module_)
     optimizer = torch.optim.SGD(by_hand.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
 
-    def plain():
-        by_hand.eval()
-        found = _loop(by_hand, x, y, n_steps)
-        by_hand.train()
-        optimizer.zero_grad()
-        loss = F.cross_entropy(by_hand(found), y)
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
+    def ours():
+        clf.partial_fit(X, labels)
+        return clf.net_.history[-1, "train_loss"]
 
-    contenders = {
-        "advfeat": lambda: float(clf.net_.train_step(batch)["loss"].detach()),
-        "plain torch": plain,
-    }
+    def plain():
+        total = 0.0
+        for rows in torch.randperm(len(x), device=x.device).split(batch_size):
+            by_hand.eval()
+            found = _loop(by_hand, x[rows], y[rows], n_steps)
+            by_hand.train()
+            optimizer.zero_grad()
+            loss = F.cross_entropy(by_hand(found), y[rows])
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach()) * len(rows)
+        return total / len(x)
+
+    contenders = {"advfeat": ours, "plain torch": plain}
     if has("art"):
         from art.defences.trainer import AdversarialTrainerMadryPGD
 
         trainer = AdversarialTrainerMadryPGD(
-            _art_classifier(copy.deepcopy(by_hand), x, lr=1e-3), nb_epochs=1, batch_size=len(x),
-            eps=EPS, eps_step=STEP_SIZE, max_iter=n_steps, num_random_init=0,
+            _art_classifier(copy.deepcopy(by_hand), x, lr=1e-3), nb_epochs=1,
+            batch_size=batch_size, eps=EPS, eps_step=STEP_SIZE, max_iter=n_steps,
+            num_random_init=0,
         )  # fmt: skip
-        labels, images = np.eye(10)[y.cpu().numpy()], x.cpu().numpy()
 
         def of_art():
-            trainer.fit(images, labels)
+            trainer.fit(X, np.eye(10)[labels])
             return float("nan")  # its trainer reports none
 
         contenders["ART"] = of_art

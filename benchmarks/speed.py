@@ -46,8 +46,10 @@ def main(arguments=None):
             len(x) * options.steps,
         ),
         f"adversarial training, PGD-{options.steps}": (
-            contenders.adversarial_step(options.network, x, y, options.steps, options.precision),
-            len(x),
+            contenders.adversarial_training(
+                options.network, *_many(x, y, 4), len(x), options.steps, options.precision
+            ),
+            4 * len(x),
         ),
         "standard training, one epoch": (
             contenders.epoch(options.network, *_many(x, y, 8), len(x), options.precision),

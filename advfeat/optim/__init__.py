@@ -1,6 +1,7 @@
 """The one place where inputs are optimised: the loop, the feasible sets, the losses."""
 
 from advfeat.optim._balls import L2Ball, LinfBall, make_ball
+from advfeat.optim._folding import AttackedNetwork
 from advfeat.optim._frozen import FrozenNetwork
 from advfeat.optim._losses import (
     cross_entropy,
@@ -13,6 +14,7 @@ from advfeat.optim._losses import (
 from advfeat.optim._pgd import HalfCosine, projected_gradient
 
 __all__ = [
+    "AttackedNetwork",
     "FrozenNetwork",
     "HalfCosine",
     "L2Ball",

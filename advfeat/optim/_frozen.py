@@ -8,15 +8,13 @@ layer.
 import copy
 import operator
 import threading
-from collections import Counter
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.utils import fuse_conv_bn_eval
 
+from advfeat.optim._folding import input_of, layer_of, trace
 from advfeat.utils._device import autocast
 
 # ReLUs, out of place. How a node of the graph names the operation: the type of a layer, a
@@ -107,7 +105,7 @@ class FrozenNetwork:
         self.device = torch.device(device)
         self.precision = precision
         module = copy.deepcopy(_unwrap(module)).to(self.device).eval().requires_grad_(False)
-        graph = _trace(module)
+        graph, _ = trace(module, precision)
         self._logits = module if graph is None else graph
         self._features = self._inversion_features = _no_features
         self.has_features = self.passes_gradient = False
@@ -119,7 +117,7 @@ class FrozenNetwork:
         linear = _last_linear(graph)
         if linear is not None:
             self.has_features = True
-            self._features = _cut_at(graph, _input_of(linear))
+            self._features = _cut_at(graph, input_of(linear))
             self._inversion_features, n_replaced = _with_gradient_when_off(self._features)
             self.passes_gradient = n_replaced > 0
 
@@ -155,37 +153,6 @@ def _unwrap(module):
             return module
 
 
-def _trace(module):
-    """Graph of the network with batch-norm folded in, or None if it cannot be traced."""
-    try:
-        # Inside a Sequential optional arguments keep their defaults, and hooks are traced.
-        graph = fx.symbolic_trace(nn.Sequential(module))
-    except Exception:  # foreign code that is run on symbols may raise anything
-        return None
-    _fold_batch_norm(graph)
-    return graph
-
-
-def _fold_batch_norm(graph):
-    """Fold each batch-norm into the convolution before it, in place."""
-    modules = dict(graph.named_modules())
-    uses = Counter(_owner(node) for node in graph.graph.nodes)
-    for node in graph.graph.nodes:
-        norm = _layer(node, modules)
-        if not isinstance(norm, _BatchNorm) or norm.running_var is None:
-            continue
-        before = _input_of(node)
-        conv = _layer(before, modules)
-        # A convolution that is used elsewhere too must stay as it is.
-        alone = len(before.users) == 1 and uses[before.target] == 1
-        if type(conv) in (nn.Conv1d, nn.Conv2d, nn.Conv3d) and alone:
-            graph.set_submodule(before.target, fuse_conv_bn_eval(conv, norm))
-            node.replace_all_uses_with(before)
-            graph.graph.erase_node(node)
-    graph.delete_all_unused_submodules()
-    graph.recompile()
-
-
 def _wake(features, without_relu):
     """Features, with a gradient for the units that are off.
 
@@ -203,9 +170,9 @@ def _last_linear(graph):
         if node.op != "output" and node not in reaches_output:
             continue
         reaches_output.update(node.all_input_nodes)
-        if node.target is F.linear or isinstance(_layer(node, modules), nn.Linear):
+        if node.target is F.linear or isinstance(layer_of(node, modules), nn.Linear):
             return node
-        if isinstance(_layer(node, modules), _ConvNd) or _kind(node, modules) in _PRODUCTS:
+        if isinstance(layer_of(node, modules), _ConvNd) or _kind(node, modules) in _PRODUCTS:
             return None
     return None
 
@@ -236,7 +203,7 @@ def _with_gradient_when_off(features):
     relus, behind = _last_relus(graph, modules)
     without_relu = {}  # node: what it would be without those ReLUs
     for relu in relus:
-        before = _input_of(relu)
+        before = input_of(relu)
         with graph.inserting_after(relu):
             plain = graph.call_function(_RELUS[_kind(relu, modules)], (before,))
         relu.replace_all_uses_with(plain)
@@ -264,7 +231,7 @@ def _last_relus(graph, modules):
             continue
         if kind in _RELUS:
             # An in-place one whose changed input others rely on must stay.
-            if not (_is_in_place(node, modules) and len(_input_of(node).users) > 1):
+            if not (_is_in_place(node, modules) and len(input_of(node).users) > 1):
                 relus.append(node)
         elif kind in _KEEP_VALUES:
             behind.add(node)
@@ -272,27 +239,11 @@ def _last_relus(graph, modules):
     return relus, [node for node in graph.nodes if node in behind]
 
 
-def _layer(node, modules):
-    """Layer that a node calls, or None."""
-    return modules[node.target] if node.op == "call_module" else None
-
-
 def _kind(node, modules):
     """Operation of a node: the type of its layer, a function or the name of a method."""
     if node.op == "call_module":
         return type(modules[node.target])
     return node.target if node.op in ("call_function", "call_method") else None
-
-
-def _owner(node):
-    """Name of the layer that a node calls, or whose parameter it reads; else None."""
-    if node.op == "get_attr":
-        return node.target.rpartition(".")[0]
-    return node.target if node.op == "call_module" else None
-
-
-def _input_of(node):
-    return node.args[0] if node.args else node.kwargs["input"]
 
 
 def _is_in_place(node, modules):

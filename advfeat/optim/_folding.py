@@ -1,0 +1,135 @@
+"""A network as a graph of operations, with batch-norm folded into the convolutions."""
+
+import copy
+from collections import Counter
+
+import torch
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import fuse_conv_bn_weights
+
+from advfeat.utils._device import autocast
+
+
+def trace(module, precision):
+    """Trace a network in eval mode and fold its batch-norm; it shares all other layers.
+
+    Parameters
+    ----------
+    module : nn.Module
+    precision : {"fp32", "bf16"}
+        With "bf16" folded weights are kept in bfloat16, as autocast would cast them at every call.
+
+    Returns
+    -------
+    graph : GraphModule or None
+        None if the network cannot be traced.
+    folds : list of Fold
+        To be updated whenever the network's weights change.
+    """
+    try:
+        # Inside a Sequential optional arguments keep their defaults, and hooks are traced.
+        graph = fx.symbolic_trace(nn.Sequential(module))
+    except Exception:  # foreign code that is run on symbols may raise anything
+        return None, []
+    return graph, _fold_batch_norm(graph, precision)
+
+
+class Fold:
+    """A convolution and the batch-norm behind it, as one convolution.
+
+    Parameters
+    ----------
+    conv, norm : nn.Module
+        As they are in the network.
+    precision : {"fp32", "bf16"}
+    """
+
+    def __init__(self, conv, norm, precision):
+        self.conv, self.norm, self.precision = conv, norm, precision
+        # Without the convolution's own weights, which need not be copied.
+        memo = {id(parameter): None for parameter in conv.parameters()}
+        self.folded = copy.deepcopy(conv, memo).requires_grad_(False).eval()
+        self.update()
+
+    def update(self):
+        """Fold the present weights."""
+        conv, norm = self.conv, self.norm
+        with torch.no_grad():
+            weight, bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps,
+                norm.weight, norm.bias,
+            )  # fmt: skip
+            if self.precision == "bf16":
+                weight, bias = weight.bfloat16(), bias.bfloat16()
+            self.folded.weight = nn.Parameter(weight, requires_grad=False)
+            self.folded.bias = nn.Parameter(bias, requires_grad=False)
+
+
+class AttackedNetwork:
+    """The logits of a network in training, as an attack on it needs them.
+
+    It shares the network's layers and must be refreshed whenever their weights have changed.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In eval mode when this is built or called.
+    device : torch.device
+    precision : {"fp32", "bf16"}
+    """
+
+    def __init__(self, module, *, device, precision):
+        self.device, self.precision = device, precision
+        graph, self._folds = trace(module, precision)
+        self._logits = module if graph is None else graph
+
+    def refresh(self):
+        """Fold the present weights."""
+        for fold in self._folds:
+            fold.update()
+
+    def __call__(self, x):
+        """Logits, float32 of shape (n, n_classes)."""
+        with autocast(self.device, self.precision):
+            return self._logits(x.clone()).float()  # the network may begin in place
+
+
+def layer_of(node, modules):
+    """Layer that a node of a graph calls, or None."""
+    return modules[node.target] if node.op == "call_module" else None
+
+
+def input_of(node):
+    """First input of a node."""
+    return node.args[0] if node.args else node.kwargs["input"]
+
+
+def _fold_batch_norm(graph, precision):
+    """Fold each batch-norm into the convolution before it, in place."""
+    modules = dict(graph.named_modules())
+    uses = Counter(_owner(node) for node in graph.graph.nodes)
+    folds = []
+    for node in graph.graph.nodes:
+        norm = layer_of(node, modules)
+        if not isinstance(norm, _BatchNorm) or norm.running_var is None:
+            continue
+        before = input_of(node)
+        conv = layer_of(before, modules)
+        # A convolution that is used elsewhere too must stay as it is.
+        alone = len(before.users) == 1 and uses[before.target] == 1
+        if type(conv) in (nn.Conv1d, nn.Conv2d, nn.Conv3d) and alone:
+            folds.append(Fold(conv, norm, precision))
+            graph.set_submodule(before.target, folds[-1].folded)
+            node.replace_all_uses_with(before)
+            graph.graph.erase_node(node)
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+    return folds
+
+
+def _owner(node):
+    """Name of the layer that a node calls, or whose parameter it reads; else None."""
+    if node.op == "get_attr":
+        return node.target.rpartition(".")[0]
+    return node.target if node.op == "call_module" else None
