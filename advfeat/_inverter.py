@@ -15,6 +15,7 @@ from advfeat.optim import HalfCosine, L2Ball, feature_distance, projected_gradie
 from advfeat.utils._checks import as_array, take_batch
 from advfeat.utils._random import draw_seed, make_rng, normal_rows
 
+_MOMENTUM = 0.9
 _POOR = 0.5  # median relative residual from which a warning is due
 
 
@@ -38,9 +39,10 @@ class RobustFeatureInverter(TrainTimeTransformer):
         Start of the inversion: another sample, drawn independently of the label; normal noise
         with the mean and standard deviation of the source's training data (1 for features that
         are constant there); or given starts.
-    solver : {"paper", "decayed"}, default="paper"
+    solver : {"paper", "decayed", "momentum"}, default="paper"
         "paper": steps of constant length. "decayed": the length falls from step_size to zero as
-        a half cosine, which reaches the same residual in fewer, longer steps.
+        a half cosine, which reaches the same residual in fewer, longer steps. "momentum": decayed
+        as well, with a momentum of 0.9.
     n_steps : int, default=1000
     step_size : float, default=0.1
         Euclidean length of a step, or of the first step if decayed, in input units.
@@ -62,6 +64,8 @@ class RobustFeatureInverter(TrainTimeTransformer):
         The source.
     residual_ : ndarray of shape (n,)
         ||g(x_r) - g(x)|| / ||g(x)|| of each sample that `fit_transform` constructed.
+    distance_ : ndarray of shape (n,)
+        ||x_r - start|| of each sample, in input units.
     input_shape_ : tuple
     n_features_in_ : int
         For (n, d) input.
@@ -89,7 +93,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "predict"]), None],
         "init": [StrOptions({"sample", "noise"}), "array-like"],
-        "solver": [StrOptions({"paper", "decayed"})],
+        "solver": [StrOptions({"paper", "decayed", "momentum"})],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "step_size": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -147,7 +151,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
             If the source has no linear layer, or given starts do not fit X.
         """
         self._validate_params()
-        X_r, residual = self._invert(self._check_inputs(X))
+        X_r, residual, _ = self._invert(self._check_inputs(X))
         return (X_r, residual) if return_residual else X_r
 
     def _invert(self, X, keep=False):
@@ -171,9 +175,11 @@ class RobustFeatureInverter(TrainTimeTransformer):
         module = source.net_.module_
         work = _Inversion(
             frozen, X, start, seed, module.mean, module.std, source.input_bounds_,
-            self.n_steps, self._step_size(),
+            self.n_steps, self._step_size(), _MOMENTUM if self.solver == "momentum" else 0.0,
         )  # fmt: skip
-        X_r, residual = self._run(work, len(X), "inversion", self._shards(X=X) if keep else None)
+        X_r, residual, distance = self._run(
+            work, len(X), "inversion", self._shards(X=X) if keep else None
+        )
         if np.median(residual) > _POOR:
             warnings.warn(
                 f"The features were matched poorly: the median relative residual is "
@@ -182,10 +188,10 @@ class RobustFeatureInverter(TrainTimeTransformer):
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        return X_r, residual
+        return X_r, residual, distance
 
     def _construct(self, X, y):
-        X_r, self.residual_ = self._invert(self._check_inputs(X), keep=True)
+        X_r, self.residual_, self.distance_ = self._invert(self._check_inputs(X), keep=True)
         return X_r
 
     def _default_source(self):
@@ -216,7 +222,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
 class _Inversion:
     """The work on one batch; it travels to joblib's workers."""
 
-    def __init__(self, frozen, X, start, seed, mean, std, bounds, n_steps, step_size):
+    def __init__(self, frozen, X, start, seed, mean, std, bounds, n_steps, step_size, momentum):
         self.frozen = frozen
         self.X = X
         self.start = start
@@ -225,12 +231,14 @@ class _Inversion:
         self.bounds = bounds
         self.n_steps = n_steps
         self.step_size = step_size
+        self.momentum = momentum
 
     def __call__(self, begin, stop):
         frozen, rows = self.frozen, slice(begin, stop)
         x = take_batch(self.X, rows, frozen.device)
         with torch.no_grad():
             target = frozen.features(x)
+        start = self._start_batch(x, rows)
         found = projected_gradient(
             frozen.inversion_features,
             x,
@@ -240,13 +248,17 @@ class _Inversion:
             bounds=self.bounds,
             step_size=self.step_size,
             n_steps=self.n_steps,
-            start=self._start_batch(x, rows),
+            momentum=self.momentum,
+            start=start,
         )
         with torch.no_grad():
             gap = torch.linalg.vector_norm(frozen.features(found) - target, dim=1)
             scale = torch.linalg.vector_norm(target, dim=1)
         residual = gap / scale.clamp_min(torch.finfo(scale.dtype).tiny)
-        return found.cpu().numpy(), residual.cpu().numpy()
+        if self.bounds is not None:
+            start = start.clamp(*self.bounds)  # where the search began
+        distance = torch.linalg.vector_norm((found - start).flatten(1), dim=1)
+        return found.cpu().numpy(), residual.cpu().numpy(), distance.cpu().numpy()
 
     def _start_batch(self, x, rows):
         if self.start is None:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from advfeat._augmentation import augment
 from advfeat.optim import AttackedNetwork, cross_entropy, make_ball, projected_gradient
 from advfeat.utils._checks import take_batch
-from advfeat.utils._device import autocast
+from advfeat.utils._device import autocast, on_accelerator
 from advfeat.utils._progress import progress_bar
 from advfeat.utils._random import make_generator, make_rng
 
@@ -47,6 +47,7 @@ class BatchIterator:
 
     def __init__(self, dataset, *, batch_size, seed, first_epoch, augmentation, device):
         self.dataset = dataset
+        self.X = on_accelerator(dataset.X, device)
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = first_epoch
@@ -65,7 +66,7 @@ class BatchIterator:
         cuts = [i * self.batch_size for i in range(len(self))] + [len(data)]
         for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
             rows = np.sort(order[start:stop])  # reading a memory map in order is faster
-            x = augment(take_batch(data.X, rows, self.device), self.augmentation, generator)
+            x = augment(take_batch(self.X, rows, self.device), self.augmentation, generator)
             y = torch.from_numpy(data.y[rows]).to(self.device)
             weight = torch.from_numpy(data.sample_weight[rows]).to(self.device)
             yield x, (y, weight)
@@ -161,28 +162,35 @@ class AdversarialNet(TrainingNet):
     def train_step_single(self, batch, **fit_params):
         """One training step on the perturbed batch."""
         x, y_true = batch
-        attack = self.attack
-        ball = make_ball(attack["norm"], attack["eps"])
         start = None
-        if attack["random_start"]:
+        if self.attack["random_start"]:
             step = len(self.history[-1, "batches"])
             generator = make_generator(x.device, self.seed, len(self.history), 2, step)
             noise = torch.randn(len(x), x[0].numel() + 2, device=x.device, generator=generator)
-            start = x + ball.sample(noise, like=x)
+            start = x + self._ball.sample(noise, like=x)
         self._set_training(False)  # the attack must not move batch-norm statistics
         self._attacked.refresh()
-        x = projected_gradient(
-            self._attacked,
+        x = self.perturb(self._attacked, x, to_device(y_true, self.device)[0], start=start)
+        return super().train_step_single((x, y_true), **fit_params)
+
+    def perturb(self, network, x, y, *, start=None, **changes):
+        """Attack a batch as in training, or with some settings changed."""
+        attack = {**self.attack, **changes}
+        return projected_gradient(
+            network,
             x,
-            to_device(y_true, self.device)[0],
+            y,
             cross_entropy,
-            ball=ball,
+            ball=self._ball,
             bounds=attack["bounds"],
             step_size=attack["step_size"],
             n_steps=attack["n_steps"],
             start=start,
         )
-        return super().train_step_single((x, y_true), **fit_params)
+
+    @property
+    def _ball(self):
+        return make_ball(self.attack["norm"], self.attack["eps"])
 
 
 class Progress(Callback):

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from architectures import small_densenet, small_inception, small_vgg
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -27,8 +29,21 @@ class Preset:
     epochs_relabelled: int  # for D_rand and D_det
     test_eps: tuple[float, ...]
     attack_steps: int
+    noise_steps: int  # inversion from noise; the paper takes ten times as many
+    other_samples: int  # test images for AutoAttack, Figure 8 and usefulness
+    curve_steps: tuple[int, ...]  # Figure 8
+    architectures: tuple  # Figure 3; the first is that of the sources
+    n_grid: int | None  # training images and epochs of the grid search (Table 3)
+    grid_epochs: int
+    grid_sets: tuple[str, ...]
+    early_epochs: int  # of the model whose own mistakes make a set (controls)
+    imagenet_size: int  # pixels, and training images (Figures 11 and 12)
+    imagenet_samples: int
     precision: str = "fp32"
 
+
+_CURVE = (5, 10, 25, 50, 100, 250, 500, 1000, 2500)
+_SMALL = ("small_resnet", small_vgg, small_densenet, small_inception)
 
 # digits, and the relabelling of small: chosen on held-out training images, never on the test set.
 PRESETS = {
@@ -53,6 +68,16 @@ PRESETS = {
         epochs_relabelled=25,
         test_eps=(0.25, 0.5),
         attack_steps=10,
+        noise_steps=400,
+        other_samples=200,
+        curve_steps=_CURVE,
+        architectures=("small_cnn", *_SMALL),
+        n_grid=None,
+        grid_epochs=10,
+        grid_sets=("D_R", "D_NR", "D_rand", "D_det"),
+        early_epochs=2,
+        imagenet_size=32,
+        imagenet_samples=900,
     ),
     "small": Preset(
         network="small_resnet",
@@ -75,6 +100,16 @@ PRESETS = {
         epochs_relabelled=15,
         test_eps=(0.25, 0.5),
         attack_steps=20,
+        noise_steps=200,
+        other_samples=200,
+        curve_steps=_CURVE,
+        architectures=("small_resnet", *_SMALL[1:], "small_cnn"),
+        n_grid=2_000,
+        grid_epochs=10,
+        grid_sets=("D_R", "D_det"),
+        early_epochs=2,
+        imagenet_size=64,
+        imagenet_samples=9_000,
     ),
     "paper": Preset(
         network="resnet50",
@@ -97,5 +132,15 @@ PRESETS = {
         epochs_relabelled=150,
         test_eps=(0.25, 0.5),
         attack_steps=20,
+        noise_steps=10_000,
+        other_samples=1_000,
+        curve_steps=_CURVE,
+        architectures=("resnet50", "resnet18", "vgg16", "densenet121", "inception_v3"),
+        n_grid=None,
+        grid_epochs=150,
+        grid_sets=("D_R", "D_NR", "D_rand", "D_det"),
+        early_epochs=2,
+        imagenet_size=224,
+        imagenet_samples=36_000,
     ),
 }

@@ -1,4 +1,4 @@
-"""Table, CSV, JSON and pictures of a comparison."""
+"""What a table leaves behind: tidy CSV, JSON with settings and versions, page and pictures."""
 
 import csv
 import json
@@ -9,94 +9,72 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
-from comparison import SETS, SOURCES
 
 import advfeat
+from tables._table import rows_of, values
 
-_TITLES = {
-    "standard": "standard training on D",
-    "adversarial": "adversarial training on D",
-    "D_R": "standard training on D_R",
-    "D_NR": "standard training on D_NR",
-    "D_rand": "standard training on D_rand",
-    "D_det": "standard training on D_det",
-}
+_FIELDS = ("seed", "row", "metric", "eps", "at", "value")
+_SHARES = ("accuracy", "robust accuracy", "transfer rate", "success rate", "share")
+_N_COLUMNS = 4  # of a block of the printed table
 
 
-def values(records, name, metric, eps=None):
-    """Values of one cell over the seeds."""
-    return np.array(
-        [
-            row["value"]
-            for row in records
-            if (row["trained_on"], row["metric"], row["eps"]) == (name, metric, eps)
+def print_table(table, records, label):
+    """Print the table in blocks of few columns."""
+    print(f"\n{table.title}\n{label}; {_seeds(records)}")
+    columns = _columns(records)
+    for i in range(0, len(columns), _N_COLUMNS):
+        part = columns[i : i + _N_COLUMNS]
+        rows = [
+            row for row in rows_of(records) if any(len(values(records, row, *c)) for c in part)
         ]
-    )
+        width = max(map(len, rows)) + 2
+        heads = [_head(column).split(", ") for column in part]
+        for line in range(max(map(len, heads))):
+            cells = [head[line] if line < len(head) else "" for head in heads]
+            print(" " * width + "".join(f"{cell:>24}" for cell in cells))
+        for row in rows:
+            cells = [_cell(records, row, column) for column in part]
+            print(f"{row:<{width}}" + "".join(f"{cell:>24}" for cell in cells))
+        print()
 
 
-def format_table(records, preset, data, label):
-    """Return the comparison as lines of text."""
-    X, _, X_test, y_test = data
-    n_seeds = len({row["seed"] for row in records})
-    n_classes = len(np.unique(y_test))
-    lines = [
-        f"{label}: {len(X)} training and {len(X_test)} test images, {n_seeds} seed(s), "
-        f"network {preset.network}, chance {1 / n_classes:.2f}",
-        f"adversarial training: L2, eps {preset.train_eps:g}, {preset.train_steps} steps; "
-        f"D_rand and D_det: L2, eps {preset.relabel_eps:g}",
-        f"robust accuracy: L2, PGD on the margin and on {min(9, n_classes - 1)} targeted margins, "
-        f"{preset.attack_steps} steps each, fp32",
-        "mean +- standard deviation over seeds" if n_seeds > 1 else "one seed, no spread",
-        "",
-    ]
-    columns = [("accuracy", None)] + [("robust accuracy", eps) for eps in preset.test_eps]
-    heads = ["accuracy"] + [f"eps {eps:g}" for eps in preset.test_eps]
-    lines.append(f"{'':<28}" + "".join(f"{head:>18}" for head in heads))
-    for name in (*SOURCES, *SETS):
-        cells = []
-        for metric, eps in columns:
-            cell = values(records, name, metric, eps)
-            spread = f" +- {cell.std(ddof=1):.3f}" if len(cell) > 1 else ""
-            cells.append(f"{cell.mean():.3f}{spread}")
-        lines.append(f"{_TITLES[name]:<28}" + "".join(f"{cell:>18}" for cell in cells))
-    lines.append("")
-    for name in SETS:
-        metric = "median residual" if SETS[name][1] == "invert" else "success rate"
-        cell = values(records, name, metric)
-        lines.append(f"{name}: {metric} {cell.mean():.3f}")
-    return lines
-
-
-def print_table(records, preset, data, label):
-    """Print the comparison."""
-    print("\n" + "\n".join(format_table(records, preset, data, label)))
-
-
-def write_results(out, records, preset, data, label, minutes, options):
-    """Write table.csv (tidy), table.txt and results.json."""
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / "table.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(records[0]))
+def write(out, table, records, experiment, label, minutes, options):
+    """Write table.csv, results.json, README.md and the pictures into ``out / table.name``."""
+    folder = out / table.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "table.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, _FIELDS, restval=None)
         writer.writeheader()
         writer.writerows(records)
-    text = "\n".join(format_table(records, preset, data, label))
-    (out / "table.txt").write_text(text + "\n")
-    X, y, X_test, _ = data
+    report = _settings(table, experiment, label, minutes, options)
+    report["records"] = records
+    (folder / "results.json").write_text(json.dumps(report, indent=1) + "\n")
+    pictures = _pictures(folder, table, records, experiment)
+    (folder / "README.md").write_text(_page(table, records, experiment, label, report, pictures))
+    print(f"Written to {folder}/: README.md, table.csv, results.json, {', '.join(pictures)}")
+
+
+def _pictures(folder, table, records, experiment):
+    import matplotlib.pyplot as plt
+
+    names = []
+    for name, figure in table.draw(records, experiment).items():
+        figure.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
+        plt.close(figure)
+        names.append(f"{name}.png")
+    return names
+
+
+def _settings(table, experiment, label, minutes, options):
     report = {
-        "data": {
-            "label": label,
-            "n_train": len(X),
-            "n_test": len(X_test),
-            "sample_shape": list(X.shape[1:]),
-            "n_classes": len(np.unique(y)),
-        },
-        "preset": options.preset,
-        "settings": asdict(preset),
-        "seeds": options.seeds,
-        "norm": "L2",
+        "table": table.name,
+        "title": table.title,
+        "data": {"label": label},
+        "seeds": 1 if table.first_seed_only else options.seeds,
         "minutes": round(minutes, 1),
         "hardware": {
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+            "capability": torch.backends.cpu.get_cpu_capability(),
             "processor": platform.machine(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
@@ -109,48 +87,97 @@ def write_results(out, records, preset, data, label, minutes, options):
                 for name in ("torch", "torchvision", "scikit-learn", "numpy", "scipy", "skorch")
             },
         },
-        "records": records,
     }
-    (out / "results.json").write_text(json.dumps(report, indent=1) + "\n")
-
-
-def write_pictures(out, records, preset, data, label, sets):
-    """Write the sample grid of the first seed, the bars and the robustness curves."""
-    import matplotlib.pyplot as plt
-
-    from advfeat.plotting import AccuracyBarDisplay, RobustnessCurveDisplay, SampleGridDisplay
-
-    X, y, X_test, _ = data
-    eps = (0.0, *preset.test_eps)
-    accuracy = {
-        name: np.stack(
-            [
-                values(records, name, "accuracy"),
-                *(values(records, name, "robust accuracy", radius) for radius in preset.test_eps),
-            ],
-            axis=1,
+    if table.needs_images:
+        report["preset"] = options.preset
+        report["norm"] = "L2"
+        report["settings"] = {
+            name: [getattr(part, "__name__", part) for part in value]
+            if isinstance(value, tuple)
+            else value
+            for name, value in asdict(experiment.preset).items()
+        }
+        report["data"].update(
+            n_train=len(experiment.X),
+            n_test=len(experiment.X_test),
+            sample_shape=list(experiment.X.shape[1:]),
+            n_classes=len(np.unique(experiment.y)),
         )
-        for name in (*SOURCES, *SETS)
-    }
-    measure = {"norm": 2, "n_steps": preset.attack_steps, "n_samples": len(X_test)}
-
-    grid = SampleGridDisplay.from_datasets(
-        {"original": X, **sets}, y=y, n_samples=10, random_state=0
-    )
-    grid.ax_.set_title(label)
-    _save(grid.figure_, out / "samples.png")
-    bars = AccuracyBarDisplay.from_predictions(accuracy, eps=eps, **measure)
-    bars.ax_.set_title(label)
-    _save(bars.figure_, out / "accuracy.png")
-    _, ax = plt.subplots()
-    for name, cell in accuracy.items():
-        RobustnessCurveDisplay.from_predictions(eps, cell.mean(0), name=name, ax=ax, **measure)
-    ax.set_title(label)
-    _save(ax.figure, out / "robustness.png")
+    return report
 
 
-def _save(figure, path):
-    import matplotlib.pyplot as plt
+def _page(table, records, experiment, label, report, pictures):
+    """Return the table beside the paper's figures, in Markdown."""
+    hardware = report["hardware"]
+    lines = [f"# {table.title}", "", f"{label}; {_seeds(records)}."]
+    if table.needs_images:
+        preset, n_classes = experiment.preset, report["data"]["n_classes"]
+        lines[-1] += (
+            f" {len(experiment.X)} training and {len(experiment.X_test)} test images, network "
+            f"{preset.network}, training and construction in {preset.precision}, chance "
+            f"{100 / n_classes:.1f} %. Adversarial training: L2, eps {preset.train_eps:g}, "
+            f"{preset.train_steps} steps. Relabelled sets: L2, eps {preset.relabel_eps:g}, "
+            f"{preset.relabel_steps} steps. Inversion: solver {preset.inversion_solver}, "
+            f"{preset.inversion_steps} steps ({preset.noise_steps} from noise). Robust accuracy: "
+            f"L2, this library's attack (margin and {min(9, n_classes - 1)} targeted margins, "
+            f"{preset.attack_steps} steps each, fp32), unless a column says otherwise."
+        )
+    lines += ["", table.note] if table.note else []
+    if table.paper:
+        lines += [
+            "",
+            "The paper's figures are for its own data, networks and settings, see results.json "
+            "for ours.",
+        ]
+    columns = _columns(records)
+    with_paper = [any(key[1:] == column for key in table.paper) for column in columns]
+    heads, rule = [""], ["---"]
+    for column, beside in zip(columns, with_paper, strict=True):
+        heads += [_head(column)] + ["paper"] * beside
+        rule += ["---"] * (1 + beside)
+    lines += ["", f"| {' | '.join(heads)} |", f"|{'|'.join(rule)}|"]
+    for row in rows_of([record for record in records if record.get("at") is None]):
+        cells = [row]
+        for column, beside in zip(columns, with_paper, strict=True):
+            cells.append(_cell(records, row, column))
+            if beside:
+                known = table.paper.get((row, *column))
+                cells.append("" if known is None else f"{known:g}")
+        lines.append(f"| {' | '.join(cells)} |")
+    for name in pictures:
+        lines += ["", f"![{name}]({name})"]
+    lines += [
+        "",
+        f"{report['minutes']:g} minutes of computing for all stages behind this table, those "
+        f"shared with other tables included; {hardware['device']} "
+        f"({hardware['capability']}), {hardware['threads']} threads. Settings, versions and every "
+        "value: results.json, table.csv.",
+    ]
+    return "\n".join(lines) + "\n"
 
-    figure.savefig(path, dpi=120, bbox_inches="tight")
-    plt.close(figure)
+
+def _seeds(records):
+    n = len({record["seed"] for record in records})
+    return f"{n} seeds, mean ± standard deviation" if n > 1 else "one seed, no spread"
+
+
+def _columns(records):
+    """(metric, eps) of everything that is no point of a curve, in order."""
+    return list(dict.fromkeys((r["metric"], r["eps"]) for r in records if r.get("at") is None))
+
+
+def _head(column):
+    metric, eps = column
+    unit = ", %" if metric.startswith(_SHARES) else ""
+    return metric + ("" if eps is None else f", L2 {eps:g}") + unit
+
+
+def _cell(records, row, column):
+    found = values(records, row, *column)
+    if not len(found):
+        return ""
+    share = column[0].startswith(_SHARES)
+    found = found.astype(float) * (100 if share else 1)
+    digits = ".1f" if share else ".3g"
+    spread = f" ± {found.std(ddof=1):{digits}}" if len(found) > 1 else ""
+    return f"{found.mean():{digits}}{spread}"

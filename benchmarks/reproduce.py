@@ -1,67 +1,100 @@
-"""The paper's comparison from raw images to finished table (Ilyas et al. 2019, Tables 1 and 7).
+"""The paper's tables and figures from raw images to finished page (Ilyas et al. 2019).
 
-    python benchmarks/reproduce.py                                  # digits, embedded
-    python benchmarks/reproduce.py --preset small --data FOLDER     # FOLDER/{train,test}/<class>/
+    python benchmarks/reproduce.py --list
+    python benchmarks/reproduce.py                            # the overview, on embedded digits
+    python benchmarks/reproduce.py table1 figure8 --seeds 3
+    python benchmarks/reproduce.py all --preset small --data FOLDER  # FOLDER/{train,test}/<class>/
 
-Trained sources and constructed sets are kept under ``OUT/stages``; a run that was killed goes on
-where it stopped.
+Trained sources, constructed sets and measurements are kept under ``OUT/stages`` and shared by all
+tables; a run that was stopped goes on where it was.
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
-from comparison import N_STAGES, compare
-from presets import PRESETS
-from report import print_table, write_pictures, write_results
 from sklearn.model_selection import train_test_split
-from stages import Stages
 
+import tables
 from advfeat.datasets import load_digits, load_image_folder
+from experiment import Experiment
+from presets import PRESETS
+from report import print_table, write
+from stages import BudgetSpentError, Stages
 
 
 def main(arguments=None):
-    """Run the comparison and write table, CSV, JSON and pictures."""
+    """Run the tables asked for; write CSV, JSON, page and pictures of each."""
     options = _parse(arguments)
-    preset = PRESETS[options.preset]
+    if options.list:
+        for name in tables.NAMES:
+            print(f"{name:<20}{tables.table(name).title}")
+        return
+    wanted = _wanted(options)
+    preset = _preset(options)
     try:
-        data, label = _load(options, preset)
+        stages = Stages(options.stages or options.out / "stages", options.budget)
+        runs = [(table, *_experiments(table, options, preset, stages)) for table in wanted]
     except (ValueError, OSError) as error:
         sys.exit(f"Could not load the data: {error}")
-    if options.validate:
-        data, label = _validation_split(data), f"{label}, VALIDATION on held-out training images"
-    stages = Stages(options.stages or options.out / "stages", N_STAGES * options.seeds)
-    records, first_sets = [], None
-    for seed in range(options.seeds):
-        found, sets = compare(preset, data, seed, stages, options.device)
-        records += found
-        first_sets = first_sets or sets
-    minutes = (stages.seconds + stages.seconds_kept) / 60
-    print_table(records, preset, data, label)
-    print(f"\n{minutes:.1f} minutes, {stages.seconds_kept / 60:.1f} of them in earlier runs")
-    write_results(options.out, records, preset, data, label, minutes, options)
-    write_pictures(options.out, records, preset, data, label, first_sets)
-    print(f"Written to {options.out}/: table.csv, results.json, table.txt and pictures")
+    with stages.planning():
+        for table, experiments, _ in runs:
+            for experiment in experiments:
+                table.measure(experiment)
+    print(f"{len(stages.todo)} stages to compute, {len(stages.finished)} kept", flush=True)
+    finished = []
+    try:
+        for table, experiments, label in runs:
+            stages.begin()
+            records = [
+                record for experiment in experiments for record in table.measure(experiment)
+            ]
+            print_table(table, records, label)
+            minutes = _minutes(stages, table, experiments)
+            write(options.out, table, records, experiments[0], label, minutes, options)
+            finished.append(table.name)
+    except BudgetSpentError:
+        print(f"\nThe budget of {options.budget:g} minutes is spent. Finished: {finished}.")
+        print(f"Left are {len(stages.todo)} stages; the same command goes on with them:")
+        for title in stages.todo.values():
+            print(f"  {title}")
 
 
 def _parse(arguments):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "tables", nargs="*", default=["overview"], metavar="TABLE", help="see --list; or 'all'"
+    )
+    parser.add_argument("--list", action="store_true", help="say what there is")
     parser.add_argument("--preset", choices=PRESETS, default="digits")
     parser.add_argument(
         "--data",
-        default="digits",
         metavar="FOLDER",
-        help="'digits' (embedded) or an image folder with train/ and test/ (default: digits)",
+        help="image folder with train/ and test/ (default for the preset digits: embedded digits)",
     )
     parser.add_argument("--label", help="name of the data in tables (default: the folder's)")
+    parser.add_argument("--imagenet", metavar="FOLDER", help="ILSVRC2012, for figure11")
     parser.add_argument("--seeds", type=_positive, default=1, metavar="K")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER")
     parser.add_argument(
         "--stages", type=Path, metavar="FOLDER", help="where stages are kept (OUT/stages)"
     )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="MINUTES",
+        help="begin no further stage after so many minutes, and say what is left",
+    )
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--network", help="architecture of sources and classifiers")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        help="of training and construction (default: the preset's)",
+    )
     parser.add_argument(
         "--validate",
         action="store_true",
@@ -77,9 +110,56 @@ def _positive(text):
     return value
 
 
+def _wanted(options):
+    """Tables asked for, each once."""
+    names = options.tables
+    if "all" in names:
+        names = tables.NAMES
+    unknown = [name for name in names if name not in tables.NAMES]
+    if unknown:
+        sys.exit(f"Unknown table {', '.join(unknown)}. There are: {', '.join(tables.NAMES)}, all.")
+    wanted = list({table.name: table for table in map(tables.table, names)}.values())
+    lacking = [table.name for table in wanted if table.load and not options.imagenet]
+    if lacking and "all" in options.tables:
+        print(f"Left out: {', '.join(lacking)}, which needs --imagenet FOLDER (ILSVRC2012).")
+        wanted = [table for table in wanted if table.name not in lacking]
+    elif lacking:
+        sys.exit(f"{lacking[0]} needs --imagenet FOLDER, the folder of ILSVRC2012.")
+    return wanted
+
+
+def _preset(options):
+    changes = {"network": options.network, "precision": options.precision}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    preset = dataclasses.replace(PRESETS[options.preset], **changes)
+    if options.network:
+        others = [n for n in preset.architectures if n != options.network]
+        preset = dataclasses.replace(preset, architectures=(options.network, *others))
+    return preset
+
+
+def _experiments(table, options, preset, stages):
+    """Experiment of every seed, and the name of the data."""
+    if not table.needs_images:
+        data, label = (None,) * 4, "random samples"
+    elif table.load:
+        data, label = table.load(options, preset)
+    else:
+        data, label = _load(options, preset)
+    if options.validate and table.needs_images:
+        data, label = _validation_split(data), f"{label}, VALIDATION on held-out training images"
+    seeds = range(1 if table.first_seed_only else options.seeds)
+    return [Experiment(preset, data, seed, stages, options.device) for seed in seeds], label
+
+
 def _load(options, preset):
     """Return (X, y, X_test, y_test) and a label for the tables."""
-    if options.data == "digits":
+    if options.data is None:
+        if options.preset != "digits":
+            raise ValueError(
+                f"the preset '{options.preset}' needs --data FOLDER, with train/ and test/ and a "
+                "folder of images for each class in both."
+            )
         parts = (load_digits(split=split, return_X_y=True) for split in ("train", "test"))
         (X, y), (X_test, y_test) = parts
         return (X, y, X_test, y_test), options.label or "digits (8x8)"
@@ -96,6 +176,13 @@ def _validation_split(data):
     X, y, _, _ = data
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.2, stratify=y, random_state=0)
     return X, y, X_test, y_test
+
+
+def _minutes(stages, table, experiments):
+    with stages.planning() as needed:
+        for experiment in experiments:
+            table.measure(experiment)
+    return stages.minutes(needed)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import contenders
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
+import contenders
 from advfeat.networks import NETWORKS, build_network
 from advfeat.utils._device import resolve_device
 

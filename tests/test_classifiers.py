@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
-from advfeat import AdversarialClassifier, StandardClassifier, robust_accuracy_score
+from advfeat import AdversarialClassifier, StandardClassifier, _training, robust_accuracy_score
 from advfeat.datasets import make_planted_features
 
 QUICK = {"max_epochs": 3, "random_state": 0, "verbose": 0}
@@ -64,6 +64,19 @@ def test_memory_map_and_tensor(digits, tmp_path):
     for same in (np.load(path, mmap_mode="r"), torch.from_numpy(X)):
         clf = StandardClassifier(**QUICK).fit(same, y)
         assert_array_equal(clf.predict_proba(same), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_data_kept_on_the_device_give_the_same_bits(digits, dtype, monkeypatch):
+    """What CUDA devices do with data that fit, tried on the CPU."""
+    X, y, X_test, _ = digits
+    X = (255 * X).astype(dtype) if dtype == np.uint8 else X
+    clf = StandardClassifier(max_epochs=2, random_state=0, verbose=0)
+    expected = clf.fit(X, y).predict_proba(X_test)
+    monkeypatch.setattr(_training, "on_accelerator", lambda X, device: torch.from_numpy(X))
+    before = X.copy()
+    assert_array_equal(clf.fit(X, y).predict_proba(X_test), expected)
+    assert_array_equal(X, before)
 
 
 def test_torch_dataset_brings_its_labels(digits):

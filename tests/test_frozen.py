@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from advfeat.networks import NETWORKS, build_network
-from advfeat.optim import FrozenNetwork
+from advfeat.optim import AttackedNetwork, FrozenNetwork
 
 HEAVY = ("resnet18", "resnet34", "resnet50", "vgg16", "densenet121", "inception_v3")
 CASES = [
@@ -540,3 +540,32 @@ def test_a_product_after_the_last_linear_layer_is_the_head(traceable):
     if traceable:
         assert not FrozenNetwork(body, device="cpu").has_features
     assert torch.equal(FrozenNetwork(body, device="cpu")(torch.ones(2, 4)), body(torch.ones(2, 4)))
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "small_resnet"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_attacked_network_follows_the_weights(name, precision):
+    net = with_statistics(build_network(name, (3, 8, 8), 4, torch.zeros(3, 1, 1), torch.ones(1)))
+    net.eval()
+    view = AttackedNetwork(net, device="cpu", precision=precision)
+    x = images()
+    first = view(x)
+    assert_close(first, FrozenNetwork(net, device="cpu", precision=precision)(x))
+    with_statistics(net, seed=1)
+    with torch.no_grad():
+        net.get_parameter(next(iter(dict(net.named_parameters())))).mul_(1.5)
+    view.refresh()
+    second = view(x)
+    assert_close(second, FrozenNetwork(net, device="cpu", precision=precision)(x))
+    assert (second - first).abs().max() > 1e-2
+    net.train()
+    for layer in net.modules():  # nothing of the network itself was replaced or folded
+        assert not (isinstance(layer, nn.Conv2d) and layer.bias is not None)
+
+
+def test_attacked_network_that_cannot_be_traced_is_taken_as_it_is():
+    net = Body(lambda self, h: self.fc(h.flatten(1) if h.sum() > 0 else -h.flatten(1)),
+               fc=nn.Linear(192, 3)).eval()  # fmt: skip
+    view = AttackedNetwork(net, device="cpu", precision="fp32")
+    view.refresh()
+    assert_close(view(images()), logits_of(net, images()))

@@ -215,3 +215,22 @@ def test_other_size_at_transform(adversarial, digits):
         inverter(adversarial).fit(X, y).invert(X[:, :, :6])
     with pytest.raises(ValueError, match="requires y to be passed"):
         inverter(adversarial).fit_transform(X)
+
+
+def test_distance_is_that_from_the_start(adversarial, digits):
+    X, y, X_test, _ = digits
+    start = X_test[:50]
+    inv = inverter(adversarial, init=start, n_steps=5)
+    X_r = inv.fit_transform(X[:50], y[:50])
+    moved = np.linalg.norm((X_r - start).reshape(50, -1), axis=1)
+    assert_allclose(inv.distance_, moved, rtol=1e-4)
+
+
+def test_momentum_matches_closer_than_constant_steps(adversarial, digits):
+    X, y, _, _ = digits
+    residual = {}
+    for solver in ("paper", "momentum"):
+        inv = inverter(adversarial, solver=solver, n_steps=60, step_size=0.1)
+        inv.fit_transform(X[:200], y[:200])
+        residual[solver] = np.median(inv.residual_)
+    assert residual["momentum"] < 0.75 * residual["paper"]

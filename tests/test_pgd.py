@@ -349,3 +349,11 @@ def test_linf_ball_without_limit():
     found = ascend(lambda z: z, torch.zeros(2, 1), norm=np.inf, eps=np.inf, step_size=1.0)
     assert torch.equal(found, torch.full((2, 1), 20.0))
     assert isinstance(make_ball(np.inf, np.inf), LinfBall)
+
+
+def test_momentum_is_the_heavy_ball():
+    """Against the recursion written out, on a linear value: every direction is the same."""
+    x, w = uniform(0, 3, 5), normal(1, 5)
+    z = ascend(lambda v: v @ w[:, None], x, eps=np.inf, n_steps=4, step_size=0.1, momentum=0.5)
+    steps = sum(0.1 * sum(0.5**i for i in range(n)) for n in range(1, 5))
+    torch.testing.assert_close(z, x + steps * w / torch.linalg.vector_norm(w))

@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 import pytest
-import reproduce
 from PIL import Image
+
+import reproduce
 from presets import PRESETS, Preset
 from stages import Stages
 

@@ -14,6 +14,7 @@ def projected_gradient(
     ball,
     step_size,
     n_steps,
+    momentum=0.0,
     bounds=None,
     start=None,
     keep="last",
@@ -38,6 +39,8 @@ def projected_gradient(
     step_size : float or callable
         Length of a step in the ball's norm, in input units; a callable gets the step's index.
     n_steps : int
+    momentum : float, default=0
+        Share of the last step that is taken again ("heavy ball").
     bounds : (low, high) or None
         Box of valid inputs. It is applied outside the graph: a clamp inside would zero the
         gradient at saturated pixels.
@@ -62,6 +65,7 @@ def projected_gradient(
     x = _into_box(x, bounds)
     z = x if start is None else project(start)
     best = _Best(z) if keep == "best" else None
+    velocity = 0.0
     for step in range(n_steps):
         with torch.enable_grad():
             z = z.detach().requires_grad_(True)
@@ -72,7 +76,8 @@ def projected_gradient(
             if best is not None:
                 best.update(z, value, is_better and is_better(output, target))
             length = step_size(step) if callable(step_size) else step_size
-            z = project(z + length * ball.direction(gradient))
+            velocity = momentum * velocity + ball.direction(gradient)
+            z = project(z + length * velocity)
     if best is not None:
         with torch.no_grad():
             output = network(z)

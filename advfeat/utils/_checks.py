@@ -136,8 +136,15 @@ def validate_bounds(bounds, owner):
 
 
 def take_batch(X, rows, device):
-    """Cut rows (a slice or an index array) from X as a float32 tensor in input units."""
-    batch = torch.from_numpy(np.array(X[rows])).to(device)
+    """Cut rows (a slice or an index array) from X as a float32 tensor in input units.
+
+    X is an array, or a tensor on the device.
+    """
+    if isinstance(X, torch.Tensor):
+        rows = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(device)
+        batch = X[rows].clone()
+    else:
+        batch = torch.from_numpy(np.array(X[rows])).to(device)
     return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
 
 

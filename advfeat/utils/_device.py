@@ -2,6 +2,7 @@
 
 import contextlib
 
+import numpy as np
 import torch
 
 
@@ -33,6 +34,17 @@ def resolve_device(device):
             f"{torch.cuda.device_count()} CUDA devices."
         )
     return device
+
+
+def on_accelerator(X, device):
+    """Return X as a tensor on the device where that saves copying every batch, else X itself.
+
+    That is a CUDA device on which X takes at most a quarter of the free memory.
+    """
+    device = torch.device(device)
+    if device.type != "cuda" or X.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
+        return X
+    return torch.from_numpy(np.ascontiguousarray(X)).to(device)
 
 
 def autocast(device, precision):

@@ -1,0 +1,81 @@
+"""Guard against catastrophic overfitting in adversarial training with few attack steps."""
+
+import copy
+import warnings
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import Callback
+
+from advfeat.optim import AttackedNetwork
+from advfeat.utils._checks import take_batch
+from advfeat.utils._random import make_rng
+
+FEW = 3  # attack steps up to which the guard looks
+_MANY = 7  # steps of the paper, taken after it has struck
+_STRONG = 10  # steps of its own attack
+_N_SAMPLES = 128
+_GAP = 0.25  # five standard errors
+
+
+class OverfittingGuard(Callback):
+    """Take the paper's seven steps as soon as few steps no longer find the weak points.
+
+    Networks trained with one or two steps can learn to mask their gradients: the accuracy under
+    the training attack rises while that under a stronger one is lost, often within an epoch (Wong
+    et al. 2020). After each epoch both are measured on some training samples. If the strong attack
+    takes away more than half, and more than chance would, the epoch is taken back and training
+    goes on with seven steps.
+    """
+
+    def on_train_begin(self, net, **kwargs):
+        """Keep the state to go back to."""
+        self.good_ = _state(net)
+
+    def on_epoch_end(self, net, dataset_train=None, **kwargs):
+        """Compare the two attacks."""
+        net.history.record("attack_steps", net.attack["n_steps"])
+        if net.attack["n_steps"] > FEW or net.attack["eps"] == 0:
+            return
+        few, strong = self._accuracies(net, dataset_train)
+        if few - strong <= max(few / 2, _GAP):
+            self.good_ = _state(net)
+            return
+        n_steps = net.attack["n_steps"]
+        weights, optimizer = self.good_
+        net.module_.load_state_dict(weights)
+        net.optimizer_.load_state_dict(optimizer)
+        net.attack = {
+            **net.attack, "n_steps": _MANY, "step_size": 2.5 * net.attack["eps"] / _MANY
+        }  # fmt: skip
+        warnings.warn(
+            f"Catastrophic overfitting in epoch {len(net.history)}: of the training samples "
+            f"{few:.0%} withstand the training attack (n_steps={n_steps}), but only {strong:.0%} "
+            f"one of {_STRONG} steps. The epoch was taken back, and training goes on with "
+            f"{_MANY} steps. Pass a larger n_steps or random_start=True to avoid it.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+
+    def on_train_end(self, net, **kwargs):
+        """Drop the state, so that the net can be pickled."""
+        del self.good_
+
+    def _accuracies(self, net, data):
+        rows = make_rng(net.seed, 3).permutation(len(data))[:_N_SAMPLES]
+        x = take_batch(data.X, np.sort(rows), net.device)
+        y = torch.from_numpy(data.y[np.sort(rows)]).to(net.device)
+        net._set_training(False)
+        network = AttackedNetwork(net.module_, device=net.device, precision=net.precision)
+        strong = {"n_steps": _STRONG, "step_size": 2.5 * net.attack["eps"] / _STRONG}
+        found = []
+        for changes in ({}, strong):
+            z = net.perturb(network, x, y, **changes)
+            with torch.no_grad():
+                found.append(float((network(z).argmax(1) == y).float().mean()))
+        return found
+
+
+def _state(net):
+    return copy.deepcopy(net.module_.state_dict()), copy.deepcopy(net.optimizer_.state_dict())

@@ -1,0 +1,128 @@
+"""What a table is, and what several of them draw."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table or figure of the paper.
+
+    Attributes
+    ----------
+    name : str
+        Folder of its results.
+    title : str
+    measure : callable
+        ``measure(experiment)`` gives the records of one seed: dicts with "seed", "row", "metric",
+        "eps", "at" (epoch, step or feature, for curves) and "value". All long work is in stages.
+    draw : callable
+        ``draw(records, experiment)`` gives the figures by name; the experiment is that of the
+        first seed.
+    paper : mapping of (row, metric, eps) to float
+        The paper's figures.
+    note : str
+        What differs from the paper, and how to read it.
+    first_seed_only : bool
+        Whether the others are left out, for time.
+    needs_images : bool
+    load : callable or None
+        ``load(options, preset)`` gives data of its own and their label.
+    """
+
+    name: str
+    title: str
+    measure: Callable
+    draw: Callable
+    paper: Mapping = field(default_factory=dict)
+    note: str = ""
+    first_seed_only: bool = False
+    needs_images: bool = True
+    load: Callable | None = None
+
+
+def values(records, row, metric, eps=None, at=None):
+    """Values of one cell over the seeds."""
+    wanted = (row, metric, eps, at)
+    return np.array(
+        [r["value"] for r in records if (r["row"], r["metric"], r["eps"], r.get("at")) == wanted]
+    )
+
+
+def rows_of(records):
+    """Rows, in order."""
+    return list(dict.fromkeys(record["row"] for record in records))
+
+
+def accuracy_bars(records, experiment, rows=None):
+    """Accuracy and robust accuracies of each row as bars."""
+    from advfeat.plotting import AccuracyBarDisplay
+
+    eps_values = experiment.preset.test_eps
+    accuracy = {
+        row: np.stack(
+            [
+                values(records, row, "accuracy"),
+                *(values(records, row, "robust accuracy", eps) for eps in eps_values),
+            ],
+            axis=1,
+        )
+        for row in rows or rows_of(records)
+    }
+    display = AccuracyBarDisplay.from_predictions(
+        accuracy,
+        eps=(0.0, *eps_values),
+        norm=2,
+        n_steps=experiment.preset.attack_steps,
+        n_samples=len(experiment.X_test),
+    )
+    return display.figure_
+
+
+def sample_grid(experiment, sets, n_samples=10):
+    """Draw the same samples in the original set and in constructed ones."""
+    from advfeat.plotting import SampleGridDisplay
+
+    images = {name: experiment.constructed(name)["set"] for name in sets}
+    return SampleGridDisplay.from_datasets(
+        {"original": experiment.X, **images}, y=experiment.y, n_samples=n_samples, random_state=0
+    ).figure_
+
+
+def construction_records(experiment, names):
+    """Give what the constructors said of their sets, as records."""
+    return [
+        experiment.record(name, metric, value)
+        for name in names
+        for metric, value in experiment.diagnostics(name).items()
+    ]
+
+
+def simple_bars(records, metrics, xlabel):
+    """Mean over the seeds of some metrics of each row, side by side, with every seed as a dot."""
+    import matplotlib.pyplot as plt
+
+    rows = [row for row in rows_of(records) if len(values(records, row, *metrics[0]))]
+    figure, ax = plt.subplots(figsize=(7, 0.9 + 0.45 * len(rows) * len(metrics) ** 0.5))
+    height = 0.8 / len(metrics)
+    for j, (metric, eps) in enumerate(metrics):
+        cells = [100 * values(records, row, metric, eps) for row in rows]
+        place = np.arange(len(rows)) + (j - (len(metrics) - 1) / 2) * height
+        label = metric if eps is None else f"{metric}, L2 {eps:g}"
+        means = [cell.mean() if len(cell) else np.nan for cell in cells]
+        ax.barh(place, means, height=0.9 * height, label=label)
+        for where, cell in zip(place, cells, strict=True):
+            if len(cell) > 1:
+                ax.plot(cell, np.full(len(cell), where), "k.", markersize=4)
+    ax.set_yticks(np.arange(len(rows)), rows)
+    ax.invert_yaxis()
+    ax.set_xlabel(xlabel)
+    ax.set_xlim(left=0)
+    ax.grid(axis="x", alpha=0.4)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+    figure.set_layout_engine("constrained")
+    return figure

@@ -1,0 +1,58 @@
+"""Does bfloat16 change the results? Training, construction and attack in both precisions."""
+
+from experiment import accuracy_curve
+from tables._table import Table, accuracy_bars
+
+_ROWS = ("standard", "adversarial", "D_R", "D_NR", "D_rand")
+_PRECISIONS = ("fp32", "bf16")
+_EPS = (0.25, 0.5, 1.0)
+
+
+def _measure(experiment):
+    records = []
+    runs = {
+        precision: experiment.variant(precision=precision, test_eps=_EPS)
+        for precision in _PRECISIONS
+    }
+    for row in _ROWS:
+        for precision, run in runs.items():
+            records += run.records(row, row=f"{row}, all in {precision}")
+        run = runs["fp32"]
+        if row not in ("standard", "adversarial"):
+            continue
+        attack = {**run.attack, "precision": "bf16"}
+        scores = run.stage(
+            f"evaluate {row} in bf16",
+            (run.classifier_key(row), run.test_key, _EPS, attack),
+            lambda classifier, attack=attack: accuracy_curve(
+                classifier, experiment.X_test, experiment.y_test, _EPS, attack
+            ),
+            needs=[lambda row=row, run=run: run.classifier(row)],
+        )
+        records += [
+            run.record(
+                f"{row} in fp32, attacked in bf16",
+                "robust accuracy" if eps else "accuracy",
+                scores[eps],
+                eps,
+            )
+            for eps in (0.0, *_EPS)
+        ]
+    return records
+
+
+def _draw(records, experiment):
+    return {"precision": accuracy_bars(records, experiment.variant(test_eps=_EPS))}
+
+
+TABLE = Table(
+    name="precision",
+    title="float32 against bfloat16",
+    measure=_measure,
+    draw=_draw,
+    note=(
+        "Not in the paper. Whatever the precision of training, construction and attack, examples "
+        "are judged in fp32. Differences count against the spread over the seeds and the standard "
+        "error of the test set."
+    ),
+)

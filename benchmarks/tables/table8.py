@@ -1,0 +1,75 @@
+"""Table 8: where the robustness of plain training on D_R is lost."""
+
+from experiment import accuracy_curve
+from tables._table import Table, simple_bars
+
+_EPS = 0.25
+
+
+def _inverted_test_set(experiment):
+    """Images with the robust source's features of the test images."""
+    constructor = experiment.constructor("D_R")
+
+    def invert(source):
+        from sklearn.frozen import FrozenEstimator
+
+        constructor.set_params(estimator=FrozenEstimator(source))
+        constructor.fit(experiment.X, experiment.y)
+        return constructor.invert(experiment.X_test)
+
+    return experiment.stage(
+        "construct D_R of the test set",
+        ("inverted test set", experiment.set_key("D_R"), experiment.test_key),
+        invert,
+        needs=[lambda: experiment.classifier("adversarial")],
+    )
+
+
+def _measure(experiment):
+    n = len(experiment.X_test)
+
+    def score(classifier, constructed, inverted_test):
+        parts = {
+            "robust training set": (constructed["set"][:n], experiment.y[:n]),
+            "robust test set": (inverted_test, experiment.y_test),
+            "standard test set": (experiment.X_test, experiment.y_test),
+        }
+        return {
+            name: accuracy_curve(classifier, X, y, (_EPS,), experiment.attack)
+            for name, (X, y) in parts.items()
+        }
+
+    scores = experiment.stage(
+        "evaluate D_R on three sets",
+        ("table 8", experiment.classifier_key("D_R"), experiment.test_key, experiment.attack),
+        score,
+        needs=[
+            lambda: experiment.classifier("D_R"),
+            lambda: experiment.constructed("D_R"),
+            lambda: _inverted_test_set(experiment),
+        ],
+    )
+    return [
+        experiment.record(row, "robust accuracy" if eps else "accuracy", scores[row][eps], eps)
+        for row in ("robust training set", "robust test set", "standard test set")
+        for eps in (0.0, _EPS)
+    ]
+
+
+def _draw(records, experiment):
+    metrics = [("accuracy", None), ("robust accuracy", _EPS)]
+    return {"table8": simple_bars(records, metrics, "accuracy, %")}
+
+
+TABLE = Table(
+    name="table8",
+    title="Plain training on D_R, evaluated on three sets (Table 8)",
+    measure=_measure,
+    draw=_draw,
+    paper={
+        ("robust training set", "robust accuracy", _EPS): 77.33,
+        ("robust test set", "robust accuracy", _EPS): 62.49,
+        ("standard test set", "robust accuracy", _EPS): 48.27,
+    },
+    note="Of the training set as many images are attacked as the test set has.",
+)
