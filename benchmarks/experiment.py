@@ -72,6 +72,11 @@ class Experiment:
         other.data_key, other.test_key = self.data_key, self.test_key
         return other
 
+    def part(self, n_train, n_test):
+        """Give the same experiment on the first samples only; all of them if None."""
+        data = self.X[:n_train], self.y[:n_train], self.X_test[:n_test], self.y_test[:n_test]
+        return Experiment(self.preset, data, self.seed, self.stages, self.device)
+
     @functools.cached_property
     def data_key(self):
         """Fingerprint of the training data."""

@@ -37,6 +37,7 @@ class Preset:
     grid_epochs: int
     grid_sets: tuple[str, ...]
     early_epochs: int  # of the model whose own mistakes make a set (controls)
+    n_compared: tuple[int | None, int | None]  # training and test images of our own comparisons
     imagenet_size: int  # pixels, and training images (Figures 11 and 12)
     imagenet_samples: int
     precision: str = "fp32"
@@ -69,13 +70,14 @@ PRESETS = {
         test_eps=(0.25, 0.5),
         attack_steps=10,
         noise_steps=400,
-        other_samples=200,
+        other_samples=100,
         curve_steps=_CURVE,
         architectures=("small_cnn", *_SMALL),
         n_grid=None,
         grid_epochs=10,
         grid_sets=("D_R", "D_NR", "D_rand", "D_det"),
         early_epochs=2,
+        n_compared=(None, None),
         imagenet_size=32,
         imagenet_samples=900,
     ),
@@ -91,9 +93,9 @@ PRESETS = {
         adversarial_epochs=15,
         train_eps=0.5,
         train_steps=3,
-        inversion_solver="decayed",
-        inversion_steps=40,
-        inversion_step_size=0.6,
+        inversion_solver="momentum",
+        inversion_steps=100,
+        inversion_step_size=0.2,
         relabel_eps=1.0,
         relabel_steps=20,
         lr_relabelled=0.05,
@@ -101,13 +103,14 @@ PRESETS = {
         test_eps=(0.25, 0.5),
         attack_steps=20,
         noise_steps=200,
-        other_samples=200,
+        other_samples=100,
         curve_steps=_CURVE,
         architectures=("small_resnet", *_SMALL[1:], "small_cnn"),
         n_grid=2_000,
         grid_epochs=10,
         grid_sets=("D_R", "D_det"),
         early_epochs=2,
+        n_compared=(2_000, 500),
         imagenet_size=64,
         imagenet_samples=9_000,
     ),
@@ -140,6 +143,7 @@ PRESETS = {
         grid_epochs=150,
         grid_sets=("D_R", "D_NR", "D_rand", "D_det"),
         early_epochs=2,
+        n_compared=(None, None),
         imagenet_size=224,
         imagenet_samples=36_000,
     ),
