@@ -14,12 +14,14 @@ import torch.nn.functional as F
 
 from advfeat import AdversarialClassifier, StandardClassifier
 from advfeat.optim import (
+    AttackedNetwork,
     FrozenNetwork,
     L2Ball,
     cross_entropy,
     feature_distance,
     projected_gradient,
 )
+from advfeat.utils._device import autocast
 
 EPS, STEP_SIZE = 0.5, 0.1
 
@@ -148,31 +150,45 @@ def adversarial_training(network, x, y, batch_size, n_steps, precision):
     )  # fmt: skip
     clf.partial_fit(X, labels, classes=np.arange(10))
     by_hand = _ordinary(clf.net_.module_)
-    optimizer = torch.optim.SGD(by_hand.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    optimizer = _sgd(by_hand)
 
     def ours():
         clf.partial_fit(X, labels)
         return clf.net_.history[-1, "train_loss"]
 
-    def plain():
+    def train_by_hand(net, optimizer, attacked, in_precision):
         total = 0.0
         for rows in torch.randperm(len(x), device=x.device).split(batch_size):
-            by_hand.eval()
-            found = _loop(by_hand, x[rows], y[rows], n_steps)
-            by_hand.train()
+            net.eval()
+            found = _loop(attacked(), x[rows], y[rows], n_steps)
+            net.train()
             optimizer.zero_grad()
-            loss = F.cross_entropy(by_hand(found), y[rows])
+            with autocast(x.device, in_precision):
+                logits = net(found)
+            loss = F.cross_entropy(logits.float(), y[rows])
             loss.backward()
             optimizer.step()
             total += float(loss.detach()) * len(rows)
         return total / len(x)
 
-    contenders = {"advfeat": ours, "plain torch": plain}
+    tuned_net = copy.deepcopy(clf.net_.module_).eval()
+    tuned_optimizer = _sgd(tuned_net)
+    view = AttackedNetwork(tuned_net, device=x.device, precision=precision)
+
+    def refreshed():
+        view.refresh()
+        return view
+
+    contenders = {
+        "advfeat": ours,
+        "tuned loop": lambda: train_by_hand(tuned_net, tuned_optimizer, refreshed, precision),
+        "plain torch": lambda: train_by_hand(by_hand, optimizer, lambda: by_hand, "fp32"),
+    }
     if has("art"):
         from art.defences.trainer import AdversarialTrainerMadryPGD
 
         trainer = AdversarialTrainerMadryPGD(
-            _art_classifier(copy.deepcopy(by_hand), x, lr=1e-3), nb_epochs=1,
+            _art_classifier(copy.deepcopy(by_hand), x, train=True), nb_epochs=1,
             batch_size=batch_size, eps=EPS, eps_step=STEP_SIZE, max_iter=n_steps,
             num_random_init=0,
         )  # fmt: skip
@@ -194,7 +210,7 @@ def epoch(network, x, y, batch_size, precision):
     )  # fmt: skip
     clf.partial_fit(X, labels, classes=np.arange(10))
     by_hand = _ordinary(clf.net_.module_)
-    optimizer = torch.optim.SGD(by_hand.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+    optimizer = _sgd(by_hand)
 
     def ours():
         clf.partial_fit(X, labels)
@@ -212,6 +228,10 @@ def epoch(network, x, y, batch_size, precision):
         return total / len(x)
 
     return {"advfeat": ours, "bare loop": bare}
+
+
+def _sgd(net):
+    return torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
 
 
 def _ordinary(net):
@@ -253,14 +273,14 @@ class _Penultimate:
         return self.features
 
 
-def _art_classifier(net, x, lr=None):
+def _art_classifier(net, x, train=False):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from art.estimators.classification import PyTorchClassifier
 
     optimizer = None
-    if lr is not None:
-        optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4)
+    if train:
+        optimizer = _sgd(net)
     return PyTorchClassifier(
         net, loss=torch.nn.CrossEntropyLoss(), optimizer=optimizer, input_shape=x.shape[1:],
         nb_classes=10, clip_values=(0, 1), device_type="gpu" if x.is_cuda else "cpu",

@@ -11,8 +11,10 @@ import sys
 import warnings
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 torch.set_num_threads(1)
 
@@ -68,3 +70,29 @@ def adversarial(digits):
     X, y, _, _ = digits
     clf = AdversarialClassifier(eps=1.0, n_steps=3, max_epochs=20, random_state=0, verbose=0)
     return clf.fit(X, y)
+
+
+# Class number and WordNet id of some ILSVRC2012 classes; ids in between are made up, in order.
+KNOWN_IDS = {
+    0: 1440764, 30: 1641577, 32: 1644900, 33: 1664065, 37: 1669191, 80: 1795545, 100: 1860187,
+    118: 1978287, 121: 1981276, 151: 2085620, 268: 2113978, 281: 2123045, 285: 2124075,
+    300: 2165105, 319: 2268443, 365: 2480495, 382: 2494079, 389: 2514041, 397: 2655020,
+    999: 15075141,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def imagenet(tmp_path_factory):
+    """1000 class folders with one image each that tells its class number."""
+    root = tmp_path_factory.mktemp("imagenet")
+    ids = np.interp(np.arange(1000), list(KNOWN_IDS), list(KNOWN_IDS.values())).round().astype(int)
+    for number, wnid in enumerate(ids):
+        colour = (number // 256, number % 256, 0)
+        _save(root / "train" / f"n{wnid:08}" / "0.png", colour, size=(12, 8))
+        _save(root / "val" / f"n{wnid:08}" / "0.png", colour, size=(8, 8))
+    return root
+
+
+def _save(path, colour, size):
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", size, colour).save(path)

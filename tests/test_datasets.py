@@ -432,26 +432,6 @@ def test_folder_refuses_parameters_out_of_range(folder, options):
 
 # --- Restricted ImageNet ------------------------------------------------------------------------
 
-# Class number and WordNet id of some ILSVRC2012 classes; ids in between are made up, in order.
-KNOWN_IDS = {
-    0: 1440764, 30: 1641577, 32: 1644900, 33: 1664065, 37: 1669191, 80: 1795545, 100: 1860187,
-    118: 1978287, 121: 1981276, 151: 2085620, 268: 2113978, 281: 2123045, 285: 2124075,
-    300: 2165105, 319: 2268443, 365: 2480495, 382: 2494079, 389: 2514041, 397: 2655020,
-    999: 15075141,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def imagenet(tmp_path_factory):
-    """1000 class folders with one image each that tells its class number; two for frogs."""
-    root = tmp_path_factory.mktemp("imagenet")
-    ids = np.interp(np.arange(1000), list(KNOWN_IDS), list(KNOWN_IDS.values())).round().astype(int)
-    for number, wnid in enumerate(ids):
-        colour = (number // 256, number % 256, 0)
-        save(root / "train" / f"n{wnid:08}" / "0.png", colour, size=(12, 8))
-        save(root / "val" / f"n{wnid:08}" / "0.png", colour, size=(8, 8))
-    return root
-
 
 def class_numbers(X):
     return X[:, 0, 0, 0].astype(int) * 256 + X[:, 1, 0, 0]

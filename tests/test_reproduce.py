@@ -3,12 +3,15 @@
 import csv
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import experiment
 import reproduce
+import tables
 from presets import PRESETS, Preset
 from stages import Stages
 
@@ -21,7 +24,23 @@ TINY = dataclasses.replace(
     inversion_steps=2,
     relabel_steps=2,
     attack_steps=1,
+    noise_steps=2,
+    other_samples=5,
+    curve_steps=(1, 2),
+    grid_epochs=1,
+    grid_sets=("D_R", "D_det"),
+    n_compared=(60, 20),
+    imagenet_size=8,
+    imagenet_samples=90,
 )
+# Two classes only: AutoAttack, in particular, takes long for many.
+CLASSES = (3, 8)
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The features were matched poorly"),
+    # torchattacks 3.5.1 and one epoch of training.
+    pytest.mark.filterwarnings("ignore:Catastrophic overfitting"),
+]
 
 
 @pytest.fixture
@@ -31,41 +50,123 @@ def tiny(monkeypatch):
 
     def load_few(**options):
         X, y = load(**options)
-        return X[:150], y[:150]
+        rows = np.flatnonzero(np.isin(y, CLASSES))[:100]
+        return X[rows], y[rows]
 
     monkeypatch.setattr(reproduce, "load_digits", load_few)
 
 
-@pytest.mark.filterwarnings("ignore:The features were matched poorly")
-def test_digits_from_data_to_table_and_again_from_the_stages(tiny, tmp_path, capsys):
+@pytest.fixture
+def quick_autoattack(monkeypatch):
+    """AutoAttack itself is tested as a slow test."""
+    monkeypatch.setattr(
+        experiment, "autoattack_curve", lambda classifier, X, y, eps: dict.fromkeys(eps, 0.5)
+    )
+
+
+def rows_of(folder):
+    with open(folder / "table.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, capsys):
     arguments = ["--preset", "digits", "--seeds", "2", "--out", str(tmp_path)]
     reproduce.main(arguments)
     first = capsys.readouterr().out
-    assert "[32/32]" in first and "kept" not in first
-    assert "L2" in first and "eps 0.5" in first and "chance 0.10" in first
-    with open(tmp_path / "table.csv") as file:
-        rows = list(csv.DictReader(file))
+    assert "40 stages to compute, 0 kept" in first and "[40/40]" in first
+    assert "L2 0.5" in first and "2 seeds, mean ± standard deviation" in first
+    folder = tmp_path / "overview"
+    rows = rows_of(folder)
     for name in ("standard", "adversarial", "D_R", "D_NR", "D_rand", "D_det"):
-        mine = [row for row in rows if row["trained_on"] == name]
+        mine = [row for row in rows if row["row"] == name]
         assert {row["seed"] for row in mine} == {"0", "1"}
         assert [row["eps"] for row in mine if row["metric"] == "robust accuracy"] == [
             "0.25",
             "0.5",
         ] * 2
-    report = json.loads((tmp_path / "results.json").read_text())
-    assert report["settings"]["inversion_steps"] == 2
+    report = json.loads((folder / "results.json").read_text())
+    assert report["settings"]["inversion_steps"] == 2 and report["seeds"] == 2
     assert {"torch", "advfeat", "python"} <= set(report["versions"])
-    for name in ("samples.png", "accuracy.png", "robustness.png"):
-        with Image.open(tmp_path / name) as picture:
+    page = (folder / "README.md").read_text()
+    assert "| 95.25 |" in page and "chance 50.0 %" in page  # the paper's, and ours
+    for name in ("samples.png", "accuracy.png"):
+        with Image.open(folder / name) as picture:
             assert min(picture.size) > 200
+        assert f"({name})" in page
+    assert str(tmp_path) not in page + (folder / "results.json").read_text()
 
-    (tmp_path / "stages" / "seed-0-train-standard-x.1.partial").write_bytes(b"half written")
+    (tmp_path / "stages" / "train-standard-x.1.partial").write_bytes(b"half written")
     reproduce.main(arguments)
     again = capsys.readouterr().out
-    assert again.count("kept") == 32
+    assert "0 stages to compute, 40 kept" in again and "[" not in again.split("Written")[0]
     # The time is that of the computation, not of reading it again.
-    same = json.loads((tmp_path / "results.json").read_text())
+    same = json.loads((folder / "results.json").read_text())
     assert {**same, "versions": None} == {**report, "versions": None}
+
+
+def test_all_tables_share_their_stages(tiny, quick_autoattack, tmp_path, capsys):
+    reproduce.main(["all", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "Left out: figure11" in out
+    titles = re.findall(r"\] (.*): [0-9.]+ s", out)
+    assert len(titles) > 100
+    names = {table.name for table in map(tables.table, tables.NAMES)} - {"figure11"}
+    for name in names:
+        rows = rows_of(tmp_path / name)
+        assert rows and all(np.isfinite(float(row["value"])) for row in rows if row["value"])
+        pictures = list((tmp_path / name).glob("*.png"))
+        page = (tmp_path / name / "README.md").read_text()
+        assert pictures and all(f"({picture.name})" in page for picture in pictures)
+        assert json.loads((tmp_path / name / "results.json").read_text())["table"] == name
+    assert "Finished" not in out
+
+
+def test_shared_stages_are_computed_once(tiny, tmp_path, capsys):
+    reproduce.main(["table1", "table10", "figure9", "figure10", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    for title in ("train standard", "train on D_det", "construct D_rand"):
+        assert out.count(f"] {title}, seed 0:") == 1
+
+
+def test_budget_stops_between_stages_and_says_what_is_left(tiny, tmp_path, capsys):
+    arguments = ["table10", "--out", str(tmp_path)]
+    reproduce.main([*arguments, "--budget", "0"])
+    out = capsys.readouterr().out
+    assert "8 stages to compute" in out
+    assert "budget of 0 minutes is spent" in out and "Left are 8 stages" in out
+    assert "train standard, seed 0" in out and not (tmp_path / "table10").exists()
+    reproduce.main([*arguments, "--budget", "10"])
+    assert "is spent" not in capsys.readouterr().out and (tmp_path / "table10").exists()
+
+
+def test_restricted_imagenet_from_a_folder_to_the_page(tiny, imagenet, tmp_path, capsys):
+    """A small generated folder in the layout of ILSVRC2012."""
+    out = tmp_path / "out"
+    arguments = ["figure11", "--imagenet", str(imagenet), "--out", str(out)]
+    reproduce.main(arguments)
+    rows = rows_of(out / "figure11")
+    assert {row["eps"] for row in rows if row["metric"] == "robust accuracy"} == {"1.5", "3.0"}
+    assert {row["row"] for row in rows} >= {"standard", "D_R", "D_NR", "D_rand", "D_det"}
+    assert (out / "figure11" / "figure11.png").exists()
+    assert (out / "figure11" / "figure12.png").exists()
+    capsys.readouterr()
+    reproduce.main(arguments)
+    assert "0 stages to compute" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="Could not load the data"):
+        reproduce.main(["figure11", "--imagenet", str(tmp_path / "no"), "--out", str(out)])
+    with pytest.raises(SystemExit, match="needs --imagenet FOLDER"):
+        reproduce.main(["figure12", "--out", str(out)])
+
+
+@pytest.mark.slow
+def test_autoattack_agrees_with_this_library(standard, digits):
+    _, _, X, y = digits
+    eps_values = (0.25, 0.5)
+    found = experiment.autoattack_curve(standard, X[:60], y[:60], eps_values)
+    ours = experiment.accuracy_curve(standard, X[:60], y[:60], eps_values, {"norm": 2})
+    for eps in eps_values:
+        assert found[eps] == pytest.approx(ours[eps], abs=0.05)
+    assert found[0.5] < found[0.25] < 1
 
 
 def test_stages_are_keyed_by_what_decides_them(tmp_path, capsys):
@@ -75,12 +176,21 @@ def test_stages_are_keyed_by_what_decides_them(tmp_path, capsys):
         calls.append(1)
         return len(calls)
 
-    stages = Stages(tmp_path, 3)
-    assert stages.get("a", {"eps": 1}, compute) == 1
-    assert stages.get("a", {"eps": 1}, compute) == 1
-    assert stages.get("a", {"eps": 2}, compute) == 2
-    out = capsys.readouterr().out
-    assert "[3/3]" in out and out.count("kept") == 1
+    stages = Stages(tmp_path)
+    assert stages.get("train a", {"eps": 1}, compute) == 1
+    assert stages.get("train a", {"eps": 1}, compute) == 1
+    assert stages.get("train a", {"eps": 2}, compute) == 2
+    assert Stages(tmp_path).get("train a", {"eps": 1}, compute) == 1
+
+
+def test_needs_are_asked_for_only_if_the_stage_must_run(tmp_path):
+    stages = Stages(tmp_path)
+    assert stages.get("train b", 1, lambda a: a + 1, needs=[lambda: 1]) == 2
+
+    def unexpected():
+        raise AssertionError
+
+    assert Stages(tmp_path).get("train b", 1, lambda a: a + 1, needs=[unexpected]) == 2
 
 
 def test_an_interrupted_stage_leaves_nothing_behind(tmp_path):
@@ -88,15 +198,15 @@ def test_an_interrupted_stage_leaves_nothing_behind(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Stages(tmp_path, 1).get("a", 1, interrupted)
+        Stages(tmp_path).get("a", 1, interrupted)
     assert list(tmp_path.iterdir()) == []
-    assert Stages(tmp_path, 1).get("a", 1, lambda: "whole") == "whole"
+    assert Stages(tmp_path).get("a", 1, lambda: "whole") == "whole"
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
     import stages
 
-    kept = Stages(tmp_path, 2)
+    kept = Stages(tmp_path)
     kept.get("first", 1, lambda: 1)
 
     def full(*args, **kwargs):
@@ -108,7 +218,6 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
     assert kept.get("first", 1, lambda: 99) == 1
 
 
-@pytest.mark.filterwarnings("ignore:The features were matched poorly")
 def test_image_folder(tmp_path, monkeypatch, capsys):
     rng = np.random.RandomState(0)
     for split, n in (("train", 12), ("test", 6)):
@@ -123,11 +232,20 @@ def test_image_folder(tmp_path, monkeypatch, capsys):
     options = ["--preset", "small", "--data", str(tmp_path / "pets"), "--out", str(tmp_path)]
     reproduce.main([*options, "--validate"])
     out = capsys.readouterr().out
-    assert "VALIDATION" in out and "16 training and 4 test images" in out
+    assert "VALIDATION" in out
+    page = (tmp_path / "overview" / "README.md").read_text()
+    assert "16 training and 4 test images" in page
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--data", "nowhere"], ["--preset", "huge"], ["--seeds", "0"]]
+    "arguments",
+    [
+        ["--data", "nowhere"],
+        ["--preset", "huge"],
+        ["--seeds", "0"],
+        ["--preset", "small"],
+        ["table99", "table99. There are: overview, figure2"],
+    ],
 )
 def test_bad_arguments_end_with_a_message(arguments, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:

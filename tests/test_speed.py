@@ -21,5 +21,5 @@ def test_smoke(tmp_path, capsys):
     for contenders in (pgd, inversion):
         for row in contenders.values():
             assert row["loss"] == pytest.approx(contenders["advfeat"]["loss"], rel=1e-3)
-    assert {"advfeat", "plain torch"} <= set(adversarial)
+    assert {"advfeat", "tuned loop", "plain torch"} <= set(adversarial)
     assert set(standard) == {"advfeat", "bare loop"}

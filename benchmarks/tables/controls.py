@@ -61,12 +61,14 @@ def _mistakes(experiment):
     def fit():
         found = weak.fit(X, y).predict(X)
         wrong = found != y
-        again.fit(X[wrong], found[wrong])
-        return {
-            "n": int(wrong.sum()),
-            "accuracy": float(np.mean(again.predict(experiment.X_test) == experiment.y_test)),
+        results = {
+            "training images": int(wrong.sum()),
             "accuracy of the weak model": weak.score(experiment.X_test, experiment.y_test),
         }
+        if len(np.unique(found[wrong])) > 1:  # else there is nothing to learn
+            again.fit(X[wrong], found[wrong])
+            results["accuracy"] = again.score(experiment.X_test, experiment.y_test)
+        return results
 
     return experiment.stage(
         "control of own mistakes",
@@ -87,10 +89,7 @@ def _measure(experiment):
         for name, row in _LEAK.items()
     ]
     found = _mistakes(experiment)
-    records.append(experiment.record(_MISTAKES, "accuracy", found["accuracy"]))
-    weak = found["accuracy of the weak model"]
-    records.append(experiment.record(_MISTAKES, "accuracy of the weak model", weak))
-    records.append(experiment.record(_MISTAKES, "training images", found["n"]))
+    records += [experiment.record(_MISTAKES, metric, found[metric]) for metric in found]
     for name in _LEAK:
         records.append(experiment.records(name)[0])
     return records

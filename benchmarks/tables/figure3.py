@@ -68,9 +68,10 @@ def _draw(records, experiment):
         )
         means.append((learned.mean(), transferred.mean()))
     x, y = np.array(means).T
-    ax.set_title(
-        f"{len(rows)} architectures: r = {pearsonr(x, y)[0]:.2f}, rho = {spearmanr(x, y)[0]:.2f}"
-    )
+    title = f"{len(rows)} architectures"
+    if np.ptp(x) and np.ptp(y):
+        title += f": r = {pearsonr(x, y)[0]:.2f}, rho = {spearmanr(x, y)[0]:.2f}"
+    ax.set_title(title)
     ax.set_xlabel("accuracy on the test set after training on D_det, %")
     ax.set_ylabel(f"transfer of the source's examples, %\n(L2 {eps:g})")
     ax.grid(alpha=0.4)

@@ -36,8 +36,8 @@ def _measure(experiment):
 
 
 def _draw(records, experiment):
-    experiment = experiment.part(*experiment.preset.n_compared)
-    return {"solvers": accuracy_bars(records, experiment)}
+    part = experiment.part(*experiment.preset.n_compared)
+    return {"solvers": accuracy_bars(records, part)}
 
 
 TABLE = Table(
@@ -47,7 +47,7 @@ TABLE = Table(
     draw=_draw,
     note=(
         "Not in the paper, which takes 1000 steps of constant length 0.1. Residual: ||g(x_r) - "
-        "g(x)|| / ||g(x)||; distance moved: ||x_r - start||. With the preset small the first 2,000 "
-        "training and 500 test images."
+        "g(x)|| / ||g(x)||; distance moved: ||x_r - start||. With the preset small on the first "
+        "2,000 training and 500 test images."
     ),
 )

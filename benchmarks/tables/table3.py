@@ -83,15 +83,16 @@ def _measure(experiment):
                 records.append({**record, "at": setting})
         chosen = max(each, key=lambda entry: entry[1])
         row = f"{name}: {chosen[0]}"
-        correlation = spearmanr(found["validation"], found["test"])[0]
         records += [
             experiment.record(row, "accuracy, constructed validation part", chosen[1]),
             experiment.record(row, "accuracy, original test set", chosen[2]),
             experiment.record(
                 row, "accuracy, best of the grid on the test set", max(found["test"])
             ),
-            experiment.record(row, "rank correlation of the two", float(correlation)),
         ]
+        if min(len(set(found["validation"])), len(set(found["test"]))) > 1:
+            correlation = float(spearmanr(found["validation"], found["test"])[0])
+            records.append(experiment.record(row, "rank correlation of the two", correlation))
     return records
 
 
