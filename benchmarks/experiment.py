@@ -177,7 +177,9 @@ class Experiment:
         return {metric: found[metric] for metric in metrics}
 
     def record(self, row, metric, value, eps=None):
-        """One measured value."""
+        """One measured value; None where there is none."""
+        if isinstance(value, float) and np.isnan(value):
+            value = None
         return {
             "seed": self.seed,
             "row": row,

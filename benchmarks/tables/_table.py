@@ -44,11 +44,10 @@ class Table:
 
 
 def values(records, row, metric, eps=None, at=None):
-    """Values of one cell over the seeds."""
+    """Values of one cell over the seeds that have one."""
     wanted = (row, metric, eps, at)
-    return np.array(
-        [r["value"] for r in records if (r["row"], r["metric"], r["eps"], r.get("at")) == wanted]
-    )
+    cells = [r for r in records if (r["row"], r["metric"], r["eps"], r.get("at")) == wanted]
+    return np.array([r["value"] for r in cells if r["value"] is not None])
 
 
 def rows_of(records):

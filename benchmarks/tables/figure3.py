@@ -59,6 +59,8 @@ def _draw(records, experiment):
     for row in rows:
         learned = 100 * values(records, row, "accuracy after D_det")
         transferred = 100 * values(records, row, "transfer rate", eps)
+        if not (len(learned) and len(transferred)):
+            continue
         spread = [cell.std(ddof=1) if len(cell) > 1 else 0 for cell in (learned, transferred)]
         ax.errorbar(
             learned.mean(), transferred.mean(), xerr=spread[0], yerr=spread[1], fmt="o", capsize=2
@@ -67,9 +69,9 @@ def _draw(records, experiment):
             row, (learned.mean(), transferred.mean()), xytext=(5, 5), textcoords="offset points"
         )
         means.append((learned.mean(), transferred.mean()))
-    x, y = np.array(means).T
-    title = f"{len(rows)} architectures"
-    if np.ptp(x) and np.ptp(y):
+    x, y = np.array(means).reshape(-1, 2).T
+    title = f"{len(x)} architectures"
+    if len(x) and np.ptp(x) and np.ptp(y):
         title += f": r = {pearsonr(x, y)[0]:.2f}, rho = {spearmanr(x, y)[0]:.2f}"
     ax.set_title(title)
     ax.set_xlabel("accuracy on the test set after training on D_det, %")
