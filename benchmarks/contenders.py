@@ -93,6 +93,29 @@ def pgd(net, x, y, n_steps, precision):
     return contenders
 
 
+def measures(net, x, y, n_steps):
+    """L2 PGD with one more measure each time."""
+    device = x.device
+    ordinary, fast = _ordinary(net), copy.deepcopy(net).to(memory_format=torch.channels_last)
+    folded = {p: FrozenNetwork(net, device=device, precision=p) for p in ("fp32", "bf16")}
+
+    def run(network):
+        def call():
+            found = _loop(network, x, y, n_steps)
+            with torch.no_grad():
+                return float(F.cross_entropy(ordinary(found), y))
+
+        return call
+
+    return {
+        "plain torch": run(ordinary),
+        "channels-last": run(fast),
+        "+ batch-norm folded": run(folded["fp32"]),
+        "+ bf16": run(folded["bf16"]),
+        "advfeat": pgd(net, x, y, n_steps, "bf16")["advfeat"],
+    }
+
+
 def inversion(net, x, n_steps, precision):
     """Move the next sample until its penultimate features are those of x."""
     frozen = FrozenNetwork(net, device=x.device, precision=precision)

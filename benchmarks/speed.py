@@ -41,6 +41,10 @@ def main(arguments=None):
             contenders.pgd(net, x, y, options.steps, options.precision),
             len(x) * options.steps,
         ),
+        "L2 PGD, one measure more each": (
+            contenders.measures(net, x, y, options.steps),
+            len(x) * options.steps,
+        ),
         f"inversion, {options.steps} steps": (
             contenders.inversion(net, x, options.steps, options.precision),
             len(x) * options.steps,
@@ -140,12 +144,12 @@ def _print(rows, options, flops):
         f"advfeat and tuned loop in {options.precision}, others in fp32; "
         f"{flops / 1e9:.3f} GFLOP forward; medians of {options.repeats}"
     )
-    print(f"{'ms per image (and step)':<30}{'':<14}{'median':>9}{'min':>9}{'max':>9}", end="")
+    print(f"{'ms per image (and step)':<30}{'':<20}{'median':>9}{'min':>9}{'max':>9}", end="")
     print(f"{'/ advfeat':>11}{'loss':>12}")
     for i, row in enumerate(rows):
         first = i == 0 or rows[i - 1]["task"] != row["task"]
         print(
-            f"{row['task'] if first else '':<30}{row['contender']:<14}{row['ms']:>9.3f}"
+            f"{row['task'] if first else '':<30}{row['contender']:<20}{row['ms']:>9.3f}"
             f"{row['ms_min']:>9.3f}{row['ms_max']:>9.3f}{row['ratio']:>11.2f}{row['loss']:>12.4g}"
         )
 

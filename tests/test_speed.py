@@ -16,8 +16,8 @@ def test_smoke(tmp_path, capsys):
     for row in report["rows"]:
         tasks.setdefault(row["task"], {})[row["contender"]] = row
         assert row["ms_min"] <= row["ms"] <= row["ms_max"]
-    pgd, inversion, adversarial, standard = tasks.values()
-    assert {"advfeat", "tuned loop", "plain torch", "torchattacks", "foolbox"} <= set(pgd)
+    pgd, measures, inversion, adversarial, standard = tasks.values()
+    assert {"advfeat", "tuned loop", "plain torch", "torchattacks", "foolbox", "ART"} <= set(pgd)
     for contenders in (pgd, inversion):
         for row in contenders.values():
             assert row["loss"] == pytest.approx(contenders["advfeat"]["loss"], rel=1e-3)
