@@ -54,6 +54,20 @@ def write(out, table, records, experiment, label, minutes, options):
     print(f"Written to {folder}/: README.md, table.csv, results.json, {', '.join(pictures)}")
 
 
+def write_index(out):
+    """Write README.md with a link to the page of every table that lies there."""
+    reports = {
+        path.parent.name: json.loads(path.read_text()) for path in out.glob("*/results.json")
+    }
+    lines = ["# Tables and figures", ""]
+    for name, report in sorted(reports.items()):
+        seeds = f"{report['seeds']} seed" + "s" * (report["seeds"] > 1)
+        lines.append(
+            f"- [{report['title']}]({name}/README.md): {report['data']['label']}, {seeds}"
+        )
+    (out / "README.md").write_text("\n".join(lines) + "\n")
+
+
 def _pictures(folder, table, records, experiment):
     import matplotlib.pyplot as plt
 

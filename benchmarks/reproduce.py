@@ -20,7 +20,7 @@ import tables
 from advfeat.datasets import load_digits, load_image_folder
 from experiment import Experiment
 from presets import PRESETS
-from report import print_table, write
+from report import print_table, write, write_index
 from stages import BudgetSpentError, Stages
 
 
@@ -53,6 +53,7 @@ def main(arguments=None):
             print_table(table, records, label)
             minutes = _minutes(stages, table, experiments)
             write(options.out, table, records, experiments[0], label, minutes, options)
+            write_index(options.out)
             finished.append(table.name)
     except BudgetSpentError:
         print(f"\nThe budget of {options.budget:g} minutes is spent. Finished: {finished}.")

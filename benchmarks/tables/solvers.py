@@ -6,8 +6,8 @@ from tables._table import Table, accuracy_bars
 SOLVERS = {
     "paper, 1000 x 0.1": ("paper", 1000, 0.1),
     "decayed, 100 x 0.6": ("decayed", 100, 0.6),
+    "momentum, 200 x 0.05": ("momentum", 200, 0.05),
     "momentum, 100 x 0.2": ("momentum", 100, 0.2),
-    "momentum, 200 x 0.1": ("momentum", 200, 0.1),
 }
 _SETS = ("D_R", "D_NR")
 
