@@ -73,8 +73,8 @@ class Experiment:
         return other
 
     def part(self, n_train, n_test):
-        """Give the same experiment on the first samples only; all of them if None."""
-        data = self.X[:n_train], self.y[:n_train], self.X_test[:n_test], self.y_test[:n_test]
+        """Give the same experiment on some samples only; on all of them if None."""
+        data = *some_of(n_train, self.X, self.y), *some_of(n_test, self.X_test, self.y_test)
         return Experiment(self.preset, data, self.seed, self.stages, self.device)
 
     @functools.cached_property
@@ -143,7 +143,7 @@ class Experiment:
     def autoattack_records(self, name, network=None, row=None):
         """AutoAttack and this library's attack on the same few test images, as records."""
         n, eps_values = self.preset.other_samples, self.preset.test_eps
-        X, y = self.X_test[:n], self.y_test[:n]
+        X, y = some_of(n, self.X_test, self.y_test)
         found = self.stage(
             f"autoattack {name}{_with(network)}",
             (self.classifier_key(name, network), self.test_key, n, eps_values, self.attack),
@@ -263,7 +263,7 @@ class TestAccuracy(Callback):
         """Predict the test set."""
         X, y = self.data
         labels = np.searchsorted(np.unique(y), y)
-        found = net.forward(np.asarray(X, dtype=np.float32)).argmax(1).cpu().numpy()
+        found = net.forward(as_floats(X)).argmax(1).cpu().numpy()
         net.history.record("test_accuracy", float(np.mean(found == labels)))
 
     def on_train_end(self, net, **kwargs):
@@ -284,7 +284,7 @@ def autoattack_curve(classifier, X, y, eps_values):
 
     network = classifier.net_.module_.eval()
     labels = torch.from_numpy(np.searchsorted(classifier.classes_, y))
-    images = torch.from_numpy(np.asarray(X, dtype=np.float32))
+    images = torch.from_numpy(as_floats(X))
     with torch.no_grad():
         alive = network(images).argmax(1) == labels
     curve = {}
@@ -299,6 +299,23 @@ def autoattack_curve(classifier, X, y, eps_values):
                 alive[rows] = network(found).argmax(1) == labels[rows]
         curve[eps] = float(alive.float().mean())
     return curve
+
+
+def some_of(n, *arrays):
+    """Give the same n random rows of each array, in order; all of them if None.
+
+    Image folders come sorted by class, so that the first rows would be those of one class.
+    """
+    if n is None or n >= len(arrays[0]):
+        return arrays
+    rows = np.sort(np.random.default_rng(0).permutation(len(arrays[0]))[:n])
+    return tuple(array[rows] for array in arrays)
+
+
+def as_floats(X):
+    """Images in [0, 1], as networks see them."""
+    X = np.asarray(X)
+    return X.astype(np.float32) / 255 if X.dtype == np.uint8 else X.astype(np.float32)
 
 
 def settings_of(estimator):

@@ -12,8 +12,10 @@ from PIL import Image
 import experiment
 import reproduce
 import tables
+from advfeat.optim import cross_entropy
 from presets import PRESETS, Preset
 from stages import Stages
+from tables import figure8
 
 TINY = dataclasses.replace(
     PRESETS["digits"],
@@ -168,6 +170,27 @@ def test_autoattack_agrees_with_this_library(standard, digits):
     for eps in eps_values:
         assert found[eps] == pytest.approx(ours[eps], abs=0.05)
     assert found[0.5] < found[0.25] < 1
+
+
+def test_parts_of_sorted_data_hold_every_class():
+    X, y = np.arange(1000), np.repeat(np.arange(10), 100)
+    part, labels = experiment.some_of(60, X, y)
+    assert len(part) == 60 and set(labels) == set(range(10)) and np.array_equal(y[part], labels)
+    assert experiment.some_of(None, X)[0] is X
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_images_of_either_type_are_measured_alike(dtype, standard, digits):
+    _, _, X, y = digits
+    images = (X * 255).astype(np.uint8)
+    images = images if dtype == np.uint8 else images.astype(np.float32) / 255
+    follow = experiment.TestAccuracy(images, y)
+    follow.on_epoch_end(standard.net_)
+    epoch = standard.net_.history[-1]
+    assert epoch.pop("test_accuracy") == standard.score(images, y) > 0.9
+    grid, size = (1, 2), 0.1
+    alive = figure8._withstand(standard, images, y, cross_entropy, grid, size)
+    assert alive.mean() > 0.8
 
 
 def test_stages_are_keyed_by_what_decides_them(tmp_path, capsys):

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from advfeat.optim import L2Ball, cross_entropy, cw_margin, projected_gradient
+from experiment import as_floats, some_of
 from tables._table import Table, values
 
 _EPS = 0.25
@@ -14,7 +15,7 @@ _CW_STEPS = 1000
 def _withstand(classifier, X, y, loss, grid, step_size):
     """Whether each sample withstands so many steps, for each number in the grid: (n_grid, n)."""
     network = classifier.frozen()
-    x = torch.from_numpy(np.asarray(X, dtype=np.float32)).to(network.device)
+    x = torch.from_numpy(as_floats(X)).to(network.device)
     labels = torch.from_numpy(np.searchsorted(classifier.classes_, y)).to(network.device)
     with torch.no_grad():
         alive = network(x).argmax(1) == labels
@@ -43,7 +44,7 @@ def _withstand(classifier, X, y, loss, grid, step_size):
 def _measure(experiment):
     grid = experiment.preset.curve_steps
     n = experiment.preset.other_samples
-    X, y = experiment.X_test[:n], experiment.y_test[:n]
+    X, y = some_of(n, experiment.X_test, experiment.y_test)
 
     def attack(classifier):
         runs = {

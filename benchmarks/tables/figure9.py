@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from experiment import as_floats
 from tables._table import Table, construction_records, sample_grid
 
 _SETS = ("D_rand", "D_det", "D_rand, robust source", "D_det, robust source")
@@ -12,7 +13,7 @@ def _measure(experiment):
     for name in _SETS:
 
         def distance(constructed):
-            moved = (constructed["set"].X - experiment.X).reshape(len(experiment.X), -1)
+            moved = (constructed["set"].X - as_floats(experiment.X)).reshape(len(experiment.X), -1)
             return float(np.linalg.norm(moved, axis=1).mean())
 
         value = experiment.stage(

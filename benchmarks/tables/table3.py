@@ -4,7 +4,7 @@ from scipy.stats import spearmanr
 from sklearn.model_selection import GridSearchCV, ShuffleSplit
 
 from advfeat import ConstructedDataset, StandardClassifier
-from experiment import seed_of, settings_of
+from experiment import seed_of, settings_of, some_of
 from tables._table import Table
 
 _GRID = {
@@ -40,9 +40,9 @@ def _search(experiment, name):
             X, y = data.X, data.y
         else:
             X, y = data, experiment.y
-        n = preset.n_grid or len(X)
+        X, y = some_of(preset.n_grid, X, y)
         search = GridSearchCV(clf, grid, scoring=scoring, cv=cv, refit=False, verbose=1)
-        found = search.fit(X[:n], y[:n]).cv_results_
+        found = search.fit(X, y).cv_results_
         return {
             "settings": [_describe(params) for params in found["params"]],
             "validation": found["mean_test_constructed"].tolist(),

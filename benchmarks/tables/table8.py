@@ -1,6 +1,6 @@
 """Table 8: where the robustness of plain training on D_R is lost."""
 
-from experiment import accuracy_curve
+from experiment import accuracy_curve, some_of
 from tables._table import Table, simple_bars
 
 _EPS = 0.25
@@ -30,7 +30,7 @@ def _measure(experiment):
 
     def score(classifier, constructed, inverted_test):
         parts = {
-            "robust training set": (constructed["set"][:n], experiment.y[:n]),
+            "robust training set": some_of(n, constructed["set"], experiment.y),
             "robust test set": (inverted_test, experiment.y_test),
             "standard test set": (experiment.X_test, experiment.y_test),
         }

@@ -3,6 +3,7 @@
 import numpy as np
 
 from advfeat import feature_usefulness, robust_feature_usefulness
+from experiment import some_of
 from tables._table import Table, rows_of
 
 _ROWS = ("standard", "adversarial", "D_R")
@@ -11,7 +12,7 @@ _STEPS = 10
 
 def _measure(experiment):
     n, eps = experiment.preset.other_samples, experiment.preset.test_eps[0]
-    X, y = experiment.X_test[:n], experiment.y_test[:n]
+    X, y = some_of(n, experiment.X_test, experiment.y_test)
     records = []
     for row in _ROWS:
 
