@@ -18,7 +18,7 @@ help: ## list the commands
 		printf '  make %-12s %s\n' "$$name" "$$text"; done
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) PYTEST_ARGS=$(PYTEST_ARGS)"
 
-demo: venv ## the paper's comparison on scikit-learn's digits, into results/
+demo: venv ## the paper's comparison on scikit-learn's digits, into results/overview/
 	@$(PY) benchmarks/reproduce.py --preset digits --seeds 3 --out results
 
 test: venv ## the tests, without the slow ones
