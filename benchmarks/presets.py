@@ -110,7 +110,7 @@ PRESETS = {
         grid_epochs=10,
         grid_sets=("D_R", "D_det"),
         early_epochs=2,
-        n_compared=(2_000, 500),
+        n_compared=(5_000, None),
         imagenet_size=64,
         imagenet_samples=9_000,
     ),

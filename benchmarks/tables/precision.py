@@ -55,7 +55,6 @@ TABLE = Table(
     note=(
         "Not in the paper. Whatever the precision of training, construction and attack, examples "
         "are judged in fp32. Differences count against the spread over the seeds and the standard "
-        "error of the test set. With the preset small on 2,000 training and 500 test "
-        "images."
+        "error of the test set. With the preset small on 5,000 training images."
     ),
 )

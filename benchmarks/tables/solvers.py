@@ -47,7 +47,7 @@ TABLE = Table(
     draw=_draw,
     note=(
         "Not in the paper, which takes 1000 steps of constant length 0.1. Residual: ||g(x_r) - "
-        "g(x)|| / ||g(x)||; distance moved: ||x_r - start||. With the preset small on "
-        "2,000 training and 500 test images."
+        "g(x)|| / ||g(x)||; distance moved: ||x_r - start||. With the preset small on 5,000 "
+        "training images."
     ),
 )
