@@ -58,9 +58,9 @@ def input_statistics(X, weight):
 
 def on_device(net, device):
     """Return the fitted net, or a copy of it, with everything it holds on the device."""
-    device = torch.device(device)
+    device = _with_index(device)
     used = {tensor.device for tensor in (*net.module_.parameters(), *net.module_.buffers())}
-    if used <= {device} and torch.device(net.device) == device:
+    if used <= {device} and _with_index(net.device) == device:
         return net
     moved = copy.deepcopy(net)
     moved.set_params(device=str(device))
@@ -70,3 +70,8 @@ def on_device(net, device):
             if isinstance(value, torch.Tensor):
                 state[key] = value.to(device)
     return moved
+
+
+def _with_index(device):
+    """Give the device as tensors name theirs: "cuda" is "cuda:0", or whichever is current."""
+    return torch.empty(0, device=device).device

@@ -77,7 +77,8 @@ def pgd(net, x, y, n_steps, precision):
             _art_classifier(net, x), norm=2, eps=EPS, eps_step=STEP_SIZE, max_iter=n_steps,
             batch_size=len(x), verbose=False,
         )  # fmt: skip
-        return loss(torch.from_numpy(attack.generate(x.cpu().numpy(), y.cpu().numpy())))
+        found = attack.generate(x.cpu().numpy(), y.cpu().numpy())
+        return loss(torch.from_numpy(found).to(x.device))
 
     contenders = {
         "advfeat": ours,

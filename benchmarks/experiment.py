@@ -283,8 +283,9 @@ def autoattack_curve(classifier, X, y, eps_values):
     import torchattacks
 
     network = classifier.net_.module_.eval()
-    labels = torch.from_numpy(np.searchsorted(classifier.classes_, y))
-    images = torch.from_numpy(as_floats(X))
+    device = next(network.parameters()).device
+    labels = torch.from_numpy(np.searchsorted(classifier.classes_, y)).to(device)
+    images = torch.from_numpy(as_floats(X)).to(device)
     with torch.no_grad():
         alive = network(images).argmax(1) == labels
     curve = {}

@@ -1,0 +1,121 @@
+"""Everything works on a device other than the CPU, and gives the same results there."""
+
+import numpy as np
+import pytest
+import torch
+from second_device import second_device
+from sklearn.frozen import FrozenEstimator
+
+import advfeat._training
+from advfeat import (
+    AdversarialClassifier,
+    NonRobustRelabeler,
+    RobustFeatureInverter,
+    StandardClassifier,
+    adversarial_examples,
+    robust_accuracy_curve,
+    robust_feature_usefulness,
+    transfer_rate,
+)
+from advfeat.utils._random import make_generator
+
+QUICK = {"max_epochs": 2, "random_state": 0, "verbose": 0}
+
+
+@pytest.fixture
+def other(monkeypatch):
+    """Name of the second device, active during the test."""
+    monkeypatch.setattr(  # it has no generator of its own
+        advfeat._training, "make_generator", lambda device, *key: make_generator("cpu", *key)
+    )
+    with second_device() as device:
+        yield device
+
+
+def test_the_second_device_finds_what_was_left_behind(other):
+    x = torch.arange(6.0).reshape(2, 3).to(other)
+    assert x.device.type == other
+    np.testing.assert_array_equal((x @ x.T + 1).cpu().numpy(), [[6, 15], [15, 51]])
+    with pytest.raises(RuntimeError, match="same device"):
+        x + torch.ones(3)
+    with pytest.raises(Exception, match="numpy|meta"):
+        x.numpy()
+
+
+@pytest.mark.parametrize("classifier", [StandardClassifier, AdversarialClassifier])
+def test_training(other, digits, classifier):
+    X, y, X_test, _ = digits
+    params = {"n_steps": 2, "random_start": True} if classifier is AdversarialClassifier else {}
+    fitted = [
+        classifier(device=device, augmentation="paper", **params, **QUICK).fit(X, y)
+        for device in ("cpu", other)
+    ]
+    assert {p.device.type for p in fitted[1].net_.module_.parameters()} == {other}
+    first, second = (clf.decision_function(X_test) for clf in fitted)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_training_on_images_with_batch_norm(other):
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 256, (40, 3, 32, 32), dtype=np.uint8), np.arange(40) % 2
+    found = [
+        AdversarialClassifier(
+            "small_resnet", n_steps=1, batch_size=20, device=device, **QUICK
+        ).fit(X, y).features(X)
+        for device in ("cpu", other)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(*found)
+
+
+def test_partial_fit(other, digits):
+    X, y, X_test, _ = digits
+    found = [
+        StandardClassifier(device=device, **QUICK)
+        .fit(X, y)
+        .partial_fit(X, y)
+        .predict_proba(X_test)
+        for device in ("cpu", other)
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.filterwarnings("ignore:The features were matched poorly")
+@pytest.mark.parametrize(
+    "constructor",
+    [
+        RobustFeatureInverter(n_steps=3, step_size=0.1),
+        RobustFeatureInverter(n_steps=3, init="noise", solver="momentum"),
+        NonRobustRelabeler(n_steps=3, eps=0.5),
+    ],
+    ids=["sample", "noise", "relabeler"],
+)
+def test_constructors(other, digits, standard, constructor):
+    X, y, _, _ = digits
+    constructor.set_params(random_state=0, verbose=0)
+    found = []
+    for source in (standard, _on(standard, other)):
+        made = constructor.set_params(estimator=FrozenEstimator(source)).fit_transform(
+            X[:50], y[:50]
+        )
+        found.append(getattr(made, "X", made))
+    np.testing.assert_array_equal(*found)
+
+
+def test_metrics(other, digits, standard, adversarial):
+    _, _, X, y = (part[:40] for part in digits)
+    on_other = _on(standard, other), _on(adversarial, other)
+    attack = {"norm": 2, "n_steps": 3, "verbose": 0}
+    for measure in (
+        lambda first, _: robust_accuracy_curve(first, X, y, eps_values=(0.2, 0.5), **attack),
+        lambda first, _: adversarial_examples(first, X, y, eps=0.3, **attack)[0],
+        lambda first, _: robust_feature_usefulness(first, X, y, eps=0.3, **attack),
+        lambda first, second: transfer_rate(first, second, X, y, eps=0.5, **attack),
+    ):
+        np.testing.assert_array_equal(measure(standard, adversarial), measure(*on_other))
+
+
+def _on(fitted, device):
+    """Copy of a fitted classifier that computes on the device."""
+    other = type(fitted)()
+    other.__setstate__(fitted.__getstate__() | {"device": device})
+    return other
