@@ -29,7 +29,8 @@ def main(arguments=None):
     options = _parse(arguments)
     if options.list:
         for name in tables.NAMES:
-            print(f"{name:<20}{tables.table(name).title}")
+            own = "" if name in tables.ALL else " (not in 'all')"
+            print(f"{name:<20}{tables.table(name).title}{own}")
         return
     wanted = _wanted(options)
     preset = _preset(options)
@@ -115,7 +116,7 @@ def _wanted(options):
     """Tables asked for, each once."""
     names = options.tables
     if "all" in names:
-        names = tables.NAMES
+        names = [*tables.ALL, *(name for name in names if name != "all")]
     unknown = [name for name in names if name not in tables.NAMES]
     if unknown:
         sys.exit(f"Unknown table {', '.join(unknown)}. There are: {', '.join(tables.NAMES)}, all.")

@@ -1,4 +1,4 @@
-"""The paper's tables and figures, one module each; `TABLES` lists them in order."""
+"""The paper's tables and figures, and comparisons of settings; one module each, in order."""
 
 import importlib
 
@@ -23,13 +23,13 @@ _MODULES = {
     "usefulness": "usefulness",
     "cross-architecture": "cross_architecture",
     "controls": "controls",
-    "precision": "precision",
-    "solvers": "solvers",
-    "few-steps": "few_steps",
 }
-NAMES = tuple(_MODULES)
+_COMPARISONS = {"precision": "precision", "solvers": "solvers", "few-steps": "few_steps"}
+ALL = tuple(_MODULES)  # what "all" stands for; the comparisons would take as long again
+NAMES = (*_MODULES, *_COMPARISONS)
 
 
 def table(name):
     """Return the `Table` of an id."""
-    return importlib.import_module(f"tables.{_MODULES[name]}").TABLE
+    module = (_MODULES | _COMPARISONS)[name]
+    return importlib.import_module(f"tables.{module}").TABLE
