@@ -15,7 +15,6 @@ from advfeat.optim import HalfCosine, L2Ball, feature_distance, projected_gradie
 from advfeat.utils._checks import as_array, take_batch
 from advfeat.utils._random import draw_seed, make_rng, normal_rows
 
-_MOMENTUM = 0.9
 _POOR = 0.5  # median relative residual from which a warning is due
 
 
@@ -42,10 +41,12 @@ class RobustFeatureInverter(TrainTimeTransformer):
     solver : {"paper", "decayed", "momentum"}, default="paper"
         "paper": steps of constant length. "decayed": the length falls from step_size to zero as
         a half cosine, which reaches the same residual in fewer, longer steps. "momentum": decayed
-        as well, with a momentum of 0.9.
+        as well, and part of the last step is taken again.
     n_steps : int, default=1000
     step_size : float, default=0.1
         Euclidean length of a step, or of the first step if decayed, in input units.
+    momentum : float, default=0.7
+        Share of the last step that is taken again; only for ``solver="momentum"``.
     batch_size : int, default=256
         Samples optimised together. Memory grows with it; the result does not depend on it.
     n_jobs : int, default=None
@@ -96,6 +97,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         "solver": [StrOptions({"paper", "decayed", "momentum"})],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "step_size": [Interval(Real, 0, None, closed="neither")],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
         "store": [str, os.PathLike, None],
@@ -112,6 +114,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         solver="paper",
         n_steps=1000,
         step_size=0.1,
+        momentum=0.7,
         batch_size=256,
         n_jobs=None,
         store=None,
@@ -124,6 +127,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         self.solver = solver
         self.n_steps = n_steps
         self.step_size = step_size
+        self.momentum = momentum
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.store = store
@@ -175,7 +179,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         module = source.net_.module_
         work = _Inversion(
             frozen, X, start, seed, module.mean, module.std, source.input_bounds_,
-            self.n_steps, self._step_size(), _MOMENTUM if self.solver == "momentum" else 0.0,
+            self.n_steps, self._step_size(), self.momentum if self.solver == "momentum" else 0.0,
         )  # fmt: skip
         X_r, residual, distance = self._run(
             work, len(X), "inversion", self._shards(X=X) if keep else None

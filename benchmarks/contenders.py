@@ -1,11 +1,16 @@
 """The same work done by advfeat, by hand-written loops and by other libraries, for speed.py.
 
-Every function returns a dict of name to a callable without arguments. A callable does the whole
-work once and returns the mean loss that it reached, so that equal work can be seen to be equal.
+Every function returns a dict of name to a callable without arguments. A callable does the work
+once and returns another, which gives the mean loss that was reached, so that equal work can be
+seen to be equal. Neither that nor setting up (frozen copies, wrappers of other libraries) is
+timed.
 """
 
+import contextlib
 import copy
+import functools
 import importlib.util
+import io
 import warnings
 
 import numpy as np
@@ -35,86 +40,55 @@ def pgd(net, x, y, n_steps, precision):
     """L2 PGD on the cross-entropy from x, with steps of constant length."""
     frozen = FrozenNetwork(net, device=x.device, precision=precision)
     net = _ordinary(net)
-
-    def loss(found):
-        with torch.no_grad():
-            return float(F.cross_entropy(net(found.to(x)), y))
+    ball = L2Ball(EPS)
 
     def ours():
-        ball = L2Ball(EPS)
-        return loss(
-            projected_gradient(
-                frozen,
-                x,
-                y,
-                cross_entropy,
-                ball=ball,
-                bounds=(0, 1),
-                step_size=STEP_SIZE,
-                n_steps=n_steps,
-            )  # fmt: skip
-        )
+        return projected_gradient(
+            frozen, x, y, cross_entropy, ball=ball, bounds=(0, 1), step_size=STEP_SIZE,
+            n_steps=n_steps,
+        )  # fmt: skip
 
-    def of_torchattacks():
+    contenders = {
+        "advfeat": ours,
+        "tuned loop": lambda: _loop(frozen, x, y, n_steps),
+        "plain torch": lambda: _loop(net, x, y, n_steps),
+    }
+    if has("torchattacks"):
         import torchattacks
 
-        attack = torchattacks.PGDL2(net, EPS, STEP_SIZE, n_steps, random_start=False)
-        return loss(attack(x, y))
-
-    def of_foolbox():
+        theirs = torchattacks.PGDL2(net, EPS, STEP_SIZE, n_steps, random_start=False)
+        contenders["torchattacks"] = lambda: theirs(x, y)
+    if has("foolbox"):
         import foolbox
 
         model = foolbox.PyTorchModel(net, bounds=(0, 1), device=x.device)
         attack = foolbox.attacks.L2ProjectedGradientDescentAttack(
             abs_stepsize=STEP_SIZE, steps=n_steps, random_start=False
         )
-        return loss(attack.run(model, x, y, epsilon=EPS))
-
-    def of_art():
-        from art.attacks.evasion import ProjectedGradientDescentPyTorch
-
-        attack = ProjectedGradientDescentPyTorch(
-            _art_classifier(net, x), norm=2, eps=EPS, eps_step=STEP_SIZE, max_iter=n_steps,
-            batch_size=len(x), verbose=False,
-        )  # fmt: skip
-        found = attack.generate(x.cpu().numpy(), y.cpu().numpy())
-        return loss(torch.from_numpy(found).to(x.device))
-
-    contenders = {
-        "advfeat": ours,
-        "tuned loop": lambda: loss(_loop(frozen, x, y, n_steps)),
-        "plain torch": lambda: loss(_loop(net, x, y, n_steps)),
-    }
-    if has("torchattacks"):
-        contenders["torchattacks"] = of_torchattacks
-    if has("foolbox"):
-        contenders["foolbox"] = of_foolbox
+        contenders["foolbox"] = lambda: attack.run(model, x, y, epsilon=EPS)
     if has("art"):
-        contenders["ART"] = of_art
-    return contenders
+        art = _art_pgd(_art_classifier(net, x), n_steps, len(x))
+        images, labels = x.cpu().numpy(), y.cpu().numpy()
+        contenders["ART"] = lambda: torch.from_numpy(art.generate(images, labels))
+    return _judged(contenders, lambda found: F.cross_entropy(net(found.to(x)), y))
 
 
 def measures(net, x, y, n_steps):
     """L2 PGD with one more measure each time."""
     device = x.device
     ordinary, fast = _ordinary(net), copy.deepcopy(net).to(memory_format=torch.channels_last)
-    folded = {p: FrozenNetwork(net, device=device, precision=p) for p in ("fp32", "bf16")}
-
-    def run(network):
-        def call():
-            found = _loop(network, x, y, n_steps)
-            with torch.no_grad():
-                return float(F.cross_entropy(ordinary(found), y))
-
-        return call
-
-    return {
-        "plain torch": run(ordinary),
-        "channels-last": run(fast),
-        "+ batch-norm folded": run(folded["fp32"]),
-        "+ bf16": run(folded["bf16"]),
-        "advfeat": pgd(net, x, y, n_steps, "bf16")["advfeat"],
+    networks = {
+        "plain torch": ordinary,
+        "channels-last": fast,
+        "+ batch-norm folded": FrozenNetwork(net, device=device, precision="fp32"),
+        "+ bf16": FrozenNetwork(net, device=device, precision="bf16"),
     }
+    contenders = {
+        name: functools.partial(_loop, network, x, y, n_steps)
+        for name, network in networks.items()
+    }
+    contenders = _judged(contenders, lambda found: F.cross_entropy(ordinary(found), y))
+    return contenders | {"advfeat": pgd(net, x, y, n_steps, "bf16")["advfeat"]}
 
 
 def inversion(net, x, n_steps, precision):
@@ -125,24 +99,11 @@ def inversion(net, x, n_steps, precision):
     with torch.no_grad():
         target = frozen.features(x)
 
-    def distance(found):
-        with torch.no_grad():
-            return float((frozen.features(found) - target).square().sum(1).mean())
-
     def ours():
-        return distance(
-            projected_gradient(
-                frozen.inversion_features,
-                x,
-                target,
-                feature_distance,
-                ball=L2Ball(np.inf),
-                bounds=(0, 1),
-                step_size=STEP_SIZE,
-                n_steps=n_steps,
-                start=start,
-            )  # fmt: skip
-        )
+        return projected_gradient(
+            frozen.inversion_features, x, target, feature_distance, ball=L2Ball(np.inf),
+            bounds=(0, 1), step_size=STEP_SIZE, n_steps=n_steps, start=start,
+        )  # fmt: skip
 
     def loop(features, n_forward):
         z = start.clone()
@@ -153,15 +114,20 @@ def inversion(net, x, n_steps, precision):
             with torch.no_grad():
                 z = (z - STEP_SIZE * _unit(gradient)).clamp(0, 1)
                 if n_forward == 2:
-                    features(z)  # robustness looks at the loss of each new iterate
-        return distance(z)
+                    features(z)
+        return z
 
-    return {
+    penultimate = _Penultimate(net)
+    contenders = {
         "advfeat": ours,
         "tuned loop": lambda: loop(frozen.inversion_features, 1),
-        "plain torch": lambda: loop(_Penultimate(net), 1),
-        "two forwards": lambda: loop(_Penultimate(net), 2),
+        "plain torch": lambda: loop(penultimate, 1),
+        # As the robustness package does with a loss of one's own.
+        "two forwards": lambda: loop(penultimate, 2),
     }
+    return _judged(
+        contenders, lambda found: (frozen.features(found) - target).square().sum(1).mean()
+    )
 
 
 def adversarial_training(network, x, y, batch_size, n_steps, precision):
@@ -170,15 +136,11 @@ def adversarial_training(network, x, y, batch_size, n_steps, precision):
     clf = AdversarialClassifier(
         network, eps=EPS, step_size=STEP_SIZE, n_steps=n_steps, batch_size=batch_size,
         max_epochs=1, lr=1e-3, lr_schedule="constant", random_state=0, verbose=0,
-        precision=precision, device=x.device.type,
+        precision=precision, device=str(x.device),
     )  # fmt: skip
     clf.partial_fit(X, labels, classes=np.arange(10))
     by_hand = _ordinary(clf.net_.module_)
     optimizer = _sgd(by_hand)
-
-    def ours():
-        clf.partial_fit(X, labels)
-        return clf.net_.history[-1, "train_loss"]
 
     def train_by_hand(net, optimizer, attacked, in_precision):
         total = 0.0
@@ -193,7 +155,7 @@ def adversarial_training(network, x, y, batch_size, n_steps, precision):
             loss.backward()
             optimizer.step()
             total += float(loss.detach()) * len(rows)
-        return total / len(x)
+        return lambda: total / len(x)
 
     tuned_net = copy.deepcopy(clf.net_.module_).eval()
     tuned_optimizer = _sgd(tuned_net)
@@ -204,22 +166,21 @@ def adversarial_training(network, x, y, batch_size, n_steps, precision):
         return view
 
     contenders = {
-        "advfeat": ours,
+        "advfeat": lambda: _train(clf, X, labels),
         "tuned loop": lambda: train_by_hand(tuned_net, tuned_optimizer, refreshed, precision),
         "plain torch": lambda: train_by_hand(by_hand, optimizer, lambda: by_hand, "fp32"),
     }
     if has("art"):
-        from art.defences.trainer import AdversarialTrainerMadryPGD
+        from art.defences.trainer import AdversarialTrainer
 
-        trainer = AdversarialTrainerMadryPGD(
-            _art_classifier(copy.deepcopy(by_hand), x, train=True), nb_epochs=1,
-            batch_size=batch_size, eps=EPS, eps_step=STEP_SIZE, max_iter=n_steps,
-            num_random_init=0,
-        )  # fmt: skip
+        theirs = _art_classifier(copy.deepcopy(by_hand), x, train=True)
+        # Its AdversarialTrainerMadryPGD knows L-infinity only.
+        trainer = AdversarialTrainer(theirs, _art_pgd(theirs, n_steps, batch_size), ratio=1.0)
 
         def of_art():
-            trainer.fit(X, np.eye(10)[labels])
-            return float("nan")  # its trainer reports none
+            with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+                trainer.fit(X, np.eye(10)[labels], batch_size=batch_size, nb_epochs=1)
+            return lambda: None  # its trainer reports none
 
         contenders["ART"] = of_art
     return contenders
@@ -230,15 +191,11 @@ def epoch(network, x, y, batch_size, precision):
     X, labels = x.cpu().numpy(), y.cpu().numpy()
     clf = StandardClassifier(
         network, batch_size=batch_size, max_epochs=1, lr=1e-3, lr_schedule="constant",
-        random_state=0, verbose=0, precision=precision, device=x.device.type,
+        random_state=0, verbose=0, precision=precision, device=str(x.device),
     )  # fmt: skip
     clf.partial_fit(X, labels, classes=np.arange(10))
     by_hand = _ordinary(clf.net_.module_)
     optimizer = _sgd(by_hand)
-
-    def ours():
-        clf.partial_fit(X, labels)
-        return clf.net_.history[-1, "train_loss"]
 
     def bare():
         by_hand.train()
@@ -249,9 +206,29 @@ def epoch(network, x, y, batch_size, precision):
             loss.backward()
             optimizer.step()
             total += float(loss.detach()) * len(rows)
-        return total / len(x)
+        return lambda: total / len(x)
 
-    return {"advfeat": ours, "bare loop": bare}
+    return {"advfeat": lambda: _train(clf, X, labels), "bare loop": bare}
+
+
+def _train(clf, X, y):
+    """One epoch; the loss as its history has it."""
+    clf.partial_fit(X, y)
+    return lambda: clf.net_.history[-1, "train_loss"]
+
+
+def _judged(contenders, loss):
+    """Callables that work and return what computes the loss of the inputs they found."""
+
+    def judge(found):
+        with torch.no_grad():
+            return float(loss(found))
+
+    def judged(call):
+        found = call()
+        return lambda: judge(found)
+
+    return {name: functools.partial(judged, call) for name, call in contenders.items()}
 
 
 def _sgd(net):
@@ -295,6 +272,15 @@ class _Penultimate:
     def __call__(self, x):
         self.net(x)
         return self.features
+
+
+def _art_pgd(classifier, n_steps, batch_size):
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+
+    return ProjectedGradientDescentPyTorch(
+        classifier, norm=2, eps=EPS, eps_step=STEP_SIZE, max_iter=n_steps, batch_size=batch_size,
+        verbose=False,
+    )  # fmt: skip
 
 
 def _art_classifier(net, x, train=False):

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from sklearn.frozen import FrozenEstimator
 from skorch.callbacks import Callback
 
+import architectures
 from advfeat import (
     AdversarialClassifier,
     NonRobustRelabeler,
@@ -73,7 +75,7 @@ class Experiment:
         return other
 
     def part(self, n_train, n_test):
-        """Give the same experiment on some samples only; on all of them if None."""
+        """Give the same experiment on some random samples only; on all of them if None."""
         data = *some_of(n_train, self.X, self.y), *some_of(n_test, self.X_test, self.y_test)
         return Experiment(self.preset, data, self.seed, self.stages, self.device)
 
@@ -189,8 +191,8 @@ class Experiment:
         }
 
     def stage(self, title, key, compute, needs=()):
-        """Return the value of a stage of this seed."""
-        return self.stages.get(f"{title}, seed {self.seed}", key, compute, needs)
+        """Return the value of a stage of this seed; new code of this file makes it anew."""
+        return self.stages.get(f"{title}, seed {self.seed}", (key, _code()), compute, needs)
 
     def constructor(self, name):
         """Unfitted constructor of a set; its source is still missing."""
@@ -205,6 +207,7 @@ class Experiment:
                 solver=preset.inversion_solver,
                 n_steps=preset.noise_steps if from_noise else preset.inversion_steps,
                 step_size=preset.inversion_step_size,
+                momentum=preset.inversion_momentum,
                 **common,
             )
         return NonRobustRelabeler(
@@ -214,7 +217,8 @@ class Experiment:
     def classifier_key(self, name, network=None):
         """Everything that decides a classifier."""
         data = self.set_key(name) if name in SETS else self.data_key
-        return settings_of(self._unfitted(name, network)), data, _is_followed(name)
+        followed_on = self.test_key if _is_followed(name, network) else None
+        return settings_of(self._unfitted(name, network)), data, followed_on
 
     def set_key(self, name):
         """Everything that decides a constructed set."""
@@ -245,7 +249,7 @@ class Experiment:
             common.update(lr=preset.lr_relabelled)
         if recipe is not None and recipe.how == "deterministic":
             common.update(augmentation="none")  # as in the paper (Table 3)
-        if _is_followed(name) and network is None:
+        if _is_followed(name, network):
             common.update(callbacks=[TestAccuracy(self.X_test, self.y_test)])
         epochs = preset.epochs_relabelled if relabelled else preset.epochs
         return StandardClassifier(max_epochs=epochs, **common)
@@ -338,9 +342,16 @@ def seed_of(seed, position, *more):
     return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)
 
 
-def _is_followed(name):
+def _is_followed(name, network):
     """Whether the test accuracy of every epoch is kept (Figure 10)."""
-    return name in SETS and SETS[name].how != "invert"
+    return network is None and name in SETS and SETS[name].how != "invert"
+
+
+@functools.cache
+def _code():
+    """Hash of what decides a result besides the library: this file and the networks."""
+    files = (__file__, architectures.__file__)
+    return joblib.hash([Path(file).read_bytes() for file in files])
 
 
 def _number(network):

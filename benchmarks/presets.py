@@ -41,6 +41,7 @@ class Preset:
     imagenet_size: int  # pixels, and training images (Figures 11 and 12)
     imagenet_samples: int
     precision: str = "fp32"
+    inversion_momentum: float = 0.9  # for the solver "momentum"
 
 
 _CURVE = (5, 10, 25, 50, 100, 250, 500, 1000, 2500)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 import advfeat
+from advfeat.utils._device import resolve_device
 from tables._table import rows_of, values
 
 _FIELDS = ("seed", "row", "metric", "eps", "at", "value")
@@ -48,7 +49,9 @@ def write(out, table, records, experiment, label, minutes, options):
         writer.writerows(records)
     report = _settings(table, experiment, label, minutes, options)
     report["records"] = records
-    (folder / "results.json").write_text(json.dumps(report, indent=1) + "\n")
+    partial = folder / "results.partial"  # a killed run leaves no half of a file
+    partial.write_text(json.dumps(report, indent=1) + "\n")
+    partial.replace(folder / "results.json")
     pictures = _pictures(folder, table, records, experiment)
     (folder / "README.md").write_text(_page(table, records, experiment, label, report, pictures))
     print(f"Written to {folder}/: README.md, table.csv, results.json, {', '.join(pictures)}")
@@ -65,7 +68,20 @@ def write_index(out):
         lines.append(
             f"- [{report['title']}]({name}/README.md): {report['data']['label']}, {seeds}"
         )
-    (out / "README.md").write_text("\n".join(lines) + "\n")
+    index = out / "README.md"
+    if not index.exists() or index.read_text().startswith(lines[0]):  # else a page by hand
+        index.write_text("\n".join(lines) + "\n")
+
+
+def hardware(device):
+    """Say what a run was computed on."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _pictures(folder, table, records, experiment):
@@ -86,13 +102,7 @@ def _settings(table, experiment, label, minutes, options):
         "data": {"label": label},
         "seeds": 1 if table.first_seed_only else options.seeds,
         "minutes": round(minutes, 1),
-        "hardware": {
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-            "capability": torch.backends.cpu.get_cpu_capability(),
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
+        "hardware": hardware(resolve_device(options.device)),
         "versions": {
             "advfeat": advfeat.__version__,
             "python": platform.python_version(),
@@ -134,7 +144,7 @@ def _page(table, records, experiment, label, report, pictures):
             f"{preset.relabel_steps} steps. Inversion: solver {preset.inversion_solver}, "
             f"{preset.inversion_steps} steps ({preset.noise_steps} from noise). Robust accuracy: "
             f"L2, this library's attack (margin and {min(9, n_classes - 1)} targeted margins, "
-            f"{preset.attack_steps} steps each, fp32), unless a column says otherwise."
+            f"{preset.attack_steps} steps each, fp32), unless a row or column says otherwise."
         )
     lines += ["", table.note] if table.note else []
     if table.paper:

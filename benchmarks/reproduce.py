@@ -151,7 +151,10 @@ def _experiments(table, options, preset, stages):
     if options.validate and table.needs_images:
         data, label = _validation_split(data), f"{label}, VALIDATION on held-out training images"
     seeds = range(1 if table.first_seed_only else options.seeds)
-    return [Experiment(preset, data, seed, stages, options.device) for seed in seeds], label
+    experiments = [Experiment(preset, data, seed, stages, options.device) for seed in seeds]
+    if table.prepare:
+        experiments = [table.prepare(experiment) for experiment in experiments]
+    return experiments, label
 
 
 def _load(options, preset):

@@ -9,8 +9,6 @@ median over the repeats and the range are reported. Run nothing else meanwhile.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +21,7 @@ from tqdm.auto import tqdm
 import contenders
 from advfeat.networks import NETWORKS, build_network
 from advfeat.utils._device import resolve_device
+from report import hardware
 
 PACKAGES = ("torch", "torchvision", "torchattacks", "foolbox", "adversarial-robustness-toolbox")
 
@@ -117,11 +116,12 @@ def _measure(task, callables, n_images, repeats, device, bar):
     for repeat in range(repeats + 1):
         for name, call in callables.items():
             begun = time.perf_counter()
-            reached[name] = call()
+            loss = call()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             if repeat:
                 times[name].append(1e3 * (time.perf_counter() - begun) / n_images)
+            reached[name] = loss()
             bar.update()
     ours = statistics.median(times["advfeat"])
     return [
@@ -150,8 +150,12 @@ def _print(rows, options, flops):
         first = i == 0 or rows[i - 1]["task"] != row["task"]
         print(
             f"{row['task'] if first else '':<30}{row['contender']:<20}{row['ms']:>9.3f}"
-            f"{row['ms_min']:>9.3f}{row['ms_max']:>9.3f}{row['ratio']:>11.2f}{row['loss']:>12.4g}"
+            f"{row['ms_min']:>9.3f}{row['ms_max']:>9.3f}{row['ratio']:>11.2f}{_number(row['loss']):>12}"
         )
+
+
+def _number(value):
+    return "not given" if value is None else f"{value:.4g}"
 
 
 def _write(options, rows, device, flops):
@@ -164,13 +168,7 @@ def _write(options, rows, device, flops):
     report = {
         "settings": {k: v for k, v in vars(options).items() if k != "out"},
         "forward_gflop": flops / 1e9,
-        "hardware": {
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
-            "capability": torch.backends.cpu.get_cpu_capability(),
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
+        "hardware": hardware(device),
         "versions": versions,
         "rows": rows,
     }

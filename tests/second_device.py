@@ -14,7 +14,6 @@ from torch.utils._pytree import tree_flatten, tree_map
 DEVICE = torch.device("meta")
 _aten = torch.ops.aten
 _COPIES = {_aten._to_copy.default, _aten.copy_.default}
-# As on CUDA, indices may lie on the CPU.
 _INDEXING = {_aten.index.Tensor, _aten.index_put_.default, _aten.index_put.default}
 
 
@@ -52,8 +51,13 @@ class _Mode(TorchDispatchMode):
 def _run(func, args, kwargs):
     tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
     there = [t for t in tensors if isinstance(t, _Tensor)]
-    here = [t for t in tensors if not isinstance(t, _Tensor) and t.dim() > 0]
-    if there and here and func not in _COPIES | _INDEXING:
+    allowed = _indices(func, args)
+    here = [
+        t
+        for t in tensors
+        if not isinstance(t, _Tensor) and t.dim() > 0 and not any(t is index for index in allowed)
+    ]
+    if there and here and func not in _COPIES:
         raise RuntimeError(f"{func}: expected all tensors to be on the same device")
     goes_there = bool(there)
     if func is _aten.copy_.default:
@@ -67,6 +71,11 @@ def _run(func, args, kwargs):
     if not goes_there:
         return found
     return tree_map(lambda t: _there(t, known) if isinstance(t, torch.Tensor) else t, found)
+
+
+def _indices(func, args):
+    """The tensors that may lie on the CPU, as on CUDA: indices into one that does not."""
+    return args[1] if func in _INDEXING and isinstance(args[0], _Tensor) else ()
 
 
 def _there(values, known):

@@ -234,3 +234,13 @@ def test_momentum_matches_closer_than_constant_steps(adversarial, digits):
         inv.fit_transform(X[:200], y[:200])
         residual[solver] = np.median(inv.residual_)
     assert residual["momentum"] < 0.75 * residual["paper"]
+
+
+def test_momentum_of_zero_is_the_decayed_solver(adversarial, digits):
+    X, y, _, _ = digits
+    settings = {"n_steps": 10, "step_size": 0.1}
+    expected = inverter(adversarial, **settings).fit_transform(X[:50], y[:50])
+    found = inverter(adversarial, solver="momentum", momentum=0, **settings)
+    assert_array_equal(found.fit_transform(X[:50], y[:50]), expected)
+    found.set_params(momentum=0.5)
+    assert np.abs(found.fit_transform(X[:50], y[:50]) - expected).max() > 0.01

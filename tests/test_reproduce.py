@@ -123,6 +123,35 @@ def test_all_tables_share_their_stages(tiny, quick_autoattack, tmp_path, capsys)
         assert json.loads((tmp_path / name / "results.json").read_text())["table"] == name
     index = (tmp_path / "README.md").read_text()
     assert all(f"({name}/README.md)" in index for name in names)
+    page = (tmp_path / "solvers" / "README.md").read_text()
+    assert "60 training and 20 test images" in page  # its own number, not the preset's
+    report = json.loads((tmp_path / "precision" / "results.json").read_text())
+    assert report["settings"]["test_eps"] == [0.25, 0.5, 1.0]
+
+
+def test_a_page_by_hand_is_not_overwritten(tiny, tmp_path):
+    (tmp_path / "README.md").write_text("# Results\n")
+    reproduce.main(["figure4", "--out", str(tmp_path)])
+    assert (tmp_path / "README.md").read_text() == "# Results\n"
+
+
+def test_stages_of_an_experiment_hang_on_its_code(tiny, tmp_path, monkeypatch):
+    options = reproduce._parse(["--out", str(tmp_path)])
+    stages = Stages(tmp_path)
+    data = [np.zeros((4, 1, 8, 8)), np.arange(4), np.zeros((2, 1, 8, 8)), np.arange(2)]
+    run = experiment.Experiment(reproduce._preset(options), data, 0, stages)
+    assert run.stage("try", "key", lambda: 1) == 1
+    assert run.stage("try", "key", lambda: 2) == 1
+    monkeypatch.setattr(experiment, "_code", lambda: "changed")
+    assert run.stage("try", "key", lambda: 3) == 3
+
+
+def test_figure10_follows_the_test_images_that_it_reports(tmp_path):
+    data = [np.zeros((4, 1, 8, 8)), np.arange(4), np.zeros((2, 1, 8, 8)), np.arange(2)]
+    run = experiment.Experiment(TINY, data, 0, Stages(tmp_path))
+    other = experiment.Experiment(TINY, [*data[:2], data[2] + 1, data[3]], 0, Stages(tmp_path))
+    assert run.classifier_key("D_det") != other.classifier_key("D_det")
+    assert run.classifier_key("D_R") == other.classifier_key("D_R")
 
 
 def test_shared_stages_are_computed_once(tiny, tmp_path, capsys):

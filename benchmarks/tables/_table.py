@@ -30,6 +30,9 @@ class Table:
     needs_images : bool
     load : callable or None
         ``load(options, preset)`` gives data of its own and their label.
+    prepare : callable or None
+        ``prepare(experiment)`` gives the experiment on which all of it is measured, if that has
+        settings or samples of its own.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Table:
     first_seed_only: bool = False
     needs_images: bool = True
     load: Callable | None = None
+    prepare: Callable | None = None
 
 
 def values(records, row, metric, eps=None, at=None):

@@ -110,7 +110,8 @@ TABLE = Table(
         "trained on the relabelled set (after Goh's comment on the paper, which reports up to "
         "23.5 % for random targets on CIFAR-10 and no such leak for D_det). Own mistakes: a model "
         "trained for a few epochs labels the training images that it gets wrong, unperturbed, and "
-        "a fresh model learns these labels (after Wallace's comment on the paper). The fewer the "
-        "images, the less they can teach."
+        "a fresh model learns these labels (after Wallace's comment on the paper); both train "
+        "with the library's default schedule, without augmentation. The fewer the images, the "
+        "less they can teach."
     ),
 )

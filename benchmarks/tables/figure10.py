@@ -56,7 +56,8 @@ TABLE = Table(
     measure=_measure,
     draw=_draw,
     note=(
-        "Lines are means over the seeds, bands the range. Tables report the last epoch; the "
-        "highest of any epoch, which looks at the test set, is shown for comparison only."
+        "Accuracy in the precision of training. Lines are means over the seeds, bands the range. "
+        "Tables report the last epoch; the highest of any epoch, which looks at the test set, is "
+        "shown for comparison only."
     ),
 )
