@@ -58,9 +58,11 @@ def projected_gradient(
     """
 
     def project(z):
+        if math.isfinite(ball.eps):
+            z = x + ball.project(z - x)
         # The box contains x, so clipping to it moves no coordinate away from x and the iterate
         # stays in the ball.
-        return _into_box(x + ball.project(z - x), bounds)
+        return _into_box(z, bounds)
 
     x = _into_box(x, bounds)
     z = x if start is None else project(start)
@@ -76,7 +78,9 @@ def projected_gradient(
             if best is not None:
                 best.update(z, value, is_better and is_better(output, target))
             length = step_size(step) if callable(step_size) else step_size
-            velocity = momentum * velocity + ball.direction(gradient)
+            direction = ball.direction(gradient)
+            # Without momentum, two passes over the batch less.
+            velocity = momentum * velocity + direction if momentum else direction
             z = project(z + length * velocity)
     if best is not None:
         with torch.no_grad():
