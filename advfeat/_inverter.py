@@ -15,6 +15,8 @@ from advfeat.optim import HalfCosine, L2Ball, feature_distance, projected_gradie
 from advfeat.utils._checks import as_array, take_batch
 from advfeat.utils._random import draw_seed, make_rng, normal_rows
 
+# solver: (n_steps, step_size)
+_DEFAULTS = {"momentum": (200, 0.15), "decayed": (100, 0.6), "paper": (1000, 0.1)}
 _POOR = 0.5  # median relative residual from which a warning is due
 
 
@@ -38,13 +40,15 @@ class RobustFeatureInverter(TrainTimeTransformer):
         Start of the inversion: another sample, drawn independently of the label; normal noise
         with the mean and standard deviation of the source's training data (1 for features that
         are constant there); or given starts.
-    solver : {"paper", "decayed", "momentum"}, default="paper"
-        "paper": steps of constant length. "decayed": the length falls from step_size to zero as
-        a half cosine, which reaches the same residual in fewer, longer steps. "momentum": decayed
-        as well, and part of the last step is taken again.
-    n_steps : int, default=1000
-    step_size : float, default=0.1
-        Euclidean length of a step, or of the first step if decayed, in input units.
+    solver : {"momentum", "decayed", "paper"}, default="momentum"
+        "paper": steps of constant length, as in the paper. "decayed": the length falls from
+        step_size to zero as a half cosine. "momentum": decayed as well, and part of the last step
+        is taken again, which gives sets like the paper's in a fifth of the steps (docs/speed.md).
+    n_steps : int, default=None
+        By default 200 for "momentum", 100 for "decayed", 1000 for "paper".
+    step_size : float, default=None
+        Euclidean length of a step, or of the first step if decayed, in input units. By default
+        0.15 for "momentum", 0.6 for "decayed", 0.1 for "paper".
     momentum : float, default=0.7
         Share of the last step that is taken again; only for ``solver="momentum"``.
     batch_size : int, default=256
@@ -94,9 +98,9 @@ class RobustFeatureInverter(TrainTimeTransformer):
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "predict"]), None],
         "init": [StrOptions({"sample", "noise"}), "array-like"],
-        "solver": [StrOptions({"paper", "decayed", "momentum"})],
-        "n_steps": [Interval(Integral, 1, None, closed="left")],
-        "step_size": [Interval(Real, 0, None, closed="neither")],
+        "solver": [StrOptions(set(_DEFAULTS))],
+        "n_steps": [Interval(Integral, 1, None, closed="left"), None],
+        "step_size": [Interval(Real, 0, None, closed="neither"), None],
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
@@ -111,9 +115,9 @@ class RobustFeatureInverter(TrainTimeTransformer):
         estimator=None,
         *,
         init="sample",
-        solver="paper",
-        n_steps=1000,
-        step_size=0.1,
+        solver="momentum",
+        n_steps=None,
+        step_size=None,
         momentum=0.7,
         batch_size=256,
         n_jobs=None,
@@ -176,10 +180,12 @@ class RobustFeatureInverter(TrainTimeTransformer):
             )
         seed = draw_seed(self.random_state)
         start = self._starts(X, seed)
+        n_steps, step_size = self._steps()
         module = source.net_.module_
         work = _Inversion(
             frozen, X, start, seed, module.mean, module.std, source.input_bounds_,
-            self.n_steps, self._step_size(), self.momentum if self.solver == "momentum" else 0.0,
+            n_steps, step_size if self.solver == "paper" else HalfCosine(step_size, n_steps),
+            self.momentum if self.solver == "momentum" else 0.0,
         )  # fmt: skip
         X_r, residual, distance = self._run(
             work, len(X), "inversion", self._shards(X=X) if keep else None
@@ -187,8 +193,8 @@ class RobustFeatureInverter(TrainTimeTransformer):
         if np.median(residual) > _POOR:
             warnings.warn(
                 f"The features were matched poorly: the median relative residual is "
-                f"{np.median(residual):.2f}. Raise n_steps (got {self.n_steps}) or step_size "
-                f"(got {self.step_size:g}).",
+                f"{np.median(residual):.2f}. Raise n_steps (got {n_steps}) or step_size "
+                f"(got {step_size:g}).",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -201,10 +207,11 @@ class RobustFeatureInverter(TrainTimeTransformer):
     def _default_source(self):
         return AdversarialClassifier(verbose=self.verbose)
 
-    def _step_size(self):
-        if self.solver == "paper":
-            return self.step_size
-        return HalfCosine(self.step_size, self.n_steps)
+    def _steps(self):
+        """Return n_steps and step_size, the solver's own where they are not given."""
+        given = (self.n_steps, self.step_size)
+        usual = _DEFAULTS[self.solver]
+        return tuple(u if g is None else g for g, u in zip(given, usual, strict=True))
 
     def _starts(self, X, seed):
         """Rows of X to start from, an array of starts, or None for noise."""

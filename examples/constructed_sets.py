@@ -21,11 +21,10 @@ X_test, y_test = load_digits(split="test", return_X_y=True)
 standard = StandardClassifier(max_epochs=20, random_state=0).fit(X, y)
 robust = AdversarialClassifier(eps=1.0, n_steps=4, max_epochs=20, random_state=0).fit(X, y)
 
-invert = {"solver": "decayed", "n_steps": 60, "step_size": 0.4, "random_state": 0}
 perturb = {"eps": 1.0, "n_steps": 50, "random_state": 0}
 sets = {
-    "D_R": RobustFeatureInverter(FrozenEstimator(robust), **invert),
-    "D_NR": RobustFeatureInverter(FrozenEstimator(standard), **invert),
+    "D_R": RobustFeatureInverter(FrozenEstimator(robust), random_state=0),
+    "D_NR": RobustFeatureInverter(FrozenEstimator(standard), random_state=0),
     "D_rand": NonRobustRelabeler(FrozenEstimator(standard), **perturb),
     "D_det": NonRobustRelabeler(FrozenEstimator(standard), target="deterministic", **perturb),
 }

@@ -236,6 +236,18 @@ def test_momentum_matches_closer_than_constant_steps(adversarial, digits):
     assert residual["momentum"] < 0.75 * residual["paper"]
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    ("solver", "n_steps", "step_size"),
+    [("momentum", 200, 0.15), ("decayed", 100, 0.6), ("paper", 1000, 0.1)],
+)
+def test_each_solver_has_steps_of_its_own(adversarial, digits, solver, n_steps, step_size):
+    X, y = digits[0][:5], digits[1][:5]
+    by_default = inverter(adversarial, solver=solver, n_steps=None, step_size=None)
+    given = inverter(adversarial, solver=solver, n_steps=n_steps, step_size=step_size)
+    assert_array_equal(by_default.fit_transform(X, y), given.fit_transform(X, y))
+
+
 def test_momentum_of_zero_is_the_decayed_solver(adversarial, digits):
     X, y, _, _ = digits
     settings = {"n_steps": 10, "step_size": 0.1}
