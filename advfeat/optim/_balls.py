@@ -26,7 +26,7 @@ class L2Ball:
         """Steepest ascent direction of norm 1; zero where the gradient is zero or not finite."""
         # Scaling by the largest entry first keeps the squares of tiny gradients from underflow.
         flat = gradient.flatten(1)
-        scale = torch.linalg.vector_norm(flat, math.inf, dim=1, keepdim=True)
+        scale = flat.abs().amax(1, keepdim=True)  # vector_norm takes ten times as long on a CPU
         usable = torch.isfinite(scale) & (scale > 0)
         flat = flat / torch.where(usable, scale, math.inf)  # 0, or NaN where it is not finite
         flat /= torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1)
