@@ -3,8 +3,9 @@
     python benchmarks/speed.py --out results      # minutes; other libraries: the "bench" extra
     python benchmarks/speed.py --smoke            # seconds: does everything run?
 
-Contenders alternate (A B C A B C), so that a machine that slows down slows all of them alike; the
-median over the repeats and the range are reported. Run nothing else meanwhile.
+Contenders alternate (A B C, C B A), so that a machine that slows down slows all of them alike, and
+none always follows the one that leaves it the caches warm; the median over the repeats and the
+range are reported. Run nothing else meanwhile.
 """
 
 import argparse
@@ -77,7 +78,7 @@ def _parse(arguments):
     parser.add_argument("--size", type=int, default=32, help="height and width (32)")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N")
     parser.add_argument("--steps", type=int, default=7, metavar="N")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N")
+    parser.add_argument("--repeats", type=int, default=4, metavar="N")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER")
@@ -114,7 +115,7 @@ def _measure(task, callables, n_images, repeats, device, bar):
     times = {name: [] for name in callables}
     reached = {}
     for repeat in range(repeats + 1):
-        for name, call in callables.items():
+        for name, call in list(callables.items())[:: 1 if repeat % 2 else -1]:
             begun = time.perf_counter()
             loss = call()
             if device.type == "cuda":
