@@ -1,7 +1,7 @@
 """The four constructed sets side by side, from sources that are trained once.
 
 A trained source is passed on in a FrozenEstimator; each constructor then only constructs.
-Takes about two minutes on two cores.
+Takes about a minute on two cores.
 """
 
 from sklearn.frozen import FrozenEstimator
