@@ -1,25 +1,30 @@
 """Robust and non-robust features of data, as scikit-learn estimators.
 
-The data's way::
+The data's way, and the packages that it passes::
 
-    images (X, y)
-      -> source classifier            StandardClassifier, AdversarialClassifier
-      -> constructed dataset          RobustFeatureInverter (D_R, D_NR), NonRobustRelabeler
-                                      (D_rand, D_det)
-      -> classifier trained on it     StandardClassifier
-      -> evaluation on the original test set
-                                      accuracy, robust_accuracy_score, transfer_rate, usefulness
+    images (X, y)                     advfeat.datasets
+      -> source classifier            advfeat.classifiers    StandardClassifier,
+                                                             AdversarialClassifier
+      -> adversarial examples         advfeat.attacks        adversarial_examples
+      -> constructed data set         advfeat.construction   RobustFeatureInverter (D_R, D_NR),
+                                                             NonRobustRelabeler (D_rand, D_det)
+      -> classifier trained on it     advfeat.classifiers
+      -> evaluation on the original   advfeat.metrics        robust_accuracy_score,
+         test set                                            transfer_rate, usefulness
       -> pictures                     advfeat.plotting
 
-    beside it: GaussianRobustMLE, the same story in closed form
+    beside it: advfeat.gaussian, the same story in closed form (GaussianRobustMLE)
+
+Each package uses only those below it: plotting; construction, metrics; attacks; classifiers;
+datasets, optim (the one place where inputs are optimised); utils.
 """
 
-from advfeat._attack import adversarial_examples
-from advfeat._constructed import ConstructedDataset
-from advfeat._gaussian import GaussianRobustMLE
-from advfeat._inverter import RobustFeatureInverter
-from advfeat._relabeler import NonRobustRelabeler
+from advfeat._version import __version__
+from advfeat.attacks import adversarial_examples
 from advfeat.classifiers import AdversarialClassifier, StandardClassifier
+from advfeat.construction import NonRobustRelabeler, RobustFeatureInverter
+from advfeat.datasets import ConstructedDataset
+from advfeat.gaussian import GaussianRobustMLE
 from advfeat.metrics import (
     feature_usefulness,
     make_robust_scorer,
@@ -28,8 +33,6 @@ from advfeat.metrics import (
     robust_feature_usefulness,
     transfer_rate,
 )
-
-__version__ = "0.1.0.dev0"
 
 __all__ = [
     "AdversarialClassifier",
@@ -44,5 +47,6 @@ __all__ = [
     "robust_accuracy_curve",
     "robust_accuracy_score",
     "robust_feature_usefulness",
+    "__version__",
     "transfer_rate",
 ]

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
 import contenders
-from advfeat.networks import NETWORKS, build_network
+from advfeat.classifiers.networks import NETWORKS, build_network
 from advfeat.utils._device import resolve_device
 from report import hardware
 

@@ -6,7 +6,6 @@ import torch
 from second_device import second_device
 from sklearn.frozen import FrozenEstimator
 
-import advfeat._training
 from advfeat import (
     AdversarialClassifier,
     NonRobustRelabeler,
@@ -17,6 +16,7 @@ from advfeat import (
     robust_feature_usefulness,
     transfer_rate,
 )
+from advfeat.classifiers import _nets
 from advfeat.utils._random import make_generator
 
 QUICK = {"max_epochs": 2, "random_state": 0, "verbose": 0}
@@ -26,7 +26,7 @@ QUICK = {"max_epochs": 2, "random_state": 0, "verbose": 0}
 def other(monkeypatch):
     """Name of the second device, active during the test."""
     monkeypatch.setattr(  # it has no generator of its own
-        advfeat._training, "make_generator", lambda device, *key: make_generator("cpu", *key)
+        _nets, "make_generator", lambda device, *key: make_generator("cpu", *key)
     )
     with second_device() as device:
         yield device

@@ -12,6 +12,7 @@ One interface for all of them, the one of `sklearn.datasets`:
 """
 
 from advfeat.datasets._cifar import fetch_cifar10
+from advfeat.datasets._constructed import ConstructedDataset
 from advfeat.datasets._digits import load_digits
 from advfeat.datasets._image_folder import load_image_folder
 from advfeat.datasets._planted import make_planted_features, make_planted_images
@@ -23,6 +24,7 @@ from advfeat.datasets._restricted_imagenet import (
 
 __all__ = [
     "RESTRICTED_IMAGENET_RANGES",
+    "ConstructedDataset",
     "RestrictedImageNet",
     "fetch_cifar10",
     "load_digits",

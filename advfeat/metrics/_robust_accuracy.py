@@ -7,7 +7,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_consistent_length
 
-from advfeat._attack import ATTACK_CONSTRAINTS, adversarial_examples
+from advfeat.attacks._adversarial_examples import ATTACK_CONSTRAINTS, adversarial_examples
 from advfeat.utils._checks import as_array
 
 

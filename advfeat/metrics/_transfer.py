@@ -3,8 +3,8 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from advfeat._attack import adversarial_examples
-from advfeat._attackable import attackable
+from advfeat.attacks._adversarial_examples import adversarial_examples
+from advfeat.attacks._attackable import attackable
 
 
 def transfer_rate(source, estimator, X, y, *, norm, eps, **attack):

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import validate_params
 
-from advfeat._attack import ATTACK_CONSTRAINTS, encode_labels
-from advfeat._attackable import attackable
+from advfeat.attacks._adversarial_examples import ATTACK_CONSTRAINTS
+from advfeat.attacks._attackable import attackable
 from advfeat.optim import HalfCosine, feature_value, make_ball, projected_gradient
-from advfeat.utils._checks import take_batch
+from advfeat.utils._checks import encode_labels, take_batch
 from advfeat.utils._progress import progress_bar
 from advfeat.utils._random import draw_seed, normal_rows
 

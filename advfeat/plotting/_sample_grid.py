@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils import check_random_state
 
-from advfeat._constructed import ConstructedDataset
+from advfeat.datasets._constructed import ConstructedDataset
 from advfeat.plotting._style import SMALL, check_mapping, get_axes, import_pyplot
 from advfeat.utils._checks import as_array
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from advfeat._attack import adversarial_examples
+from advfeat.attacks._adversarial_examples import adversarial_examples
 
 # Okabe and Ito's palette, which the common colour vision deficiencies leave distinct. Yellow is
 # left out, too pale for thin lines on white, and black, unseen on dark styles.

@@ -112,6 +112,26 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto"):
     return X
 
 
+def encode_labels(y, classes, n):
+    """Positions of the labels y in classes, as an int64 array of length n.
+
+    Raises
+    ------
+    ValueError
+        If the length differs or a label is unknown.
+    """
+    y = np.asarray(y)
+    if y.shape != (n,):
+        raise ValueError(f"y must have shape ({n},), one label per sample. Got {y.shape}.")
+    index = np.searchsorted(classes, y).clip(0, len(classes) - 1)
+    unknown = classes[index] != y
+    if np.any(unknown):
+        raise ValueError(
+            f"y contains labels that are not among the classes {classes}: {np.unique(y[unknown])}."
+        )
+    return index.astype(np.int64)
+
+
 def resolve_bounds(bounds, input_shape):
     """Return (low, high) in input units, or None for unbounded inputs."""
     if isinstance(bounds, str):

@@ -1,0 +1,210 @@
+"""Adversarial examples for a fitted estimator: the strongest found for each sample."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, Options, StrOptions, validate_params
+
+from advfeat.attacks._attackable import attackable
+from advfeat.optim import (
+    HalfCosine,
+    cross_entropy,
+    cw_margin,
+    make_ball,
+    projected_gradient,
+    targeted_margin,
+)
+from advfeat.utils._batches import run_batches
+from advfeat.utils._checks import encode_labels, take_batch
+from advfeat.utils._random import draw_seed, normal_rows
+
+_MAX_TARGETS = 9  # wrong classes tried one by one, as in AutoAttack's targeted runs
+
+ATTACK_CONSTRAINTS = {
+    "norm": [Options(Real, {2, np.inf})],
+    "eps": [Interval(Real, 0, None, closed="left")],
+    "step_size": [Interval(Real, 0, None, closed="neither"), None],
+    "n_steps": [Interval(Integral, 1, None, closed="left")],
+    "random_start": ["boolean"],
+    "n_restarts": [Interval(Integral, 1, None, closed="left")],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "n_jobs": [Integral, None],
+    "precision": [StrOptions({"fp32", "bf16"})],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+
+@validate_params(ATTACK_CONSTRAINTS, prefer_skip_nested_validation=True)
+def adversarial_examples(
+    estimator,
+    X,
+    y,
+    *,
+    norm,
+    eps,
+    n_steps=20,
+    step_size=None,
+    random_start=True,
+    n_restarts=1,
+    batch_size=256,
+    n_jobs=None,
+    precision="fp32",
+    random_state=0,
+    verbose=1,
+):
+    """Perturb each sample, within eps, so that the estimator misclassifies it.
+
+    Each restart runs projected gradient ascent on the margin to the nearest other class, then on
+    the margin to each of the nine most likely wrong classes in turn (for two classes: on the
+    cross-entropy); samples already misclassified drop out. Steps get shorter as a half cosine.
+    Whether an example fools the network is judged in fp32 on the final example.
+
+    Parameters
+    ----------
+    estimator : fitted classifier
+        advfeat classifier, skorch net, linear scikit-learn classifier, or a Pipeline that ends
+        in one, which is attacked at its last step: eps and the examples are then in the units
+        that the earlier steps' ``transform`` returns.
+    X : array-like of shape (n, d) or (n, C, H, W)
+    y : array-like of shape (n,)
+        True labels.
+    norm : {2, numpy.inf}
+    eps : float
+        Radius, in input units.
+    n_steps : int, default=20
+        Steps of each run.
+    step_size : float, default=None
+        Length of the first step, in input units; eps by default.
+    random_start : bool, default=True
+        Whether runs start at a random point of the ball.
+    n_restarts : int, default=1
+    batch_size : int, default=256
+    n_jobs : int, default=None
+        Batches run in parallel through joblib; the result does not depend on it.
+    precision : {"fp32", "bf16"}, default="fp32"
+    random_state : int, RandomState or None, default=0
+    verbose : int, default=1
+
+    Returns
+    -------
+    X_adv : ndarray like X, float32
+        Misclassified where an example was found; elsewhere the sample itself if it is already
+        misclassified, or the example with the largest margin loss.
+    fooled : ndarray of shape (n,), bool
+        Whether the estimator misclassifies ``X_adv``.
+
+    References
+    ----------
+    Madry et al. 2018; Carlini and Wagner 2017; Ilyas et al. 2019, Appendix D.2.
+
+    Examples
+    --------
+    >>> from advfeat import StandardClassifier, adversarial_examples
+    >>> from advfeat.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> clf = StandardClassifier(max_epochs=3, random_state=0).fit(X[:1000], y[:1000])
+    >>> X_adv, fooled = adversarial_examples(clf, X[1000:1100], y[1000:1100], norm=2, eps=0.5)
+    >>> bool(abs(X_adv - X[1000:1100]).max() <= 0.5)
+    True
+    """
+    view = attackable(estimator, X, precision)
+    judge = view.network if precision == "fp32" else attackable(estimator, X).network
+    labels = encode_labels(y, view.classes, len(view.X))
+    attack = _Attack(
+        view,
+        judge,
+        labels,
+        make_ball(norm, eps),
+        _runs(len(view.classes), n_restarts) if eps > 0 else [],
+        HalfCosine(eps if step_size is None else step_size, n_steps),
+        n_steps,
+        draw_seed(random_state) if random_start else None,
+    )
+    return run_batches(
+        attack,
+        len(view.X),
+        batch_size=batch_size,
+        n_jobs=n_jobs,
+        desc=f"attack eps={eps:g}",
+        verbose=verbose,
+    )
+
+
+class _Attack:
+    """The work on one batch; it travels to joblib's workers."""
+
+    def __init__(self, view, judge, labels, ball, runs, step_size, n_steps, seed):
+        self.view = view
+        self.judge = judge
+        self.labels = labels
+        self.ball = ball
+        self.runs = runs
+        self.step_size = step_size
+        self.n_steps = n_steps
+        self.seed = seed
+
+    def __call__(self, begin, stop):
+        judge, device = self.judge, self.view.network.device
+        x = take_batch(self.view.X, slice(begin, stop), device)
+        y = torch.from_numpy(self.labels[begin:stop]).to(device)
+        best = x.clone()
+        margin, fooled = _judge(judge, x, y)
+        order = _by_likelihood(judge, x, y)
+        for run, (loss, rank) in enumerate(self.runs):
+            rows = torch.nonzero(~fooled).flatten()
+            if len(rows) == 0:
+                break
+            xs, ys = x[rows], y[rows]
+            target = ys if rank is None else torch.stack([order[rows, rank], ys], 1)
+            found = projected_gradient(
+                self.view.network,
+                xs,
+                target,
+                loss,
+                ball=self.ball,
+                bounds=self.view.bounds,
+                step_size=self.step_size,
+                n_steps=self.n_steps,
+                start=self._start(run, xs, rows, begin, stop),
+                keep="best",
+                is_better=lambda logits, t, ys=ys: cw_margin(logits, ys) > 0,
+            )
+            found_margin, found_fools = _judge(judge, found, ys)
+            better = found_fools | (found_margin > margin[rows])
+            best[rows[better]] = found[better]
+            margin[rows[better]] = found_margin[better]
+            fooled[rows] = found_fools
+        return best.cpu().numpy(), fooled.cpu().numpy()
+
+    def _start(self, run, xs, rows, begin, stop):
+        """Random points of the ball around xs, the given rows of the batch; None for xs."""
+        if self.seed is None:
+            return None
+        noise = normal_rows((self.seed, run), begin, stop, xs[0].numel() + 2)
+        return xs + self.ball.sample(torch.from_numpy(noise).to(xs.device)[rows], like=xs)
+
+
+def _runs(n_classes, n_restarts):
+    """(loss, rank of the target class or None) of each run, in order."""
+    if n_classes == 2:
+        return [(cw_margin, None), (cross_entropy, None)] * n_restarts
+    targets = [(targeted_margin, rank) for rank in range(min(n_classes - 1, _MAX_TARGETS))]
+    return [(cw_margin, None), *targets] * n_restarts
+
+
+def _judge(network, x, y):
+    """Margin of each sample, and whether it is misclassified: ties as `predict` breaks them."""
+    with torch.no_grad():
+        logits = network(x)
+    # Logits that are no numbers count as misclassified.
+    margin = torch.nan_to_num(cw_margin(logits, y), nan=torch.inf)
+    return margin, (logits.argmax(1) != y) | (margin > 0)
+
+
+def _by_likelihood(network, x, y):
+    """Wrong classes of each sample, most likely first; the true class comes last."""
+    with torch.no_grad():
+        logits = network(x).scatter(1, y[:, None], -torch.inf)
+    return logits.argsort(1, descending=True)

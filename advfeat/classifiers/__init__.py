@@ -1,0 +1,12 @@
+"""Networks as scikit-learn classifiers, trained through skorch.
+
+::
+
+    networks (architectures) -> _nets (the skorch nets: batches, loss, schedule, training step)
+                             -> _standard, _adversarial (the estimators)
+"""
+
+from advfeat.classifiers._adversarial import AdversarialClassifier
+from advfeat.classifiers._standard import StandardClassifier
+
+__all__ = ["AdversarialClassifier", "StandardClassifier"]

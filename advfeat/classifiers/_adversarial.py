@@ -1,0 +1,118 @@
+"""AdversarialClassifier: perturbs each batch before the training step."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, Options
+
+from advfeat.classifiers._nets import AdversarialNet
+from advfeat.classifiers._overfitting import OverfittingGuard
+from advfeat.classifiers._standard import StandardClassifier
+from advfeat.utils._checks import resolve_bounds
+
+
+class AdversarialClassifier(StandardClassifier):
+    """Classifier trained against an L2 or L-infinity adversary.
+
+    It differs from `StandardClassifier` only by perturbing each batch before the training step.
+
+    Parameters
+    ----------
+    network : str or callable, default="auto"
+        See `StandardClassifier`, also for the parameters that are not listed here.
+    norm : {2, numpy.inf}, default=2
+    eps : float, default=0.5
+        Radius of the perturbations, in input units.
+    step_size : float, default=None
+        Length of an attack step, in input units; 2.5 eps / n_steps by default.
+    n_steps : int, default=7
+        2 costs less than half as much and gives nearly the same robustness in L2, see
+        docs/speed.md. With 3 or fewer, training watches for catastrophic overfitting after each
+        epoch; should it come, it takes the epoch back, warns and goes on with 7 steps.
+    random_start : bool, default=False
+        Whether the attack starts at a random point of the ball.
+
+    References
+    ----------
+    Ilyas et al. 2019, eq. 4, Appendix C.3 and Table 4 (norm 2, eps 0.5, 7 steps for CIFAR-10);
+    Madry et al. 2018.
+
+    Examples
+    --------
+    >>> from advfeat import AdversarialClassifier, robust_accuracy_score
+    >>> from advfeat.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> clf = AdversarialClassifier(eps=0.5, max_epochs=3, random_state=0)
+    >>> clf = clf.fit(X[:1000], y[:1000])
+    >>> bool(robust_accuracy_score(clf, X[1000:1200], y[1000:1200], norm=2, eps=0.5) < 1)
+    True
+    """
+
+    _parameter_constraints: dict = {
+        **StandardClassifier._parameter_constraints,
+        "norm": [Options(Real, {2, np.inf})],
+        "eps": [Interval(Real, 0, None, closed="left")],
+        "step_size": [Interval(Real, 0, None, closed="neither"), None],
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "random_start": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        network="auto",
+        *,
+        norm=2,
+        eps=0.5,
+        step_size=None,
+        n_steps=7,
+        random_start=False,
+        max_epochs=30,
+        lr=0.1,
+        batch_size=128,
+        momentum=0.9,
+        weight_decay=5e-4,
+        lr_schedule="one-cycle",
+        augmentation="none",
+        bounds="auto",
+        warm_start=False,
+        callbacks=None,
+        precision="fp32",
+        device="auto",
+        random_state=None,
+        verbose=1,
+    ):
+        super().__init__(
+            network,
+            max_epochs=max_epochs,
+            lr=lr,
+            batch_size=batch_size,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            lr_schedule=lr_schedule,
+            augmentation=augmentation,
+            bounds=bounds,
+            warm_start=warm_start,
+            callbacks=callbacks,
+            precision=precision,
+            device=device,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.norm = norm
+        self.eps = eps
+        self.step_size = step_size
+        self.n_steps = n_steps
+        self.random_start = random_start
+
+    def _net_class(self):
+        # Steps that sum to 2.5 eps can cross the ball.
+        step_size = 2.5 * self.eps / self.n_steps if self.step_size is None else self.step_size
+        attack = {
+            "norm": self.norm,
+            "eps": self.eps,
+            "step_size": step_size,
+            "n_steps": self.n_steps,
+            "random_start": self.random_start,
+            "bounds": resolve_bounds(self.bounds, self.input_shape_),
+        }
+        return AdversarialNet, {"attack": attack, "callbacks": [("guard", OverfittingGuard())]}

@@ -1,0 +1,458 @@
+"""StandardClassifier: a scikit-learn estimator that owns a skorch net."""
+
+import copy
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d
+from skorch.callbacks import Callback
+
+from advfeat.classifiers._augmentation import AUGMENTATIONS
+from advfeat.classifiers._fitting import (
+    input_statistics,
+    on_device,
+    restored_on_failure,
+    weights_restored_on_failure,
+)
+from advfeat.classifiers._nets import (
+    SCHEDULES,
+    ArrayDataset,
+    Progress,
+    TrainingNet,
+    make_schedule,
+    n_batches,
+)
+from advfeat.classifiers.networks import build_network, check_network_name
+from advfeat.datasets._constructed import unpack_training_data
+from advfeat.optim import FrozenNetwork
+from advfeat.utils._checks import check_inputs, resolve_bounds, take_batch, validate_bounds
+from advfeat.utils._device import resolve_device
+from advfeat.utils._random import draw_seed, isolated_torch_seed
+
+
+class StandardClassifier(ClassifierMixin, BaseEstimator):
+    """Image or tabular classifier, trained in the ordinary way.
+
+    Parameters
+    ----------
+    network : str or callable, default="auto"
+        "mlp", "small_cnn", "small_resnet", "resnet18", "resnet34", "resnet50", "vgg16" (with
+        batch-norm), "densenet121", "inception_v3", or an nn.Module class (of the keywords
+        ``input_shape``, ``in_channels``, ``n_features``, ``n_classes``, ``num_classes`` it is
+        given those that it accepts) that maps normalised inputs to logits of shape
+        (n, n_classes), without a softmax. "auto": "mlp" for (n, d), "small_cnn" for images with a
+        side under 16 pixels, "small_resnet" for larger ones.
+    max_epochs : int, default=30
+    lr : float, default=0.1
+        Peak learning rate of SGD.
+    batch_size : int, default=128
+    momentum : float, default=0.9
+    weight_decay : float, default=5e-4
+    lr_schedule : {"one-cycle", "step", "constant"}, default="one-cycle"
+        "step" divides lr by 10 after one third and two thirds of the epochs, as in the paper.
+    augmentation : {"none", "flip-crop", "paper"}, default="none"
+        For images. "paper": random crop, flip, colour jitter 0.25, rotation by 2 degrees.
+    bounds : "auto", None or (low, high), default="auto"
+        Valid range of the inputs. "auto": [0, 1] for images, unbounded for (n, d).
+    warm_start : bool, default=False
+        Whether `fit` goes on from the weights of the last fit.
+    callbacks : list of skorch callbacks, default=None
+        Passed through to the skorch net.
+    precision : {"fp32", "bf16"}, default="fp32"
+    device : str or torch.device, default="auto"
+        "auto" takes CUDA where there is one.
+    random_state : int, RandomState or None, default=None
+    verbose : int, default=1
+        Whether training of more than two seconds shows a progress bar.
+
+    Attributes
+    ----------
+    net_ : skorch.NeuralNetClassifier
+        ``net_.module_(x)`` gives logits for a tensor x in input units.
+    classes_ : ndarray of shape (n_classes,)
+    input_shape_ : tuple
+        Shape of one sample.
+    n_features_in_ : int
+        For (n, d) input.
+    feature_names_in_ : ndarray of str
+        For data frames.
+    history_ : list of dict
+        One entry per epoch, with "train_loss", "dur" (seconds) and, in adversarial training,
+        "attack_steps".
+
+    References
+    ----------
+    Ilyas et al. 2019, Section 2 (standard training) and Appendix C.2.
+
+    Examples
+    --------
+    >>> from advfeat import StandardClassifier
+    >>> from advfeat.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> clf = StandardClassifier(max_epochs=3, random_state=0).fit(X[:1000], y[:1000])
+    >>> clf.predict_proba(X[1000:]).shape
+    (797, 10)
+    """
+
+    _parameter_constraints: dict = {
+        "network": [str, callable],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "lr_schedule": [StrOptions(set(SCHEDULES))],
+        "augmentation": [StrOptions(set(AUGMENTATIONS))],
+        "bounds": [StrOptions({"auto"}), "array-like", None],
+        "warm_start": ["boolean"],
+        "callbacks": [list, None],
+        "precision": [StrOptions({"fp32", "bf16"})],
+        "device": [str, torch.device],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        network="auto",
+        *,
+        max_epochs=30,
+        lr=0.1,
+        batch_size=128,
+        momentum=0.9,
+        weight_decay=5e-4,
+        lr_schedule="one-cycle",
+        augmentation="none",
+        bounds="auto",
+        warm_start=False,
+        callbacks=None,
+        precision="fp32",
+        device="auto",
+        random_state=None,
+        verbose=1,
+    ):
+        self.network = network
+        self.max_epochs = max_epochs
+        self.lr = lr
+        self.batch_size = batch_size
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.lr_schedule = lr_schedule
+        self.augmentation = augmentation
+        self.bounds = bounds
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.precision = precision
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None, sample_weight=None):
+        """Train on (X, y).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W), ConstructedDataset or torch Dataset
+            Images are floats in [0, 1] or uint8 in 0..255. A `ConstructedDataset` and a torch
+            Dataset of (input, label) items carry their own labels.
+        y : array-like of shape (n,)
+            Labels of any type. For a `ConstructedDataset` either None or the labels that it was
+            constructed from.
+        sample_weight : array-like of shape (n,), optional
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For unusable X, y or parameters, and when training diverges.
+        """
+        with restored_on_failure(self):
+            return self._fit(X, y, sample_weight)
+
+    def _fit(self, X, y, sample_weight):
+        keep = self.warm_start and hasattr(self, "net_")
+        weights = self.net_.module_.state_dict() if keep else None
+        data = self._check_training_data(X, y, sample_weight, reset=not keep)
+        steps = self.max_epochs * n_batches(len(data), self.batch_size)
+        net = self._build_net(data, self.max_epochs, steps, make_schedule(self.lr_schedule, steps))
+        with isolated_torch_seed(net.device, net.seed):
+            net.initialize()
+            if keep:
+                net.module_.load_state_dict(weights)
+            net.partial_fit(data, None)
+        self.net_ = net
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None, classes=None, sample_weight=None):
+        """Train for one epoch at constant lr; call it repeatedly for data that come in parts.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+        classes : array-like, optional
+            All labels that will ever occur; needed on the first call if y lacks some.
+
+        Returns
+        -------
+        self
+        """
+        with restored_on_failure(self):
+            return self._partial_fit(X, y, classes, sample_weight)
+
+    def _partial_fit(self, X, y, classes, sample_weight):
+        first = not hasattr(self, "net_")
+        data = self._check_training_data(X, y, sample_weight, reset=first, classes=classes)
+        steps = n_batches(len(data), self.batch_size)
+        if first:
+            self.net_ = self._build_net(data, 1, steps, Callback())
+            with isolated_torch_seed(self.net_.device, self.net_.seed):
+                self.net_.initialize()
+        net = self.net_ = on_device(self.net_, resolve_device(self.device))
+        net.lr = self.lr
+        net.set_params(
+            max_epochs=1,
+            callbacks__schedule=Callback(),  # the schedule of `fit` ended at a rate of zero
+            callbacks__progress=Progress(type(self).__name__, steps, self.verbose),
+        )
+        for group in net.optimizer_.param_groups:
+            group["lr"] = self.lr
+        with (
+            weights_restored_on_failure(net),
+            isolated_torch_seed(net.device, net.seed, len(net.history)),
+        ):
+            net.partial_fit(data, None)
+        return self
+
+    @property
+    def history_(self):
+        """List of dicts, one per epoch, with "train_loss", "dur" (seconds) and the like."""
+        check_is_fitted(self, "net_")
+        return list(self.net_.history)
+
+    def decision_function(self, X):
+        """Logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) for two classes: the logit difference
+        """
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict_proba(self, X):
+        """Class probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+        """
+        return torch.from_numpy(self._logits(X)).softmax(1).numpy()
+
+    def predict(self, X):
+        """Most probable class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
+        logits = self._logits(X)
+        return self.classes_[logits.argmax(1)]
+
+    def features(self, X):
+        """g(X), the penultimate layer: the input of the last linear layer.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+
+        Returns
+        -------
+        ndarray of shape (n, n_hidden), float32
+
+        Raises
+        ------
+        ValueError
+            If the network has no linear layer.
+        """
+        frozen, X = self.frozen(), self.check_inputs(X)
+        if not frozen.has_features:
+            raise ValueError(
+                f"network={self.network!r} has no linear layer, so it has no penultimate "
+                "features. Use a network that ends in nn.Linear."
+            )
+        return self._in_batches(frozen.features, X)
+
+    def frozen(self, device=None, precision="fp32"):
+        """Inference copy of the network on ``device`` (default: the estimator's).
+
+        Returns
+        -------
+        advfeat.optim.FrozenNetwork
+        """
+        check_is_fitted(self, "net_")
+        device = resolve_device(self.device if device is None else device)
+        return FrozenNetwork(self.net_.module_, device=device, precision=precision)
+
+    def check_inputs(self, X):
+        """Check X as `predict` does and return it as an array (float32, or uint8 for images).
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If X does not fit what was seen in `fit`.
+        """
+        check_is_fitted(self, "net_")
+        return check_inputs(self, X, bounds=self.bounds)
+
+    @property
+    def input_bounds_(self):
+        """(low, high) in input units, or None for unbounded inputs."""
+        check_is_fitted(self, "net_")
+        return resolve_bounds(self.bounds, self.input_shape_)
+
+    def _logits(self, X):
+        check_is_fitted(self, "net_")
+        X = self.check_inputs(X)
+        device = resolve_device(self.device)
+        module = self.net_.module_.to(device).eval()
+        if X.ndim == 2 and isinstance(self.network, str):
+            # Small enough for float64, in which a row's result does not depend on its batch.
+            module, X = copy.deepcopy(module).double(), X.astype(np.float64)
+        return self._in_batches(module, X, device).astype(np.float64)
+
+    def _in_batches(self, function, X, device=None):
+        device = function.__self__.device if device is None else device
+        size = max(self.batch_size, 256)
+        with torch.no_grad():
+            parts = [
+                function(take_batch(X, slice(i, i + size), device)).cpu().numpy()
+                for i in range(0, len(X), size)
+            ]
+        return np.concatenate(parts)
+
+    def _check_training_data(self, X, y, sample_weight, *, reset, classes=None):
+        """Validate everything; set classes_ and input_shape_; return an ArrayDataset."""
+        check_network_name(self.network)
+        validate_bounds(self.bounds, type(self).__name__)
+        X, y = unpack_training_data(self, X, y)
+        X = check_inputs(self, X, reset=reset, bounds=self.bounds)
+        y = column_or_1d(y, warn=True)
+        check_array(y, ensure_2d=False, dtype=None, ensure_min_samples=0, input_name="y")
+        if len(X) != len(y):
+            raise ValueError(
+                f"Found input variables with inconsistent numbers of samples: X has {len(X)} "
+                f"and y has {len(y)}."
+            )
+        check_classification_targets(y)
+        if self.augmentation != "none" and X.ndim != 4:
+            raise ValueError(
+                f"augmentation={self.augmentation!r} needs images of shape (n, C, H, W), got X "
+                f"of shape {X.shape}. Use augmentation='none'."
+            )
+        if self.augmentation != "none" and resolve_bounds(self.bounds, X.shape[1:]) != (0, 1):
+            raise ValueError(
+                f"augmentation={self.augmentation!r} is made for images in [0, 1]. Got "
+                f"bounds={self.bounds!r}; rescale X, or use augmentation='none'."
+            )
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float32, ensure_non_negative=True)
+        if sample_weight is not None:
+            used = weight > 0
+            if not used.any():
+                raise ValueError("Expected at least one positive sample weight, got none.")
+            if not used.all():
+                X, y, weight = X[used], y[used], weight[used]
+            weight = weight / weight.mean()
+        seen = np.unique(y)
+        if reset:
+            self.classes_ = seen if classes is None else np.unique(classes)
+            if len(self.classes_) < 2:
+                raise ValueError(
+                    f"{type(self).__name__} needs samples of at least 2 classes, but y contains "
+                    f"only one class: {self.classes_[0]!r}."
+                )
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(
+                f"classes must be those of the first call, {self.classes_}. Got {classes}."
+            )
+        if not np.isin(seen, self.classes_).all():
+            raise ValueError(
+                f"y contains labels that are not among the classes {self.classes_}: "
+                f"{np.setdiff1d(seen, self.classes_)}."
+            )
+        return ArrayDataset(X, np.searchsorted(self.classes_, y).astype(np.int64), weight)
+
+    def _build_net(self, data, epochs, steps, schedule):
+        device = resolve_device(self.device)
+        mean, std = input_statistics(data.X, data.sample_weight)
+        net_class, extra = self._net_class()
+        callbacks = [
+            *extra.pop("callbacks", []),
+            ("schedule", schedule),
+            ("progress", Progress(type(self).__name__, steps, self.verbose)),
+            *(self.callbacks or []),
+        ]
+        return net_class(
+            build_network,
+            module__network=self.network,
+            module__input_shape=self.input_shape_,
+            module__n_classes=len(self.classes_),
+            module__mean=mean,
+            module__std=std,
+            criterion=torch.nn.CrossEntropyLoss,
+            optimizer=torch.optim.SGD,
+            optimizer__momentum=self.momentum,
+            optimizer__weight_decay=self.weight_decay,
+            lr=self.lr,
+            max_epochs=epochs,
+            batch_size=self.batch_size,
+            train_split=None,
+            classes=np.arange(len(self.classes_)),
+            callbacks=callbacks,
+            callbacks__print_log=None,
+            device=str(device),
+            seed=draw_seed(self.random_state),
+            augmentation=self.augmentation,
+            precision=self.precision,
+            verbose=0,
+            **extra,
+        )
+
+    def _net_class(self):
+        return TrainingNet, {}
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        if "net_" in state:
+            state = {**state, "net_": on_device(state["net_"], "cpu")}
+        return state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = False
+        tags.non_deterministic = False
+        return tags

@@ -1,0 +1,281 @@
+"""RobustFeatureInverter: training sets restricted to the features of one network."""
+
+import os
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+
+from advfeat.classifiers import AdversarialClassifier
+from advfeat.construction._train_time import TrainTimeTransformer
+from advfeat.optim import HalfCosine, L2Ball, feature_distance, projected_gradient
+from advfeat.utils._checks import as_array, take_batch
+from advfeat.utils._random import draw_seed, make_rng, normal_rows
+
+# solver: (n_steps, step_size)
+_DEFAULTS = {"momentum": (200, 0.15), "decayed": (100, 0.6), "paper": (1000, 0.1)}
+_POOR = 0.5  # median relative residual from which a warning is due
+
+
+class RobustFeatureInverter(TrainTimeTransformer):
+    """Replace each training sample by one with the same features in the source network.
+
+    From a start unrelated to the label, the input is moved until its penultimate features match
+    those of the sample, min over z of ||g(z) - g(x)||. Only features that the source uses
+    stay predictive: a robust source (the default) gives D_R, a standard source D_NR. Labels stay.
+
+    `fit_transform` constructs the training set, `transform` returns its input unchanged, so that
+    a Pipeline is scored on unmodified data. As with scikit-learn's TargetEncoder,
+    ``fit(X, y).transform(X)`` is not ``fit_transform(X, y)``.
+
+    Parameters
+    ----------
+    estimator : StandardClassifier, AdversarialClassifier or FrozenEstimator, default=None
+        The source, trained in `fit`; ``AdversarialClassifier()`` by default. Wrap a trained one
+        in ``sklearn.frozen.FrozenEstimator``.
+    init : {"sample", "noise"} or array like X, default="sample"
+        Start of the inversion: another sample, drawn independently of the label; normal noise
+        with the mean and standard deviation of the source's training data (1 for features that
+        are constant there); or given starts.
+    solver : {"momentum", "decayed", "paper"}, default="momentum"
+        "paper": steps of constant length, as in the paper. "decayed": the length falls from
+        step_size to zero as a half cosine. "momentum": decayed as well, and part of the last step
+        is taken again, which gives sets like the paper's in a fifth of the steps (docs/speed.md).
+    n_steps : int, default=None
+        By default 200 for "momentum", 100 for "decayed", 1000 for "paper".
+    step_size : float, default=None
+        Euclidean length of a step, or of the first step if decayed, in input units. By default
+        0.15 for "momentum", 0.6 for "decayed", 0.1 for "paper".
+    momentum : float, default=0.7
+        Share of the last step that is taken again; only for ``solver="momentum"``.
+    batch_size : int, default=256
+        Samples optimised together. Memory grows with it; the result does not depend on it.
+    n_jobs : int, default=None
+        Batches run in parallel through joblib.
+    store : path, default=None
+        Folder in which `fit_transform` keeps finished batches; called again with the same
+        source, data and parameters, it goes on where it was stopped, to the same bits. Needs an
+        integer ``random_state``.
+    precision : {"fp32", "bf16"}, default="fp32"
+    random_state : int, RandomState or None, default=None
+    verbose : int, default=1
+
+    Attributes
+    ----------
+    estimator_ : fitted classifier
+        The source.
+    residual_ : ndarray of shape (n,)
+        ||g(x_r) - g(x)|| / ||g(x)|| of each sample that `fit_transform` constructed.
+    distance_ : ndarray of shape (n,)
+        ||x_r - start|| of each sample, in input units.
+    input_shape_ : tuple
+    n_features_in_ : int
+        For (n, d) input.
+
+    References
+    ----------
+    Ilyas et al. 2019, eq. 5 and 6, Appendix C.4, Figure 5 and Table 5.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import Pipeline
+    >>> from advfeat import AdversarialClassifier, RobustFeatureInverter, StandardClassifier
+    >>> from advfeat.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> source = AdversarialClassifier(eps=0.5, max_epochs=2, random_state=0)
+    >>> pipe = Pipeline(
+    ...     [
+    ...         ("robustify", RobustFeatureInverter(source, n_steps=30, random_state=0)),
+    ...         ("clf", StandardClassifier(max_epochs=2, random_state=0)),
+    ...     ]
+    ... )
+    >>> score = pipe.fit(X[:500], y[:500]).score(X[1000:], y[1000:])
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods(["fit", "predict"]), None],
+        "init": [StrOptions({"sample", "noise"}), "array-like"],
+        "solver": [StrOptions(set(_DEFAULTS))],
+        "n_steps": [Interval(Integral, 1, None, closed="left"), None],
+        "step_size": [Interval(Real, 0, None, closed="neither"), None],
+        "momentum": [Interval(Real, 0, 1, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Integral, None],
+        "store": [str, os.PathLike, None],
+        "precision": [StrOptions({"fp32", "bf16"})],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        init="sample",
+        solver="momentum",
+        n_steps=None,
+        step_size=None,
+        momentum=0.7,
+        batch_size=256,
+        n_jobs=None,
+        store=None,
+        precision="fp32",
+        random_state=None,
+        verbose=1,
+    ):
+        self.estimator = estimator
+        self.init = init
+        self.solver = solver
+        self.n_steps = n_steps
+        self.step_size = step_size
+        self.momentum = momentum
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.store = store
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def invert(self, X, *, return_residual=False):
+        """Construct samples with the source's features of X, for any X (such as a test set).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+        return_residual : bool, default=False
+
+        Returns
+        -------
+        X_r : ndarray like X, float32, in input units
+        residual : ndarray of shape (n,)
+            ||g(x_r) - g(x)|| / ||g(x)||; only if ``return_residual`` is true.
+
+        Raises
+        ------
+        ValueError
+            If the source has no linear layer, or given starts do not fit X.
+        """
+        self._validate_params()
+        X_r, residual, _ = self._invert(self._check_inputs(X))
+        return (X_r, residual) if return_residual else X_r
+
+    def _invert(self, X, keep=False):
+        source = self._source
+        frozen = source.frozen(precision=self.precision)
+        if not frozen.has_features:
+            raise ValueError(
+                "Inversion needs penultimate features, but the source network has no linear "
+                "layer. Use a network that ends in nn.Linear."
+            )
+        if not frozen.passes_gradient:
+            warnings.warn(
+                "No ReLU was found directly before the last linear layer of the source network "
+                "(or the network cannot be traced), so units that are off get no gradient and "
+                "their features may not be matched.",
+                UserWarning,
+                stacklevel=3,
+            )
+        seed = draw_seed(self.random_state)
+        start = self._starts(X, seed)
+        n_steps, step_size = self._steps()
+        module = source.net_.module_
+        work = _Inversion(
+            frozen, X, start, seed, module.mean, module.std, source.input_bounds_,
+            n_steps, step_size if self.solver == "paper" else HalfCosine(step_size, n_steps),
+            self.momentum if self.solver == "momentum" else 0.0,
+        )  # fmt: skip
+        X_r, residual, distance = self._run(
+            work, len(X), "inversion", self._shards(X=X) if keep else None
+        )
+        if np.median(residual) > _POOR:
+            warnings.warn(
+                f"The features were matched poorly: the median relative residual is "
+                f"{np.median(residual):.2f}. Raise n_steps (got {n_steps}) or step_size "
+                f"(got {step_size:g}).",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return X_r, residual, distance
+
+    def _construct(self, X, y):
+        X_r, self.residual_, self.distance_ = self._invert(self._check_inputs(X), keep=True)
+        return X_r
+
+    def _default_source(self):
+        return AdversarialClassifier(verbose=self.verbose)
+
+    def _steps(self):
+        """Return n_steps and step_size, the solver's own where they are not given."""
+        given = (self.n_steps, self.step_size)
+        usual = _DEFAULTS[self.solver]
+        return tuple(u if g is None else g for g, u in zip(given, usual, strict=True))
+
+    def _starts(self, X, seed):
+        """Rows of X to start from, an array of starts, or None for noise."""
+        if isinstance(self.init, str):
+            if self.init == "noise":
+                return None
+            n = len(X)
+            other = make_rng(seed, 0).integers(max(1, n - 1), size=n)
+            return (np.arange(n) + 1 + other) % n  # never the sample itself
+        start = np.asarray(as_array(self.init))
+        if start.shape != X.shape:
+            raise ValueError(
+                f"init must be 'sample', 'noise' or an array of the shape of X, {X.shape}. "
+                f"Got an array of shape {start.shape}."
+            )
+        return self._source.check_inputs(start)
+
+
+class _Inversion:
+    """The work on one batch; it travels to joblib's workers."""
+
+    def __init__(self, frozen, X, start, seed, mean, std, bounds, n_steps, step_size, momentum):
+        self.frozen = frozen
+        self.X = X
+        self.start = start
+        self.seed = seed
+        self.mean, self.std = mean.cpu(), std.cpu()
+        self.bounds = bounds
+        self.n_steps = n_steps
+        self.step_size = step_size
+        self.momentum = momentum
+
+    def __call__(self, begin, stop):
+        frozen, rows = self.frozen, slice(begin, stop)
+        x = take_batch(self.X, rows, frozen.device)
+        with torch.no_grad():
+            target = frozen.features(x)
+        start = self._start_batch(x, rows)
+        found = projected_gradient(
+            frozen.inversion_features,
+            x,
+            target,
+            feature_distance,
+            ball=L2Ball(np.inf),
+            bounds=self.bounds,
+            step_size=self.step_size,
+            n_steps=self.n_steps,
+            momentum=self.momentum,
+            start=start,
+        )
+        with torch.no_grad():
+            gap = torch.linalg.vector_norm(frozen.features(found) - target, dim=1)
+            scale = torch.linalg.vector_norm(target, dim=1)
+        residual = gap / scale.clamp_min(torch.finfo(scale.dtype).tiny)
+        if self.bounds is not None:
+            start = start.clamp(*self.bounds)  # where the search began
+        distance = torch.linalg.vector_norm((found - start).flatten(1), dim=1)
+        return found.cpu().numpy(), residual.cpu().numpy(), distance.cpu().numpy()
+
+    def _start_batch(self, x, rows):
+        if self.start is None:
+            noise = normal_rows((self.seed, 1), rows.start, rows.stop, x[0].numel())
+            noise = torch.from_numpy(noise).reshape(x.shape)
+            return (self.mean + self.std * noise).to(x.device)
+        if self.start.ndim == 1:
+            return take_batch(self.X, self.start[rows], x.device)
+        return take_batch(self.start, rows, x.device)

@@ -1,0 +1,227 @@
+"""NonRobustRelabeler: training sets whose labels are carried by adversarial perturbations."""
+
+import os
+from collections.abc import Mapping
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+
+from advfeat.classifiers import StandardClassifier
+from advfeat.construction._train_time import TrainTimeTransformer
+from advfeat.datasets._constructed import ConstructedDataset
+from advfeat.optim import make_ball, projected_gradient, targeted_cross_entropy
+from advfeat.utils._checks import encode_labels, take_batch
+from advfeat.utils._random import draw_seed, make_rng
+
+
+class NonRobustRelabeler(TrainTimeTransformer):
+    """Perturb each training sample towards a target class, and label it as that class.
+
+    To a human the set looks mislabelled; the new label is tied to the input only by a small
+    adversarial perturbation, that is by non-robust features. ``target="random"`` gives D_rand,
+    ``target="deterministic"`` D_det.
+
+    `fit_transform` returns a `ConstructedDataset`, which carries the new labels: end the
+    Pipeline with an advfeat or skorch classifier. `transform` returns its input unchanged, so
+    that a Pipeline is scored on unmodified data. As with scikit-learn's TargetEncoder,
+    ``fit(X, y).transform(X)`` is not ``fit_transform(X, y)``.
+
+    Parameters
+    ----------
+    estimator : StandardClassifier, AdversarialClassifier or FrozenEstimator, default=None
+        The source, trained in `fit`; ``StandardClassifier()`` by default. Wrap a trained one in
+        ``sklearn.frozen.FrozenEstimator``.
+    target : {"random", "deterministic"}, mapping or callable, default="random"
+        "random": uniform over all classes, the true one included. "deterministic": the next
+        class, (y + 1) mod C in sorted order. A mapping from label to label, or a callable that
+        gets the labels (n,) and returns the target labels (n,).
+    norm : {2, numpy.inf}, default=2
+    eps : float, default=0.5
+        Radius of the perturbation, in input units.
+    n_steps : int, default=100
+    step_size : float, default=None
+        In input units; eps / 5 by default.
+    batch_size : int, default=256
+        Samples optimised together. Memory grows with it; the result does not depend on it.
+    n_jobs : int, default=None
+        Batches run in parallel through joblib.
+    store : path, default=None
+        Folder in which `fit_transform` keeps finished batches; called again with the same
+        source, data and parameters, it goes on where it was stopped, to the same bits. Needs an
+        integer ``random_state``.
+    precision : {"fp32", "bf16"}, default="fp32"
+    random_state : int, RandomState or None, default=None
+    verbose : int, default=1
+
+    Attributes
+    ----------
+    estimator_ : fitted classifier
+        The source.
+    success_rate_ : float
+        Share of the samples of `fit_transform` that the source classifies as their target.
+    input_shape_ : tuple
+    n_features_in_ : int
+        For (n, d) input.
+
+    References
+    ----------
+    Ilyas et al. 2019, eq. 7, Section 3.2, Appendix C.5, Figure 6 and Table 6.
+
+    Examples
+    --------
+    >>> from sklearn.pipeline import Pipeline
+    >>> from advfeat import NonRobustRelabeler, StandardClassifier
+    >>> from advfeat.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> source = StandardClassifier(max_epochs=3, random_state=0)
+    >>> pipe = Pipeline(
+    ...     [
+    ...         ("relabel", NonRobustRelabeler(source, eps=1.0, n_steps=20, random_state=0)),
+    ...         ("clf", StandardClassifier(max_epochs=3, random_state=0)),
+    ...     ]
+    ... )
+    >>> score = pipe.fit(X[:500], y[:500]).score(X[1000:], y[1000:])
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods(["fit", "predict"]), None],
+        "target": [StrOptions({"random", "deterministic"}), Mapping, callable],
+        "norm": [Options(Real, {2, np.inf})],
+        "eps": [Interval(Real, 0, None, closed="left")],
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "step_size": [Interval(Real, 0, None, closed="neither"), None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Integral, None],
+        "store": [str, os.PathLike, None],
+        "precision": [StrOptions({"fp32", "bf16"})],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        *,
+        target="random",
+        norm=2,
+        eps=0.5,
+        n_steps=100,
+        step_size=None,
+        batch_size=256,
+        n_jobs=None,
+        store=None,
+        precision="fp32",
+        random_state=None,
+        verbose=1,
+    ):
+        self.estimator = estimator
+        self.target = target
+        self.norm = norm
+        self.eps = eps
+        self.n_steps = n_steps
+        self.step_size = step_size
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.store = store
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def relabel(self, X, y):
+        """Perturb any (X, y) towards target classes of the source.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+        y : array-like of shape (n,)
+
+        Returns
+        -------
+        ConstructedDataset
+            Its ``y`` are the targets, its ``y_source`` the labels given.
+
+        Raises
+        ------
+        ValueError
+            If a label or a target is not among the source's classes.
+        """
+        self._validate_params()
+        return self._relabel(X, y)[0]
+
+    def _relabel(self, X, y, keep=False):
+        X = self._check_inputs(X)
+        source = self._source
+        index = encode_labels(y, source.classes_, len(X))
+        target = self._targets(index, np.asarray(y), source.classes_)
+        work = _Relabelling(
+            source.frozen(precision=self.precision), X, target, source.input_bounds_,
+            make_ball(self.norm, self.eps), self.n_steps,
+            self.eps / 5 if self.step_size is None else self.step_size,
+        )  # fmt: skip
+        shards = self._shards(X=X, target_labels=source.classes_[target]) if keep else None
+        X_adv, success = self._run(work, len(X), "relabelling", shards)
+        data = ConstructedDataset(X_adv, source.classes_[target], y, source.classes_)
+        return data, float(success.mean())
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []  # the constructed set is no array
+        return tags
+
+    def _construct(self, X, y):
+        data, self.success_rate_ = self._relabel(X, y, keep=True)
+        return data
+
+    def _default_source(self):
+        return StandardClassifier(verbose=self.verbose)
+
+    def _targets(self, index, y, classes):
+        """Positions of the target labels in classes."""
+        if isinstance(self.target, str):
+            if self.target == "deterministic":
+                return (index + 1) % len(classes)
+            seed = draw_seed(self.random_state)
+            return make_rng(seed, 2).integers(len(classes), size=len(index))
+        if isinstance(self.target, Mapping):
+            missing = [label for label in np.unique(y).tolist() if label not in self.target]
+            if missing:
+                raise ValueError(
+                    f"The 'target' mapping must hold every label of y. It lacks {missing}."
+                )
+            target = np.asarray([self.target[label] for label in y.tolist()])
+        else:
+            target = np.asarray(self.target(y))
+        return encode_labels(target, classes, len(y))
+
+
+class _Relabelling:
+    """The work on one batch; it travels to joblib's workers."""
+
+    def __init__(self, frozen, X, target, bounds, ball, n_steps, step_size):
+        self.frozen = frozen
+        self.X = X
+        self.target = target
+        self.bounds = bounds
+        self.ball = ball
+        self.n_steps = n_steps
+        self.step_size = step_size
+
+    def __call__(self, begin, stop):
+        frozen, rows = self.frozen, slice(begin, stop)
+        x = take_batch(self.X, rows, frozen.device)
+        target = torch.from_numpy(self.target[rows]).to(frozen.device)
+        found = projected_gradient(
+            frozen,
+            x,
+            target,
+            targeted_cross_entropy,
+            ball=self.ball,
+            bounds=self.bounds,
+            step_size=self.step_size,
+            n_steps=self.n_steps,
+        )
+        with torch.no_grad():
+            success = frozen(found).argmax(1) == target
+        return found.cpu().numpy(), success.cpu().numpy()

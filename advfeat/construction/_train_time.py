@@ -1,0 +1,193 @@
+"""Base of the two constructors: construct on ``fit_transform``, identity on ``transform``.
+
+A Pipeline calls ``fit_transform`` on the training data and ``transform`` on everything it
+predicts, so a classifier behind a constructor trains on the constructed set and is scored on
+unmodified data. scikit-learn's TargetEncoder sets the precedent: ``fit_transform(X, y)`` is not
+``fit(X, y).transform(X)``.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from numbers import Integral, Real
+
+import joblib
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from advfeat._version import __version__
+from advfeat.classifiers import StandardClassifier
+from advfeat.classifiers._fitting import restored_on_failure
+from advfeat.construction._shards import Shards
+from advfeat.datasets._constructed import ConstructedDataset, unpack_training_data
+from advfeat.utils._batches import run_batches
+from advfeat.utils._checks import check_inputs
+from advfeat.utils._random import draw_seed
+
+
+class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+    """Transformer that changes training data only.
+
+    Subclasses say which source they train by default and construct the set.
+    """
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Train the source classifier.
+
+        ``fit(X, y).transform(X)`` is not ``fit_transform(X, y)``: `transform` returns X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+            Images are floats in [0, 1] or uint8 in 0..255.
+        y : array-like of shape (n,)
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError
+            If the source is not an advfeat classifier.
+        ValueError
+            For unusable X, y or parameters.
+        """
+        with restored_on_failure(self):
+            self._fit_source(X, y)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit_transform(self, X, y=None):
+        """Train the source classifier and construct the training set.
+
+        ``fit_transform(X, y)`` is not ``fit(X, y).transform(X)``: `transform` returns X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+        y : array-like of shape (n,)
+
+        Returns
+        -------
+        The constructed set, see the class.
+        """
+        with restored_on_failure(self):
+            constructed = self._construct(*self._fit_source(X, y))
+        if isinstance(X, ConstructedDataset) and not isinstance(constructed, ConstructedDataset):
+            # New inputs for a set that carries its own labels: they must not get lost.
+            return ConstructedDataset(constructed, X.y, X.y_source, X.classes)
+        return constructed
+
+    def transform(self, X):
+        """Return X unchanged, after checking it.
+
+        ``fit(X, y).transform(X)`` is not ``fit_transform(X, y)``: data to predict stay as they
+        are, as in the paper.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+
+        Returns
+        -------
+        X
+        """
+        checked = self._check_inputs(X)
+        return X if hasattr(X, "shape") else checked
+
+    @abstractmethod
+    def _default_source(self):
+        """Classifier to train when ``estimator`` is None."""
+
+    @abstractmethod
+    def _construct(self, X, y):
+        """Construct the training set from checked X and y."""
+
+    def _fit_source(self, X, y):
+        X, y = unpack_training_data(self, X, y)
+        check_inputs(self, X, reset=True, bounds=None)
+        source = self._default_source() if self.estimator is None else clone(self.estimator)
+        inner = self._require_classifier(source)
+        if inner is source and source.random_state is None:
+            # As in scikit-learn's ensembles: one random_state determines the whole.
+            source.set_params(random_state=draw_seed(self.random_state))
+        self.estimator_ = source.fit(X, y)
+        return X, y
+
+    def _require_classifier(self, source):
+        inner = source.estimator if isinstance(source, FrozenEstimator) else source
+        if not isinstance(inner, StandardClassifier):
+            raise TypeError(
+                f"The 'estimator' parameter of {type(self).__name__} must be a "
+                "StandardClassifier, an AdversarialClassifier or a FrozenEstimator of one: the "
+                f"construction needs its gradients. Got {type(inner).__name__} instead"
+                + ("; pass its best_estimator_." if hasattr(inner, "best_estimator_") else ".")
+            )
+        return inner
+
+    @property
+    def _source(self):
+        check_is_fitted(self, "estimator_")
+        return self._require_classifier(self.estimator_)
+
+    def _check_inputs(self, X):
+        check_is_fitted(self, "estimator_")
+        check_inputs(self, X, bounds=None)
+        return self._source.check_inputs(X)
+
+    def _run(self, work, n, desc, shards=None):
+        return run_batches(
+            work,
+            n,
+            batch_size=self.batch_size,
+            n_jobs=self.n_jobs,
+            desc=desc,
+            verbose=self.verbose,
+            shards=shards,
+        )
+
+    def _shards(self, **data):
+        """Where `fit_transform` keeps its batches, or None.
+
+        Parameters
+        ----------
+        **data : arrays
+            What is constructed from, beside the source and the parameters.
+        """
+        if self.store is None:
+            return None
+        if not isinstance(self.random_state, Integral):
+            raise ValueError(
+                f"{type(self).__name__} with a 'store' needs an integer 'random_state': another "
+                f"run could not go on from one that drew its own. Got {self.random_state!r}."
+            )
+        elsewhere = ("estimator", "n_jobs", "verbose", "store")
+        params = self.get_params(deep=False)
+        source = self._source
+        weights = source.net_.module_.state_dict()
+        manifest = {"constructor": type(self).__name__, "advfeat": __version__}
+        manifest.update((name, _plain(params[name])) for name in params if name not in elsewhere)
+        manifest.update(network=repr(source.net_.module_), bounds=repr(source.input_bounds_))
+        manifest["weights"] = joblib.hash({k: v.cpu().numpy() for k, v in weights.items()})
+        manifest.update((name, joblib.hash(np.asarray(array))) for name, array in data.items())
+        return Shards(self.store, manifest)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+
+def _plain(value):
+    """Return the value as JSON can hold it; arrays by their hash."""
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, Real):
+        return float(value)
+    if callable(value) or isinstance(value, Mapping):
+        return "custom"  # the targets that it gives are in the manifest themselves
+    return joblib.hash(np.asarray(value))

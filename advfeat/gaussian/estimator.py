@@ -1,0 +1,427 @@
+"""GaussianRobustMLE: robust maximum likelihood classification of Gaussians in closed form."""
+
+import warnings
+from numbers import Real
+
+import numpy as np
+from scipy import linalg
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from advfeat.gaussian.accuracy import GaussianAccuracyMixin
+from advfeat.gaussian.class_scatter import ClassScatter
+from advfeat.gaussian.discriminant import GaussianPredictionMixin, linear_discriminant
+from advfeat.gaussian.pointwise import robust_std_of_samples
+from advfeat.gaussian.robust_covariance import relaxation, robust_std
+from advfeat.gaussian.theory import GaussianTheoryMixin
+
+# Relative error of the robust variances above which the average adversary is said to be a
+# poor stand-in for the per-sample one.
+_POOR_RELAXATION = 0.05
+
+
+def _has_partial_fit(estimator):
+    """Only the average adversary can do without the samples."""
+    if estimator.adversary != "average":
+        raise AttributeError(
+            "partial_fit needs adversary='average'; the per-sample problem needs all samples."
+        )
+    return True
+
+
+class GaussianRobustMLE(
+    GaussianTheoryMixin,
+    GaussianAccuracyMixin,
+    GaussianPredictionMixin,
+    ClassifierMixin,
+    BaseEstimator,
+):
+    r"""Linear discriminant analysis trained against an L2 adversary, in closed form.
+
+    Each class is a Gaussian with its own mean and a common covariance, fitted by maximum
+    likelihood while an adversary moves every training sample ``x`` by ``delta(x)`` so as to
+    make it as unlikely as possible, with a budget of :math:`E\|\delta\|_2^2 = \epsilon^2`.
+    The robust means are the ordinary ones. The robust covariance mixes the ordinary within-
+    class covariance S with the identity, the metric of the adversary:
+
+    .. math:: \Sigma_r = S/2 + I/\lambda + \sqrt{S/\lambda + S^2/4},
+
+    where the budget fixes :math:`\lambda`. With ``eps=0`` this is linear discriminant
+    analysis; as ``eps`` grows the classifier tends to the nearest class mean.
+
+    Read more in the :doc:`user guide </gaussian>`.
+
+    Parameters
+    ----------
+    eps : float, default=0.5
+        Budget of the adversary: root mean square length of the perturbation, in the units
+        of ``X`` (see ``relative_eps``). Zero means no adversary.
+    relative_eps : bool, default=False
+        Whether ``eps`` is a multiple of the total standard deviation within the classes,
+        the square root of the covariance's trace.
+    covariance_type : {"full", "diag", "spherical"}, default="full"
+        Constraint on the covariance: none; diagonal; a multiple of the identity.
+    per_class : bool, default=False
+        Whether each class has a covariance of its own, as in quadratic discriminant
+        analysis. The adversary then spends one budget over all classes, with one common
+        ``lambda_``.
+    adversary : {"average", "pointwise"}, default="average"
+        What the budget bounds. "average": the mean of the squared lengths, which has a
+        closed form and depends on the data through means and covariance only.
+        "pointwise": the length of every single perturbation; solved numerically in the
+        principal axes of the data, and without ``partial_fit``.
+    priors : array-like of shape (n_classes,), default=None
+        Class probabilities. ``None`` takes the (weighted) class frequencies.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels.
+    class_count_ : ndarray of shape (n_classes,)
+        Sum of the sample weights of each class.
+    priors_ : ndarray of shape (n_classes,)
+        Class probabilities.
+    means_ : ndarray of shape (n_classes, n_features)
+        Class means.
+    covariance_ : ndarray of shape (n_features, n_features)
+        Maximum likelihood covariance within the classes, divisor n, under the constraint of
+        ``covariance_type``. This and the next three are (n_classes, n_features, n_features)
+        if ``per_class``. They are computed on access, not stored.
+    robust_covariance_ : ndarray of shape (n_features, n_features)
+        Covariance of the robust model, Sigma_r.
+    precision_ : ndarray of shape (n_features, n_features)
+        Inverse of ``robust_covariance_`` (pseudo-inverse if it is singular).
+    adversary_map_ : ndarray of shape (n_features, n_features)
+        Linear map M of the average adversary, ``delta(x) = M (x - mean)``. Missing if the
+        covariance is singular, where a linear map cannot spend the budget.
+    components_ : ndarray of shape (n_axes, n_features) or None
+        Principal axes of ``covariance_``, as rows, by decreasing standard deviation;
+        ``None`` when the axes are the features, that is, unless ``covariance_type="full"``.
+        A list of one array per class if ``per_class``.
+    std_ : ndarray of shape (n_features,)
+        Standard deviations of the data along the axes, zeros for the directions beyond
+        ``components_`` last. Of shape (n_classes, n_features) if ``per_class``, as the next
+        two.
+    robust_std_ : ndarray of shape (n_features,)
+        Standard deviations of the robust model along the same axes.
+    adversary_std_ : ndarray of shape (n_features,)
+        Root mean square of the perturbation along the same axes; with the average
+        adversary it is ``robust_std_ - std_``, but accurate.
+    eps_ : float
+        Budget in the units of ``X``.
+    lambda_ : float
+        Lagrange multiplier of the budget, infinite for ``eps=0``; with the pointwise
+        adversary, the mean of the samples' multipliers.
+    n_iter_ : int
+        Iterations of the root finder, or of L-BFGS for the pointwise adversary.
+    d_eff_ : float
+        Effective number of directions that share the budget, ``eps**4 / sum(delta**4)``. The
+        variances of the two adversaries differ by ``O(1 / d_eff_)``.
+    robust_nll_ : float
+        Value of the game: mean negative log-likelihood of a sample, given its class, under
+        the robust model and attack.
+    coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
+        Weights of the linear decision function. Missing if ``per_class``.
+    intercept_ : ndarray of shape (1,) or (n_classes,)
+        Constants of the decision function. Missing if ``per_class``.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if ``X`` has string names.
+
+    See Also
+    --------
+    sklearn.discriminant_analysis.LinearDiscriminantAnalysis : The same with ``eps=0``.
+
+    Notes
+    -----
+    The classes need not be symmetric around zero nor equally likely, as they are in the
+    paper, and the covariance may be singular: directions without variance get the standard
+    deviation ``lambda_ ** (-1/2)``. The solution holds for any data with these means and
+    covariances, Gaussian or not.
+
+    References
+    ----------
+    Ilyas et al. 2019, "Adversarial Examples Are Not Bugs, They Are Features", Section 4 and
+    Appendix E.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from advfeat import GaussianRobustMLE
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> standard = GaussianRobustMLE(eps=0).fit(X, y)
+    >>> robust = GaussianRobustMLE(eps=0.1, relative_eps=True).fit(X, y)
+    >>> standard.score(X, y) > robust.score(X, y) > 0.85
+    True
+    >>> robust.coef_.shape
+    (1, 30)
+    """
+
+    _parameter_constraints: dict = {
+        "eps": [Interval(Real, 0, None, closed="left")],
+        "relative_eps": ["boolean"],
+        "covariance_type": [StrOptions({"full", "diag", "spherical"})],
+        "per_class": ["boolean"],
+        "adversary": [StrOptions({"average", "pointwise"})],
+        "priors": ["array-like", None],
+    }
+
+    def __init__(
+        self,
+        eps=0.5,
+        *,
+        relative_eps=False,
+        covariance_type="full",
+        per_class=False,
+        adversary="average",
+        priors=None,
+    ):
+        self.eps = eps
+        self.relative_eps = relative_eps
+        self.covariance_type = covariance_type
+        self.per_class = per_class
+        self.adversary = adversary
+        self.priors = priors
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Fit the robust Gaussian model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data.
+        y : array-like of shape (n_samples,)
+            Class labels, of two classes at least.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights. A sample of weight zero is as if it were absent.
+
+        Returns
+        -------
+        self : GaussianRobustMLE
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of its range, if there are fewer than two classes, if
+            ``eps`` is zero and the model degenerate, or if data or ``eps`` are so large or
+            so small that the covariance leaves the range of floating point.
+        """
+        X, y, sample_weight = self._check_batch(X, y, sample_weight, reset=True)
+        classes, y = np.unique(y, return_inverse=True)
+        self._begin(classes, X.shape[1])
+        return self._update(X, y, sample_weight)
+
+    @available_if(_has_partial_fit)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Update the model with a batch of samples.
+
+        The result is that of :meth:`fit` on all samples so far, up to rounding: means and
+        scatter are updated exactly, and the memory needed does not grow.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            A batch of training data.
+        y : array-like of shape (n_samples,)
+            Class labels of the batch; they may be all the same.
+        classes : array-like of shape (n_classes,), default=None
+            All class labels that will ever occur; required on the first call.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights.
+
+        Returns
+        -------
+        self : GaussianRobustMLE
+            The updated estimator.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`fit`, or if ``classes`` is missing on the first call, changes later, or
+            lacks a label of ``y``.
+        """
+        _check_partial_fit_first_call(self, classes)
+        first = not hasattr(self, "_scatter")
+        X, y, sample_weight = self._check_batch(X, y, sample_weight, reset=first)
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"The labels 'y' of partial_fit must be among the classes {self.classes_!r}. "
+                f"Got {unknown!r} as well; list every label in 'classes' on the first call."
+            )
+        if first:
+            self._begin(self.classes_, X.shape[1])
+        return self._update(X, np.searchsorted(self.classes_, y), sample_weight)
+
+    def _check_batch(self, X, y, sample_weight, reset):
+        """Validate training data; samples of weight zero are dropped."""
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
+        check_classification_targets(y)
+        sample_weight = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        )
+        counted = sample_weight > 0
+        if not counted.all():
+            X, y, sample_weight = X[counted], y[counted], sample_weight[counted]
+        return X, y, sample_weight
+
+    def _begin(self, classes, n_features):
+        """State before the first sample."""
+        if len(classes) < 2:
+            raise ValueError(
+                "GaussianRobustMLE needs samples of two classes at least, with positive "
+                f"weight. Got {len(classes)} class instead."
+            )
+        for stale in ("coef_", "intercept_"):
+            vars(self).pop(stale, None)
+        self.classes_ = classes
+        self._scatter = ClassScatter.empty(
+            len(classes),
+            n_features,
+            covariance_type=self.covariance_type,
+            per_class=self.per_class,
+        )
+
+    def _update(self, X, y, sample_weight):
+        """Add samples with class numbers ``y``, then solve for the robust parameters."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._scatter = self._scatter.update(X, y, sample_weight)
+            self.class_count_ = self._scatter.weight
+            self.means_ = self._scatter.mean
+            self.priors_ = self._check_priors()
+            self._solve(X, y, sample_weight)
+            self._check_range()
+        return self
+
+    def _check_priors(self):
+        """Class probabilities, given or those of the samples."""
+        if self.priors is None:
+            return self.class_count_ / self.class_count_.sum()
+        priors = np.asarray(self.priors, dtype=float)
+        if priors.shape != self.classes_.shape or not np.all(priors >= 0):
+            raise ValueError(
+                "The 'priors' parameter of GaussianRobustMLE must be one non-negative number "
+                f"for each of the {len(self.classes_)} classes. Got {self.priors!r} instead."
+            )
+        if abs(priors.sum() - 1.0) > 1e-5:
+            raise ValueError(
+                "The 'priors' parameter of GaussianRobustMLE must sum to 1. Got a sum of "
+                f"{priors.sum()} instead; divide by it."
+            )
+        return priors / priors.sum()
+
+    def _solve(self, X, y, sample_weight):
+        """Robust standard deviations, and what follows from them."""
+        std = np.array([axes.std for axes in self._scatter.axes])
+        weights = self._axis_weights
+        total = linalg.norm(np.sqrt(weights) * std.ravel())
+        self.eps_ = float(self.eps * total if self.relative_eps else self.eps)
+        regular = std.all(axis=1) | (self.priors_ == 0) if self.per_class else std.any()
+        if self.eps_ == 0 and not np.all(regular):
+            raise ValueError(
+                "GaussianRobustMLE with eps=0 needs variance within the classes: in some "
+                "feature, or in every direction and class if per_class=True. Got a singular "
+                "covariance instead; use a positive 'eps'."
+            )
+        robust = robust_std(std.ravel(), self.eps_, weights=weights)
+        d_eff, error = relaxation(robust, std.ravel(), weights)
+        self.d_eff_ = float(d_eff)
+        if self.adversary == "pointwise" and self.eps_ > 0:
+            robust = robust_std_of_samples(X, y, sample_weight, self._scatter, self.eps_, robust)
+        elif error > _POOR_RELAXATION:
+            warnings.warn(
+                "The average adversary is a poor stand-in for one with a budget per sample: "
+                f"only d_eff_ = {self.d_eff_:.2g} directions share the budget, and robust "
+                f"variances differ by some {error:.0%}. Use adversary='pointwise' if every "
+                "single perturbation is to be bounded.",
+                stacklevel=5,
+            )
+        self.std_, self.robust_std_, self.adversary_std_ = (
+            values.reshape(std.shape if self.per_class else -1)
+            for values in (std, robust.std, robust.adversary_std)
+        )
+        self.lambda_, self.n_iter_ = float(robust.lambda_), robust.n_iter
+        counted = weights > 0
+        with np.errstate(divide="ignore"):
+            log_det = weights[counted] @ np.log(robust.std[counted])
+        self.robust_nll_ = float(log_det + std.shape[1] * (1 + np.log(2 * np.pi)) / 2)
+        if not self.per_class:
+            self.coef_, self.intercept_ = linear_discriminant(
+                self._scatter.axes[0], self.means_, self.priors_, self.robust_std_
+            )
+
+    def _check_range(self):
+        """Refuse results that left the range of floating point."""
+        variance = np.square(self.robust_std_.max())
+        usable = np.finfo(float).tiny <= variance < np.inf
+        usable &= bool(np.isfinite(getattr(self, "coef_", 0.0)).all())
+        usable &= self.eps_ == 0 or 0 < self.lambda_ < np.inf
+        if not usable:
+            raise ValueError(
+                "GaussianRobustMLE must be able to represent the robust covariance, its inverse "
+                "and lambda_ in floating point. Got standard deviations from "
+                f"{self.std_.min():.3g} to {self.std_.max():.3g} and a budget of "
+                f"{self.eps_:.3g} instead; rescale 'X' or change 'eps'."
+            )
+
+    @property
+    def _axis_weights(self):
+        """Weight of each axis in the budget, for all covariances in one row."""
+        groups = self.priors_ if self.per_class else np.ones(1)
+        return np.repeat(groups, self.n_features_in_)
+
+    def _matrices(self, values):
+        """Matrices with the given eigenvalues along the fitted axes."""
+        pairs = zip(self._scatter.axes, np.atleast_2d(values), strict=True)
+        matrices = [axes.matrix(eigenvalues) for axes, eigenvalues in pairs]
+        return np.array(matrices) if self.per_class else matrices[0]
+
+    @property
+    def components_(self):
+        """Principal axes as rows; see the attributes of the class, here and below."""
+        check_is_fitted(self)
+        components = [axes.axes for axes in self._scatter.axes]
+        return components if self.per_class and components[0] is not None else components[0]
+
+    @property
+    def covariance_(self):
+        """Covariance within the classes."""
+        check_is_fitted(self)
+        return self._matrices(np.square(self.std_))
+
+    @property
+    def robust_covariance_(self):
+        """Covariance of the robust model."""
+        check_is_fitted(self)
+        return self._matrices(np.square(self.robust_std_))
+
+    @property
+    def precision_(self):
+        """Inverse of the robust covariance."""
+        check_is_fitted(self)
+        std = self.robust_std_
+        return self._matrices(np.divide(1.0, std, out=np.zeros_like(std), where=std > 0) ** 2)
+
+    @property
+    def _is_linear(self):
+        """Whether the adversary is a linear map of the deviation from the class mean."""
+        return self.adversary == "average" and bool(self.std_.all())
+
+    @property
+    def adversary_map_(self):
+        """Linear map of the adversary."""
+        check_is_fitted(self)
+        if not self._is_linear:
+            raise AttributeError(
+                "adversary_map_ needs adversary='average' and a covariance that is not "
+                "singular: along directions without variance no linear map of x - mean can "
+                "spend the budget."
+            )
+        return self._matrices(self.adversary_std_ / self.std_)

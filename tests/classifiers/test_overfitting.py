@@ -1,0 +1,67 @@
+"""Few-step adversarial training and the guard against catastrophic overfitting."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+from advfeat import AdversarialClassifier, robust_accuracy_score
+from advfeat.classifiers import _overfitting
+
+
+def few_steps(digits, **settings):
+    X, y, _, _ = digits
+    clf = AdversarialClassifier(
+        "mlp", norm=np.inf, eps=0.06, n_steps=1, step_size=0.12, max_epochs=40, lr=0.02,
+        bounds=(0, 1), random_state=0, verbose=0,
+    )  # fmt: skip
+    return clf.set_params(**settings).fit(X.reshape(len(X), -1), y)
+
+
+def withstand(clf, digits):
+    _, _, X, y = digits
+    X = X.reshape(len(X), -1)
+    return robust_accuracy_score(clf, X, y, norm=np.inf, eps=0.06, n_steps=10, verbose=0)
+
+
+def test_masked_gradients_are_found_and_training_is_saved(digits, monkeypatch):
+    with pytest.warns(ConvergenceWarning, match=r"epoch \d+: .*taken back.*7 steps"):
+        guarded = few_steps(digits)
+    steps = [epoch["attack_steps"] for epoch in guarded.history_]
+    assert steps[0] == 1 and steps[-1] == 7 and steps == sorted(steps)
+    monkeypatch.setattr(_overfitting, "FEW", 0)
+    unguarded = few_steps(digits)
+    assert {epoch["attack_steps"] for epoch in unguarded.history_} == {1}
+    assert withstand(guarded, digits) > withstand(unguarded, digits) + 0.3
+
+
+def test_the_epoch_is_taken_back(digits, monkeypatch):
+    """As if training had stopped before it: a strike in the last epoch leaves the one before."""
+    accuracies = iter([(0.5, 0.5), (0.5, 0.5), (0.9, 0.0)])
+    monkeypatch.setattr(
+        _overfitting.OverfittingGuard, "_accuracies", lambda self, net, data: next(accuracies)
+    )
+    common = {"lr_schedule": "constant"}
+    with pytest.warns(ConvergenceWarning):
+        struck = few_steps(digits, max_epochs=3, **common)
+    accuracies = iter([(0.5, 0.5), (0.5, 0.5)])
+    before = few_steps(digits, max_epochs=2, **common)
+    for a, b in zip(
+        struck.net_.module_.parameters(), before.net_.module_.parameters(), strict=True
+    ):
+        assert np.array_equal(a.detach(), b.detach())
+
+
+def test_sound_training_is_left_alone(digits, monkeypatch):
+    settings = {"n_steps": 3, "step_size": None, "norm": 2, "eps": 0.5, "max_epochs": 5}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        guarded = few_steps(digits, **settings)
+    guard = dict(guarded.net_.callbacks_)["guard"]
+    assert len(pickle.dumps(guard)) < 1_000  # no weights are kept
+    monkeypatch.setattr(_overfitting, "FEW", 0)
+    X = digits[2].reshape(len(digits[2]), -1)
+    expected = few_steps(digits, **settings).predict_proba(X)
+    assert np.array_equal(guarded.predict_proba(X), expected)

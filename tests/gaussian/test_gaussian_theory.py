@@ -1,0 +1,262 @@
+import numpy as np
+import pytest
+from gaussian_reference import inner_maximum
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import linalg
+from sklearn.datasets import load_iris
+
+from advfeat.gaussian import GaussianRobustMLE
+
+pytestmark = pytest.mark.filterwarnings("ignore:The average adversary:UserWarning")
+seeds = st.integers(0, 2**32 - 1)
+
+
+def fitted(seed, eps, **parameters):
+    """Model of two classes with anisotropic, correlated features."""
+    rng = np.random.default_rng(seed)
+    d = int(rng.integers(2, 6))
+    Z = rng.normal(size=(40, d)) * 10 ** rng.uniform(-1.5, 0.5, d)
+    X, y = Z @ linalg.qr(rng.normal(size=(d, d)))[0], np.repeat([0, 1], 20)
+    X[y == 1] += rng.normal(size=d)
+    return GaussianRobustMLE(eps, **parameters).fit(X, y), X, y
+
+
+# The perturbations, Lemmas 1 and 2
+
+
+@given(seed=seeds)
+def test_average_perturbation_spends_the_budget_and_gives_the_robust_covariance(seed):
+    model, X, y = fitted(seed, 0.4)
+    X_adv = model.perturb(X, y)
+    assert_allclose(np.mean(np.square(X_adv - X).sum(axis=1)), 0.16, rtol=1e-9)
+    V = X_adv - model.means_[y]
+    assert_allclose(V.T @ V / len(V), model.robust_covariance_, atol=1e-9)
+
+
+@given(seed=seeds)
+def test_pointwise_perturbation_is_the_worst(seed):
+    rng = np.random.default_rng(seed)
+    model, X, y = fitted(seed, 0.4)
+    shift = model.perturb(X, y, adversary="pointwise") - X
+    assert_allclose(linalg.norm(shift, axis=1), 0.4, rtol=1e-9)
+    others = rng.normal(size=(200, *X.shape))
+    others *= 0.4 / linalg.norm(others, axis=-1, keepdims=True)
+    others[100:] = shift + 1e-3 * others[100:]  # small changes too
+    others *= 0.4 / linalg.norm(others, axis=-1, keepdims=True)
+
+    def distance(V):
+        return np.einsum("...j,jk,...k->...", V, model.precision_, V)
+
+    V = X - model.means_[y]
+    assert np.all(distance(V + others) <= distance(V + shift) * (1 + 1e-9))
+
+
+def test_perturbation_of_a_sample_outside_of_the_training_span():
+    X = np.array([[0.0, 0, 5], [1, 0, 5], [0, 3, 5], [2, 3, 5]])
+    model = GaussianRobustMLE(0.5).fit(X, [0, 0, 1, 1])
+    sample = np.array([[0.5, 0.0, 6.0]])
+    assert_allclose(model.perturb(sample, [0], adversary="pointwise"), [[0.5, 0.0, 6.5]])
+    with pytest.raises(ValueError, match="Use adversary='pointwise' instead"):
+        model.perturb(sample, [0])
+
+
+def test_perturbation_away_from_the_predicted_class_by_default():
+    model, X, y = fitted(0, 0.3)
+    assert_array_equal(model.perturb(X), model.perturb(X, model.predict(X)))
+
+
+def test_no_budget_no_perturbation():
+    model, X, y = fitted(0, 0.0)
+    assert_array_equal(model.perturb(X, y), X)
+
+
+def test_bad_arguments_of_perturb():
+    model, X, y = fitted(0, 0.3)
+    with pytest.raises(ValueError, match="The 'adversary' parameter of perturb must be"):
+        model.perturb(X, y, adversary="none")
+    for labels in (y + 1, y[:3]):
+        with pytest.raises(ValueError, match="The labels 'y' of perturb must be"):
+            model.perturb(X, labels)
+
+
+# Theorem 1
+
+
+def rise_under_best_attack(V, covariance, C):
+    """Mean rise of ``v' T v`` when ``delta`` maximises it less ``C |delta|^2``."""
+    precision = linalg.inv(covariance)
+    shift = linalg.solve(C * np.eye(len(covariance)) - precision, precision @ V.T).T
+    attacked, clean = (np.einsum("ij,jk,ik->i", U, precision, U) for U in (V + shift, V))
+    return attacked - clean
+
+
+@given(seed=seeds)
+def test_theorem_1_on_samples(seed):
+    model, X, y = fitted(seed, 0.3)
+    V = X - model.means_[y]  # their second moments are the fitted ones
+    for robust, covariance in ((False, model.covariance_), (True, model.robust_covariance_)):
+        C = 1.5 / linalg.eigvalsh(covariance)[0]
+        rise = rise_under_best_attack(V, covariance, C).mean()
+        assert_allclose(model.vulnerability(C, robust=robust), rise, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_theorem_1_by_monte_carlo(seed):
+    model, _, _ = fitted(seed, 0.0)
+    S, n = model.covariance_, 100_000
+    V = np.random.default_rng(seed).multivariate_normal(np.zeros(len(S)), S, size=n)
+    C = 3 / linalg.eigvalsh(S)[0]
+    rise = rise_under_best_attack(V, S, C)
+    M = linalg.inv(C * S - np.eye(len(S)))
+    printed = np.trace(np.linalg.matrix_power(np.eye(len(S)) + M, 2)) - len(S)
+    assert_allclose(model.vulnerability(C), printed, rtol=1e-8)
+    assert abs(rise.mean() - printed) < 4 * rise.std() / np.sqrt(n)
+
+
+@given(seed=seeds)
+def test_theorem_1_is_infinite_up_to_its_threshold(seed):
+    model, _, _ = fitted(seed, 0.3)
+    for robust, std in ((False, model.std_), (True, model.robust_std_)):
+        threshold = 1 / std[-1] ** 2
+        prices = threshold * np.array([0.5, 1 - 1e-9, 1 + 1e-9, 2.0])
+        finite = np.isfinite(model.vulnerability(prices, robust=robust))
+        assert_array_equal(finite, [False, False, True, True])
+    assert model.vulnerability(1 / model.robust_std_[-1] ** 2, robust=False) == np.inf
+
+
+@given(seed=seeds)
+def test_theorem_1_is_least_for_a_multiple_of_the_identity(seed):
+    rng = np.random.default_rng(seed)
+    corners = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
+    variances = rng.uniform(0.1, 1.9)
+    variances = np.array([variances, 2 - variances])
+
+    def rise(variances, C):
+        X = np.vstack([corners, corners]) * np.sqrt(variances)
+        return GaussianRobustMLE(0).fit(X, np.repeat([0, 1], 4)).vulnerability(C)
+
+    C = 1 / variances.min() + rng.exponential()
+    assert rise(np.ones(2), C) <= rise(variances, C)
+
+
+@pytest.mark.parametrize("C", [0.0, -1.0, np.nan, [[1.0]]])
+def test_bad_price(C):
+    with pytest.raises(ValueError, match="The 'C' parameter of vulnerability must be"):
+        fitted(0, 0.3)[0].vulnerability(C)
+
+
+# Theorem 2
+
+
+@given(seed=seeds, log_eps=st.floats(-8, 6))
+def test_theorem_2_bounds(seed, log_eps):
+    for per_class in (False, True):
+        model, _, _ = fitted(seed, 10**log_eps, per_class=per_class)
+        low, high = model.lambda_bounds()
+        tight_low, tight_high = model.lambda_bounds(tight=True)
+        above, below = 1 + 1e-12, 1 - 1e-12
+        assert low * below <= tight_low * above
+        assert tight_low * below <= model.lambda_ <= tight_high * above
+        assert tight_high * below <= high * above
+
+
+def test_theorem_2_bounds_by_hand():
+    model, _, _ = fitted(3, 0.3)
+    S, robust, d = model.covariance_, model.robust_covariance_, len(model.std_)
+    low = d / np.trace(robust) * (1 + np.sqrt(d * linalg.eigvalsh(S)[0]) / 0.3)
+    high = (1 + np.sqrt(d * linalg.norm(S)) / 0.3) / linalg.eigvalsh(robust)[0]
+    assert_allclose(model.lambda_bounds(), (low, high), rtol=1e-9)
+    e, mean, power = 0.3 / np.sqrt(d), model.std_.mean(), np.mean(model.std_**-2.0) ** -0.5
+    tight_low, tight_high = model.lambda_bounds(tight=True)
+    assert tight_low >= 1 / (e * (e + mean)) * (1 - 1e-12)
+    assert_allclose(tight_high, 1 / (e * (e + power)), rtol=1e-9)
+
+
+def test_theorem_2_tight_bounds_meet_for_equal_variances():
+    X = np.vstack([np.eye(3), -np.eye(3)] * 2)
+    model = GaussianRobustMLE(0.5).fit(X, np.repeat([0, 1], 6))
+    assert_allclose(model.lambda_bounds(tight=True), model.lambda_, rtol=1e-12)
+    assert GaussianRobustMLE(0).fit(X, np.repeat([0, 1], 6)).lambda_bounds() == (np.inf, np.inf)
+
+
+# Theorem 3
+
+
+def cosine(mu, precision):
+    gradient = mu @ precision
+    return np.sum(mu * gradient, -1) / linalg.norm(mu, axis=-1) / linalg.norm(gradient, axis=-1)
+
+
+@given(seed=seeds)
+def test_theorem_3_for_every_mean(seed):
+    model, _, _ = fitted(seed, 0.3)
+    directions = np.random.default_rng(seed).normal(size=(200, len(model.std_)))
+    for robust, covariance in ((False, model.covariance_), (True, model.robust_covariance_)):
+        worst, direction = model.min_alignment(robust=robust)
+        precision, kappa = linalg.inv(covariance), np.linalg.cond(covariance)
+        assert_allclose(worst, 2 * np.sqrt(kappa) / (1 + kappa), rtol=1e-6)
+        assert_allclose(cosine(direction, precision), worst, rtol=1e-6)
+        assert_allclose(linalg.norm(direction), 1.0)
+        assert np.all(cosine(directions, precision) >= worst * (1 - 1e-9))
+    assert model.min_alignment()[0] > model.min_alignment(robust=False)[0]
+
+
+@given(seed=seeds)
+def test_alignment_grows_with_the_budget_for_every_mean(seed):
+    model, _, _ = fitted(seed, 0.0)
+    directions = np.random.default_rng(seed).normal(size=(100, len(model.std_)))
+    path = model.eps_path(np.append(0, np.logspace(-3, 3, 20)))
+    cosines = [
+        cosine(directions, (model.components_.T / std**2) @ model.components_)
+        for std in path.robust_std
+    ]
+    assert np.all(np.diff(cosines, axis=0) >= -1e-9)
+
+
+def test_alignment_of_equal_and_of_singular_variances():
+    X = np.vstack([np.eye(2), -np.eye(2)] * 2)
+    y = np.repeat([0, 1], 4)
+    assert GaussianRobustMLE(0.5).fit(X, y).min_alignment()[0] == 1.0
+    flat = np.column_stack([X, np.zeros(8)])
+    worst, direction = GaussianRobustMLE(0.5).fit(flat, y).min_alignment(robust=False)
+    assert worst == 0.0
+    assert_allclose(linalg.norm(direction), 1.0)
+
+
+def test_alignment_where_the_worst_direction_is_outside_of_the_components():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(6, 20)), np.repeat([0, 1], 3)
+    model = GaussianRobustMLE(0.5).fit(X, y)
+    worst, direction = model.min_alignment()
+    assert_allclose(cosine(direction, model.precision_), worst, rtol=1e-9)
+
+
+def test_alignment_per_class():
+    model = GaussianRobustMLE(0.5, per_class=True).fit(*load_iris(return_X_y=True))
+    worst, directions = model.min_alignment()
+    assert directions.shape == (3, 4)
+    for c in range(3):
+        assert_allclose(cosine(directions[c], model.precision_[c]), worst[c], rtol=1e-9)
+
+
+# Section 4: adversarial training finds the robust parameters
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_adversarial_training_by_gradient_descent_arrives_at_the_closed_form(seed):
+    rng = np.random.default_rng(seed)
+    d, eps = 3, 0.5
+    Z = rng.normal(size=(30, d)) @ np.diag([1.5, 1.0, 0.3]) @ linalg.qr(rng.normal(size=(d, d)))[0]
+    X = np.vstack([Z, Z + 5])  # one Gaussian, twice: the classes share everything but the mean
+    model = GaussianRobustMLE(eps).fit(X, np.repeat([0, 1], 30))
+    # Descent on the mean and on a root L of the precision L L', from a random start.
+    mu, L = rng.normal(size=d), np.diag(rng.uniform(0.5, 1.5, d))
+    for _ in range(1500):
+        moved = inner_maximum(L @ L.T, (Z - mu).T / np.sqrt(len(Z)), eps)
+        gradient_mu = -L @ L.T @ moved.sum(axis=1) / np.sqrt(len(Z))
+        gradient_L = np.tril(moved @ (moved.T @ L)) - np.diag(1 / np.diag(L))
+        mu, L = mu - 0.1 * gradient_mu, L - 0.1 * gradient_L
+    assert_allclose(mu, model.means_[0], atol=1e-6)
+    assert_allclose(linalg.inv(L @ L.T), model.robust_covariance_, atol=1e-6)

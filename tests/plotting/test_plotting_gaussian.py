@@ -1,0 +1,135 @@
+"""Figures 4 and 13: the geometry that is drawn is that of the models."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib import pyplot as plt
+from numpy.testing import assert_allclose
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+
+from advfeat.gaussian import GaussianRobustMLE
+from advfeat.plotting._gaussian import GaussianMetricDisplay, LinearBoundaryDisplay
+
+pytestmark = pytest.mark.filterwarnings("ignore:The average adversary:UserWarning")
+seeds = st.integers(0, 2**32 - 1)
+
+
+def plane(seed, n=60):
+    rng = np.random.default_rng(seed)
+    y = np.resize([-1, 1], n)
+    return rng.normal(size=(n, 2)) @ rng.normal(size=(2, 2)) + 2 * y[:, None], y
+
+
+def area(outline):
+    x, y = outline.T
+    return abs(np.sum(x[1:] * y[:-1] - x[:-1] * y[1:])) / 2
+
+
+@settings(max_examples=10)
+@given(seed=seeds)
+def test_figure_4_shows_the_metric_and_the_boundary(seed):
+    X, y = plane(seed)
+    model = GaussianRobustMLE(1.5).fit(X, y)
+    display = GaussianMetricDisplay.from_estimator(model, X, y)
+    center = model.means_.mean(axis=0)
+    V = display.metric_ball - center
+    assert_allclose(np.einsum("ij,jk,ik->i", V, model.precision_, V), 1.0, rtol=1e-6)
+    radius = np.linalg.norm(display.l2_ball - center, axis=1)
+    assert_allclose(radius, radius[0])
+    assert_allclose(area(display.l2_ball), area(display.metric_ball), rtol=1e-6)
+    point, slope = display.lines_["boundary"].get_xy1(), display.lines_["boundary"].get_xy2()
+    assert_allclose(model.decision_function([point, slope]), 0.0, atol=1e-6)
+    arrow = display.lines_["means"]
+    assert_allclose([arrow.U.item(), arrow.V.item()], np.diff(model.means_, axis=0)[0])
+    assert_allclose(display.lines_["metric"].get_xydata(), display.metric_ball)
+    assert_allclose(display.lines_["l2"].get_xydata(), display.l2_ball)
+    assert display.ax_.get_title() == "ε = 1.5"
+    plt.close(display.figure_)
+
+
+def test_figure_4_for_a_large_budget_both_balls_are_one():
+    X, y = plane(0)
+    model = GaussianRobustMLE(1e4).fit(X, y)
+    display = GaussianMetricDisplay.from_estimator(model, X, y)
+    radius = np.linalg.norm(display.metric_ball - model.means_.mean(axis=0), axis=1)
+    assert_allclose(radius, radius[0], rtol=1e-3)
+
+
+def test_figure_4_draws_on_given_axes():
+    X, y = plane(0)
+    _, ax = plt.subplots()
+    model = GaussianRobustMLE().fit(X, y)
+    display = GaussianMetricDisplay.from_estimator(model, X, y, ax=ax)
+    assert display.ax_ is ax and display.figure_ is ax.figure
+
+
+def test_figure_4_needs_two_classes_two_features_and_one_covariance():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 3)), np.repeat([0, 1, 2], 10)
+    for model in (
+        GaussianRobustMLE().fit(X[:20], y[:20]),
+        GaussianRobustMLE().fit(X[:, :2], y),
+        GaussianRobustMLE(per_class=True).fit(X[:20, :2], y[:20]),
+    ):
+        with pytest.raises(ValueError, match="needs a model of two classes, two features"):
+            GaussianMetricDisplay.from_estimator(model, X, y)
+
+
+@settings(max_examples=10)
+@given(seed=seeds, norm=st.sampled_from([2, np.inf]))
+def test_figure_13_shows_boundaries_and_exact_accuracies(seed, norm):
+    X, y = plane(seed)
+    scaled = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    plain = LinearSVC(random_state=0).fit(X, y)
+    display = LinearBoundaryDisplay.from_estimators(
+        {"scaled": scaled, "plain": plain}, X, y, eps=0.4, norm=norm
+    )
+    assert_allclose(display.coef["plain"], plain.coef_[0], rtol=1e-9, atol=1e-9)
+    for name, model in (("scaled", scaled), ("plain", plain)):
+        line = display.lines_[name]
+        assert_allclose(model.decision_function([line.get_xy1(), line.get_xy2()]), 0, atol=1e-6)
+        assert display.accuracy[name] == model.score(X, y)
+        w = display.coef[name]
+        step = w / np.linalg.norm(w) if norm == 2 else np.sign(w)
+        attacked = X - 0.4 * y[:, None] * step
+        assert display.robust_accuracy[name] == model.score(attacked, y)
+    for ball in display.balls_:
+        V = ball.get_xydata()
+        assert_allclose(np.ptp(V, axis=0), 0.8, rtol=1e-3)
+        assert np.any(np.all(np.isclose(X, V[:-1].mean(axis=0)), axis=1))
+    plt.close(display.figure_)
+
+
+def test_figure_13_standard_losses_are_brittle_and_robust_training_is_not():
+    rng = np.random.default_rng(0)
+    y = np.resize([-1, 1], 400)
+    X = y[:, None] * np.column_stack([rng.uniform(1, 4, 400), rng.uniform(0.2, 0.4, 400)])
+    estimators = {
+        "likelihood": GaussianRobustMLE(0),
+        "logistic": make_pipeline(StandardScaler(), LogisticRegression()),
+        "hinge": make_pipeline(StandardScaler(), LinearSVC(random_state=0)),
+        "robust": GaussianRobustMLE(3.0),
+    }
+    for estimator in estimators.values():
+        estimator.fit(X, y)
+    display = LinearBoundaryDisplay.from_estimators(estimators, X, y, eps=0.8)
+    assert set(display.accuracy.values()) == {1.0}
+    assert display.robust_accuracy.pop("robust") > 0.99
+    assert max(display.robust_accuracy.values()) < 0.05
+
+
+def test_figure_13_refuses_other_decisions():
+    X, y = plane(0)
+    with pytest.raises(ValueError, match="needs a linear decision function. That of 'rbf'"):
+        LinearBoundaryDisplay.from_estimators({"rbf": SVC().fit(X, y)}, X, y, eps=1)
+
+
+def test_displays_need_the_plane_and_two_classes():
+    X, y = plane(0)
+    for bad_X, bad_y in ((np.column_stack([X, X]), y), (X, np.zeros(60)), (X, np.arange(60))):
+        with pytest.raises(ValueError, match="needs samples with two features and of two classes"):
+            LinearBoundaryDisplay(bad_X, bad_y, coef={"a": [1, 0]}, intercept={"a": 0}, eps=1)
