@@ -41,12 +41,12 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     network : str or callable, default="auto"
-        "mlp", "small_cnn", "small_resnet", "resnet18", "resnet34", "resnet50", "vgg16" (with
-        batch-norm), "densenet121", "inception_v3", or an nn.Module class (of the keywords
-        ``input_shape``, ``in_channels``, ``n_features``, ``n_classes``, ``num_classes`` it is
-        given those that it accepts) that maps normalised inputs to logits of shape
-        (n, n_classes), without a softmax. "auto": "mlp" for (n, d), "small_cnn" for images with a
-        side under 16 pixels, "small_resnet" for larger ones.
+        "mlp", "small_cnn", "small_resnet", "resnet9", "resnet18", "resnet34", "resnet50",
+        "vgg16" (with batch-norm), "densenet121", "inception_v3", or an nn.Module class (of
+        the keywords ``input_shape``, ``in_channels``, ``n_features``, ``n_classes``,
+        ``num_classes`` it is given those that it accepts) that maps normalised inputs to
+        logits of shape (n, n_classes), without a softmax. "auto": "mlp" for (n, d), "small_cnn"
+        for images with a side under 16 pixels, "small_resnet" for larger ones.
     max_epochs : int, default=30
     lr : float, default=0.1
         Peak learning rate of SGD.

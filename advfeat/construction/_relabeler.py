@@ -21,7 +21,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
 
     To a human the set looks mislabelled; the new label is tied to the input only by a small
     adversarial perturbation, that is by non-robust features. ``target="random"`` gives D_rand,
-    ``target="deterministic"`` D_det.
+    ``target="deterministic"`` D_det, ``target="other"`` D_other, which leaks less, see below.
 
     `fit_transform` returns a `ConstructedDataset`, which carries the new labels: end the
     Pipeline with an advfeat or skorch classifier. `transform` returns its input unchanged, so
@@ -33,10 +33,13 @@ class NonRobustRelabeler(TrainTimeTransformer):
     estimator : StandardClassifier, AdversarialClassifier or FrozenEstimator, default=None
         The source, trained in `fit`; ``StandardClassifier()`` by default. Wrap a trained one in
         ``sklearn.frozen.FrozenEstimator``.
-    target : {"random", "deterministic"}, mapping or callable, default="random"
-        "random": uniform over all classes, the true one included. "deterministic": the next
-        class, (y + 1) mod C in sorted order. A mapping from label to label, or a callable that
-        gets the labels (n,) and returns the target labels (n,).
+    target : {"random", "deterministic", "other"}, mapping or callable, default="random"
+        "random": uniform over all classes, the true one included, as in the paper; the samples
+        that keep their label then teach the original classes, whatever the perturbations hold.
+        "other": uniform over the wrong classes, never the true one: what such a set teaches
+        about the true classes comes from the perturbations. "deterministic": the next class,
+        (y + 1) mod C in sorted order. A mapping from label to label, or a callable that gets the
+        labels (n,) and returns the target labels (n,).
     norm : {2, numpy.inf}, default=2
     eps : float, default=0.5
         Radius of the perturbation, in input units.
@@ -87,7 +90,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
 
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "predict"]), None],
-        "target": [StrOptions({"random", "deterministic"}), Mapping, callable],
+        "target": [StrOptions({"random", "deterministic", "other"}), Mapping, callable],
         "norm": [Options(Real, {2, np.inf})],
         "eps": [Interval(Real, 0, None, closed="left")],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
@@ -182,8 +185,10 @@ class NonRobustRelabeler(TrainTimeTransformer):
         if isinstance(self.target, str):
             if self.target == "deterministic":
                 return (index + 1) % len(classes)
-            seed = draw_seed(self.random_state)
-            return make_rng(seed, 2).integers(len(classes), size=len(index))
+            rng = make_rng(draw_seed(self.random_state), 2)
+            if self.target == "other":
+                return (index + rng.integers(1, len(classes), size=len(index))) % len(classes)
+            return rng.integers(len(classes), size=len(index))
         if isinstance(self.target, Mapping):
             missing = [label for label in np.unique(y).tolist() if label not in self.target]
             if missing:

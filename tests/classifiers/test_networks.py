@@ -58,7 +58,7 @@ def test_logits_and_gradients_on_large_images(name):
 
 @pytest.mark.parametrize(
     ("name", "stride"),
-    [("resnet18", 8), ("vgg16", 32), ("densenet121", 8), ("small_cnn", 1)],
+    [("resnet18", 8), ("resnet9", 8), ("vgg16", 32), ("densenet121", 8), ("small_cnn", 1)],
 )
 def test_resolution_before_the_last_pooling(name, stride):
     shapes = []
@@ -72,13 +72,53 @@ def test_resolution_before_the_last_pooling(name, stride):
     assert shapes == [(side, side)]
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet18", "small_resnet"])
+@pytest.mark.parametrize("name", ["vgg16", "resnet9", "resnet18", "small_resnet"])
 @pytest.mark.parametrize("side", [1, 2, 5, 95])
 def test_odd_sizes(name, side):
     assert build(name, (1, side, side + 3)).eval()(torch.rand(1, 1, side, side + 3)).shape == (
         1,
         3,
     )
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "small_resnet", "resnet9"])
+@pytest.mark.parametrize("images", ["noise", "flat"])
+def test_every_pixel_parity_gets_its_share_of_the_gradient(name, images):
+    """Else an inversion paints a checkerboard; a strided stem gave .14, .27, .21 and .38."""
+    torch.manual_seed(0)
+    module = build(name, (3, 32, 32), n_classes=10).eval()
+    x = (
+        torch.rand(16, 3, 32, 32)
+        if images == "noise"
+        else torch.rand(16, 3, 1, 1).repeat(1, 1, 32, 32)
+    )
+    x.requires_grad_(True)
+    loss = nn.functional.cross_entropy(module(x), torch.arange(16) % 10)
+    (gradient,) = torch.autograd.grad(loss, x)
+    inner = gradient[..., 4:-4, 4:-4].square()  # the borders see the padding
+    shares = torch.stack([inner[..., i::2, j::2].sum() for i in (0, 1) for j in (0, 1)])
+    assert (shares / shares.sum() - 0.25).abs().max() < 0.02
+
+
+def multiply_adds(module, x):
+    """Counted by hooks on convolutions and linear layers."""
+    counts = []
+
+    def count(layer, args, output):
+        per_output = layer.weight[0].numel()
+        counts.append(output[0].numel() * per_output)
+
+    for layer in layers(module, (nn.Conv2d, nn.Linear)):
+        layer.register_forward_hook(count)
+    module.eval()(x)
+    return sum(counts)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("small_resnet", 13), ("resnet9", 95)])
+def test_cost_is_as_the_docstring_says(name, millions):
+    found = multiply_adds(build(name, (3, 32, 32), 10), torch.rand(1, 3, 32, 32))
+    assert found / 1e6 == pytest.approx(millions, abs=0.6)
+    assert f"{millions} million multiply-adds" in NETWORKS[name].__doc__
 
 
 def test_auto_depends_on_the_data():

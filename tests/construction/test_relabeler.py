@@ -38,6 +38,22 @@ def test_random_targets_are_uniform_over_all_classes(standard, digits):
     assert abs(np.mean(data.y == y) - 0.1) < 4 * np.sqrt(0.09 / len(y))
 
 
+def test_other_targets_are_uniform_over_the_wrong_classes(standard, digits):
+    X, y, _, _ = digits
+    data = relabeler(standard, n_steps=1, target="other").fit_transform(X, y)
+    step = (data.y - y) % 10
+    assert step.min() == 1
+    share = np.bincount(step, minlength=10)[1:] / len(y)
+    assert np.abs(share - 1 / 9).max() < 4 * np.sqrt(8 / 81 / len(y))
+    again = relabeler(standard, n_steps=1, target="other").fit_transform(X, y)
+    assert_array_equal(again.y, data.y)
+    # Of two classes there is only one other.
+    pair = np.isin(y, (3, 8))
+    source = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(X[pair], y[pair])
+    two = relabeler(source, n_steps=1, target="other").fit_transform(X[pair], y[pair])
+    assert_array_equal(two.y, 11 - y[pair])
+
+
 def test_mapping_and_callable_targets(standard, digits):
     X, y, _, _ = digits
     mapping = {label: 9 - label for label in range(10)}
