@@ -1,11 +1,10 @@
 """StandardClassifier: a scikit-learn estimator that owns a skorch net."""
 
-import copy
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.base import _fit_context
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
@@ -27,15 +26,15 @@ from advfeat.classifiers._nets import (
     make_schedule,
     n_batches,
 )
+from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers.networks import build_network, check_network_name
 from advfeat.datasets._constructed import unpack_training_data
-from advfeat.optim import FrozenNetwork
-from advfeat.utils._checks import check_inputs, resolve_bounds, take_batch, validate_bounds
+from advfeat.utils._checks import check_inputs, resolve_bounds, validate_bounds
 from advfeat.utils._device import resolve_device
 from advfeat.utils._random import draw_seed, isolated_torch_seed
 
 
-class StandardClassifier(ClassifierMixin, BaseEstimator):
+class StandardClassifier(NetworkClassifier):
     """Image or tabular classifier, trained in the ordinary way.
 
     Parameters
@@ -240,120 +239,20 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self, "net_")
         return list(self.net_.history)
 
-    def decision_function(self, X):
-        """Logits.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d) or (n, C, H, W)
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes), or (n,) for two classes: the logit difference
-        """
-        logits = self._logits(X)
-        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
-
-    def predict_proba(self, X):
-        """Class probabilities.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d) or (n, C, H, W)
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes)
-        """
-        return torch.from_numpy(self._logits(X)).softmax(1).numpy()
-
-    def predict(self, X):
-        """Most probable class.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d) or (n, C, H, W)
-
-        Returns
-        -------
-        ndarray of shape (n,)
-        """
-        logits = self._logits(X)
-        return self.classes_[logits.argmax(1)]
-
-    def features(self, X):
-        """g(X), the penultimate layer: the input of the last linear layer.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d) or (n, C, H, W)
-
-        Returns
-        -------
-        ndarray of shape (n, n_hidden), float32
-
-        Raises
-        ------
-        ValueError
-            If the network has no linear layer.
-        """
-        frozen, X = self.frozen(), self.check_inputs(X)
-        if not frozen.has_features:
-            raise ValueError(
-                f"network={self.network!r} has no linear layer, so it has no penultimate "
-                "features. Use a network that ends in nn.Linear."
-            )
-        return self._in_batches(frozen.features, X)
-
-    def frozen(self, device=None, precision="fp32"):
-        """Inference copy of the network on ``device`` (default: the estimator's).
-
-        Returns
-        -------
-        advfeat.optim.FrozenNetwork
-        """
+    @property
+    def module_(self):
+        """The torch network; it gives logits for a tensor in input units."""
         check_is_fitted(self, "net_")
-        device = resolve_device(self.device if device is None else device)
-        return FrozenNetwork(self.net_.module_, device=device, precision=precision)
-
-    def check_inputs(self, X):
-        """Check X as `predict` does and return it as an array (float32, or uint8 for images).
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ValueError
-            If X does not fit what was seen in `fit`.
-        """
-        check_is_fitted(self, "net_")
-        return check_inputs(self, X, bounds=self.bounds)
+        return self.net_.module_
 
     @property
-    def input_bounds_(self):
-        """(low, high) in input units, or None for unbounded inputs."""
-        check_is_fitted(self, "net_")
-        return resolve_bounds(self.bounds, self.input_shape_)
+    def input_statistics_(self):
+        """(mean, std) of the training data, as tensors that are broadcastable to one sample."""
+        return self.module_.mean, self.module_.std
 
-    def _logits(self, X):
-        check_is_fitted(self, "net_")
-        X = self.check_inputs(X)
-        device = resolve_device(self.device)
-        module = self.net_.module_.to(device).eval()
-        if X.ndim == 2 and isinstance(self.network, str):
-            # Small enough for float64, in which a row's result does not depend on its batch.
-            module, X = copy.deepcopy(module).double(), X.astype(np.float64)
-        return self._in_batches(module, X, device).astype(np.float64)
-
-    def _in_batches(self, function, X, device=None):
-        device = function.__self__.device if device is None else device
-        size = max(self.batch_size, 256)
-        with torch.no_grad():
-            parts = [
-                function(take_batch(X, slice(i, i + size), device)).cpu().numpy()
-                for i in range(0, len(X), size)
-            ]
-        return np.concatenate(parts)
+    def _computes_in_float64(self, X):
+        # Small enough for it, and a row's result does then not depend on its batch.
+        return X.ndim == 2 and isinstance(self.network, str)
 
     def _check_training_data(self, X, y, sample_weight, *, reset, classes=None):
         """Validate everything; set classes_ and input_shape_; return an ArrayDataset."""
@@ -450,9 +349,3 @@ class StandardClassifier(ClassifierMixin, BaseEstimator):
         if "net_" in state:
             state = {**state, "net_": on_device(state["net_"], "cpu")}
         return state
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = False
-        tags.non_deterministic = False
-        return tags

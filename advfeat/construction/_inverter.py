@@ -181,9 +181,8 @@ class RobustFeatureInverter(TrainTimeTransformer):
         seed = draw_seed(self.random_state)
         start = self._starts(X, seed)
         n_steps, step_size = self._steps()
-        module = source.net_.module_
         work = _Inversion(
-            frozen, X, start, seed, module.mean, module.std, source.input_bounds_,
+            frozen, X, start, seed, *source.input_statistics_, source.input_bounds_,
             n_steps, step_size if self.solver == "paper" else HalfCosine(step_size, n_steps),
             self.momentum if self.solver == "momentum" else 0.0,
         )  # fmt: skip

@@ -167,10 +167,10 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         elsewhere = ("estimator", "n_jobs", "verbose", "store")
         params = self.get_params(deep=False)
         source = self._source
-        weights = source.net_.module_.state_dict()
+        weights = source.module_.state_dict()
         manifest = {"constructor": type(self).__name__, "advfeat": __version__}
         manifest.update((name, _plain(params[name])) for name in params if name not in elsewhere)
-        manifest.update(network=repr(source.net_.module_), bounds=repr(source.input_bounds_))
+        manifest.update(network=repr(source.module_), bounds=repr(source.input_bounds_))
         manifest["weights"] = joblib.hash({k: v.cpu().numpy() for k, v in weights.items()})
         manifest.update((name, joblib.hash(np.asarray(array))) for name, array in data.items())
         return Shards(self.store, manifest)

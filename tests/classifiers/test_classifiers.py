@@ -468,7 +468,7 @@ def test_network_without_linear_layer(digits):
             super().__init__(nn.Conv2d(1, n_classes, 8), nn.Flatten())
 
     clf = StandardClassifier(Net, **QUICK).fit(X, y)
-    with pytest.raises(ValueError, match="no linear layer"):
+    with pytest.raises(ValueError, match="does not end in a linear layer"):
         clf.features(X_test)
 
 

@@ -1,0 +1,157 @@
+"""What every classifier made of a torch network has in common: prediction, features, gradients."""
+
+import copy
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from advfeat.optim import FrozenNetwork
+from advfeat.utils._checks import check_inputs, resolve_bounds, take_batch
+from advfeat.utils._device import resolve_device
+
+
+class NetworkClassifier(ClassifierMixin, BaseEstimator):
+    """A fitted network as a classifier; base of `StandardClassifier` and `TorchClassifier`.
+
+    Attacks, constructors and metrics use nothing of a source but what is listed here. A subclass
+    gives `module_`, ``classes_`` and ``input_shape_``, and the parameters ``bounds``, ``device``
+    and ``batch_size``.
+
+    Attributes
+    ----------
+    module_ : nn.Module
+        Gives logits of shape (n, n_classes) for a tensor in input units.
+    classes_ : ndarray of shape (n_classes,)
+        Sorted; class i belongs to logit i.
+    input_shape_ : tuple
+        Shape of one sample.
+    input_bounds_ : (low, high) or None
+    input_statistics_ : (mean, std) or None
+        Of the training data, as tensors that are broadcastable to one sample, in input units;
+        None if they are not known.
+
+    The methods `frozen`, `check_inputs`, `predict`, `predict_proba`, `decision_function` and
+    `features` belong to it as well.
+    """
+
+    def decision_function(self, X):
+        """Logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes), or (n,) for two classes: the logit difference
+        """
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def predict_proba(self, X):
+        """Class probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+        """
+        return torch.from_numpy(self._logits(X)).softmax(1).numpy()
+
+    def predict(self, X):
+        """Most probable class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
+        logits = self._logits(X)
+        return self.classes_[logits.argmax(1)]
+
+    def features(self, X):
+        """g(X), the penultimate layer: the input of the last linear layer.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+
+        Returns
+        -------
+        ndarray of shape (n, n_hidden), float32
+
+        Raises
+        ------
+        ValueError
+            If the network has no linear layer.
+        """
+        frozen, X = self.frozen(), self.check_inputs(X)
+        if not frozen.has_features:
+            raise ValueError(
+                f"The network of {type(self).__name__} does not end in a linear layer, so it has "
+                "no penultimate features. Use a network that ends in nn.Linear."
+            )
+        return self._in_batches(frozen.features, X, frozen.device)
+
+    def frozen(self, device=None, precision="fp32"):
+        """Inference copy of the network on ``device`` (default: the estimator's).
+
+        Returns
+        -------
+        advfeat.optim.FrozenNetwork
+        """
+        device = resolve_device(self.device if device is None else device)
+        return FrozenNetwork(self.module_, device=device, precision=precision)
+
+    def check_inputs(self, X):
+        """Check X as `predict` does and return it as an array (float32, or uint8 for images).
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If X does not fit what was seen in `fit`.
+        """
+        check_is_fitted(self)
+        return check_inputs(self, X, bounds=self.bounds)
+
+    @property
+    def input_bounds_(self):
+        """(low, high) in input units, or None for unbounded inputs."""
+        check_is_fitted(self)
+        return resolve_bounds(self.bounds, self.input_shape_)
+
+    def _logits(self, X):
+        X = self.check_inputs(X)
+        device = resolve_device(self.device)
+        module = self.module_.to(device).eval()
+        if self._computes_in_float64(X):
+            module, X = copy.deepcopy(module).double(), X.astype(np.float64)
+        return self._in_batches(module, X, device).astype(np.float64)
+
+    def _computes_in_float64(self, X):
+        return False
+
+    def _in_batches(self, function, X, device):
+        size = max(self.batch_size, 256)
+        with torch.no_grad():
+            parts = [
+                function(take_batch(X, slice(i, i + size), device)).cpu().numpy()
+                for i in range(0, len(X), size)
+            ]
+        return np.concatenate(parts)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = False
+        tags.non_deterministic = False
+        return tags
