@@ -115,4 +115,7 @@ class AdversarialClassifier(StandardClassifier):
             "random_start": self.random_start,
             "bounds": resolve_bounds(self.bounds, self.input_shape_),
         }
-        return AdversarialNet, {"attack": attack, "callbacks": [("guard", OverfittingGuard())]}
+        return AdversarialNet, {"attack": attack}
+
+    def _callbacks(self, n_steps, schedule):
+        return [("guard", OverfittingGuard()), *super()._callbacks(n_steps, schedule)]

@@ -14,24 +14,30 @@ def restored_on_failure(estimator):
     try:
         yield
     except BaseException:
-        estimator.__dict__.clear()
-        estimator.__dict__.update(state)
+        estimator.__dict__ = state
         raise
 
 
 @contextlib.contextmanager
-def weights_restored_on_failure(net):
-    """Give a net its weights, optimizer and history back if training it further fails."""
-    weights = copy.deepcopy(net.module_.state_dict())
-    optimizer = copy.deepcopy(net.optimizer_.state_dict())
-    n_epochs = len(net.history)
-    try:
-        yield
-    except BaseException:
-        net.module_.load_state_dict(weights)
-        net.optimizer_.load_state_dict(optimizer)
-        del net.history[n_epochs:]
-        raise
+def draft_of(estimator):
+    """Give a draft to fit, which takes the estimator's place in one step if all goes well.
+
+    Whatever fails or interrupts the fit, at whatever instant, the estimator is as it was before.
+    """
+    draft = object.__new__(type(estimator))
+    draft.__dict__ = dict(vars(estimator))
+    yield draft
+    estimator.__dict__ = vars(draft)
+
+
+def draft_of_net(net):
+    """Copy a fitted net, so that training the copy leaves it as it is; they share callbacks."""
+    draft = object.__new__(type(net))
+    module, optimizer = copy.deepcopy((net.module_, net.optimizer_))  # one of the other's weights
+    vars(draft).update(
+        vars(net), module_=module, optimizer_=optimizer, history_=copy.copy(net.history_)
+    )
+    return draft
 
 
 def input_statistics(X, weight):

@@ -1,5 +1,6 @@
 """The skorch nets behind the classifiers: batches, weighted loss, schedules, the training step."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -11,6 +12,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 
 from advfeat.classifiers._augmentation import augment
+from advfeat.classifiers._interrupts import (
+    TrainingEnded,
+    marked_interrupts,
+    raised_on_purpose,
+)
 from advfeat.optim import AttackedNetwork, cross_entropy, make_ball, projected_gradient
 from advfeat.utils._checks import take_batch
 from advfeat.utils._device import autocast, on_accelerator
@@ -100,32 +106,29 @@ class TrainingNet(NeuralNetClassifier):
             device=self.device,
         )
 
-    # skorch's partial_fit takes every KeyboardInterrupt for the end of the training, because
-    # callbacks such as EarlyStopping raise one at the end of an epoch. From the keyboard it must
-    # go on to the caller: half a training must not pass for a whole one.
+    # skorch's partial_fit takes every KeyboardInterrupt for the end of the training.
 
     def notify(self, method_name, **cb_kwargs):
-        """Call the callbacks, and remember if one ends the training."""
+        """Call the callbacks; one that ends the training raises `TrainingEnded`."""
         try:
             super().notify(method_name, **cb_kwargs)
-        except KeyboardInterrupt:
-            self.ended_by_callback_ = method_name == "on_epoch_end"
-            raise
-
-    def fit_loop(self, X, y=None, **kwargs):
-        """Train, and remember an interruption."""
-        self.ended_by_callback_ = self.interrupted_ = False
-        try:
-            return super().fit_loop(X, y, **kwargs)
-        except KeyboardInterrupt:
-            self.interrupted_ = not self.ended_by_callback_
+        except KeyboardInterrupt as error:
+            if method_name == "on_epoch_end" and raised_on_purpose(error):
+                raise TrainingEnded from error
             raise
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
-        """Train; unlike skorch's, raise KeyboardInterrupt when interrupted."""
-        super().partial_fit(X, y, classes, **fit_params)
-        if self.interrupted_:
-            raise KeyboardInterrupt
+        """Train; unlike skorch's, let KeyboardInterrupt go on to the caller."""
+        if not self.initialized_:
+            self.initialize()
+        with marked_interrupts():
+            self.notify("on_train_begin", X=X, y=y)
+            try:
+                with contextlib.suppress(TrainingEnded):
+                    self.fit_loop(X, y, **fit_params)
+            finally:
+                self._set_training(False)  # for callbacks and whoever calls the module
+            self.notify("on_train_end", X=X, y=y)
         return self
 
     def infer(self, x, **fit_params):

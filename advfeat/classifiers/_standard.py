@@ -12,12 +12,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, colu
 from skorch.callbacks import Callback
 
 from advfeat.classifiers._augmentation import AUGMENTATIONS
-from advfeat.classifiers._fitting import (
-    input_statistics,
-    on_device,
-    restored_on_failure,
-    weights_restored_on_failure,
-)
+from advfeat.classifiers._fitting import draft_of, draft_of_net, input_statistics, on_device
 from advfeat.classifiers._nets import (
     SCHEDULES,
     ArrayDataset,
@@ -174,8 +169,9 @@ class StandardClassifier(NetworkClassifier):
         ValueError
             For unusable X, y or parameters, and when training diverges.
         """
-        with restored_on_failure(self):
-            return self._fit(X, y, sample_weight)
+        with draft_of(self) as draft:
+            draft._fit(X, y, sample_weight)
+        return self
 
     def _fit(self, X, y, sample_weight):
         keep = self.warm_start and hasattr(self, "net_")
@@ -189,7 +185,6 @@ class StandardClassifier(NetworkClassifier):
                 net.module_.load_state_dict(weights)
             net.partial_fit(data, None)
         self.net_ = net
-        return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, classes=None, sample_weight=None):
@@ -206,32 +201,34 @@ class StandardClassifier(NetworkClassifier):
         -------
         self
         """
-        with restored_on_failure(self):
-            return self._partial_fit(X, y, classes, sample_weight)
+        with draft_of(self) as draft:
+            draft._partial_fit(X, y, classes, sample_weight)
+        return self
 
     def _partial_fit(self, X, y, classes, sample_weight):
         first = not hasattr(self, "net_")
         data = self._check_training_data(X, y, sample_weight, reset=first, classes=classes)
         steps = n_batches(len(data), self.batch_size)
         if first:
-            self.net_ = self._build_net(data, 1, steps, Callback())
-            with isolated_torch_seed(self.net_.device, self.net_.seed):
-                self.net_.initialize()
-        net = self.net_ = on_device(self.net_, resolve_device(self.device))
+            net = self._build_net(data, 1, steps, Callback())
+            with isolated_torch_seed(net.device, net.seed):
+                net.initialize()
+        else:
+            net = draft_of_net(on_device(self.net_, resolve_device(self.device)))
         net.lr = self.lr
         net.set_params(
             max_epochs=1,
-            callbacks__schedule=Callback(),  # the schedule of `fit` ended at a rate of zero
-            callbacks__progress=Progress(type(self).__name__, steps, self.verbose),
+            batch_size=self.batch_size,
+            augmentation=self.augmentation,
+            precision=self.precision,
+            callbacks=self._callbacks(steps, Callback()),  # fit's schedule ended at a rate of zero
         )
+        net.initialize_callbacks()
         for group in net.optimizer_.param_groups:
             group["lr"] = self.lr
-        with (
-            weights_restored_on_failure(net),
-            isolated_torch_seed(net.device, net.seed, len(net.history)),
-        ):
+        with isolated_torch_seed(net.device, net.seed, len(net.history)):
             net.partial_fit(data, None)
-        return self
+        self.net_ = net
 
     @property
     def history_(self):
@@ -309,12 +306,6 @@ class StandardClassifier(NetworkClassifier):
         device = resolve_device(self.device)
         mean, std = input_statistics(data.X, data.sample_weight)
         net_class, extra = self._net_class()
-        callbacks = [
-            *extra.pop("callbacks", []),
-            ("schedule", schedule),
-            ("progress", Progress(type(self).__name__, steps, self.verbose)),
-            *(self.callbacks or []),
-        ]
         return net_class(
             build_network,
             module__network=self.network,
@@ -331,7 +322,7 @@ class StandardClassifier(NetworkClassifier):
             batch_size=self.batch_size,
             train_split=None,
             classes=np.arange(len(self.classes_)),
-            callbacks=callbacks,
+            callbacks=self._callbacks(steps, schedule),
             callbacks__print_log=None,
             device=str(device),
             seed=draw_seed(self.random_state),
@@ -340,6 +331,13 @@ class StandardClassifier(NetworkClassifier):
             verbose=0,
             **extra,
         )
+
+    def _callbacks(self, n_steps, schedule):
+        return [
+            ("schedule", schedule),
+            ("progress", Progress(type(self).__name__, n_steps, self.verbose)),
+            *(self.callbacks or []),
+        ]
 
     def _net_class(self):
         return TrainingNet, {}

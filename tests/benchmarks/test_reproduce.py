@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -255,6 +256,20 @@ def test_an_interrupted_stage_leaves_nothing_behind(tmp_path):
         Stages(tmp_path).get("a", 1, interrupted)
     assert list(tmp_path.iterdir()) == []
     assert Stages(tmp_path).get("a", 1, lambda: "whole") == "whole"
+
+
+def test_a_training_interrupted_while_its_guard_attacks_is_not_kept(tmp_path, monkeypatch, digits):
+    from advfeat import AdversarialClassifier
+    from advfeat.classifiers import _overfitting
+
+    def press_ctrl_c(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(_overfitting.OverfittingGuard, "_accuracies", press_ctrl_c)
+    clf = AdversarialClassifier(n_steps=2, max_epochs=2, verbose=0)
+    with pytest.raises(KeyboardInterrupt):
+        Stages(tmp_path).get("train adversarial", 1, lambda: clf.fit(digits[0], digits[1]))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):

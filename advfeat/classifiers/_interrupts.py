@@ -1,0 +1,66 @@
+"""Tell Ctrl-C from a callback that ends the training.
+
+skorch's callbacks (EarlyStopping, for one) end a training by raising KeyboardInterrupt, which is
+also what Ctrl-C raises. The first gives a finished network, the second half of one.
+"""
+
+import contextlib
+import dis
+import functools
+import signal
+import threading
+
+
+class TrainingEnded(Exception):
+    """A callback has ended the training."""
+
+
+@contextlib.contextmanager
+def marked_interrupts():
+    """Mark each KeyboardInterrupt that comes from a signal inside the block."""
+    replaced = {}
+    try:
+        if threading.current_thread() is threading.main_thread():  # no other thread gets signals
+            for number in signal.valid_signals():
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    replaced[number] = handler, functools.partial(_call_and_mark, handler)
+                    signal.signal(number, replaced[number][1])
+        yield
+    finally:
+        for number, (handler, marking) in replaced.items():
+            if signal.getsignal(number) is marking:  # else somebody has put another one since
+                signal.signal(number, handler)
+
+
+def _call_and_mark(handler, number, frame):
+    try:
+        return handler(number, frame)
+    except KeyboardInterrupt as error:
+        error.from_signal = True
+        raise
+
+
+def raised_on_purpose(error):
+    """Whether a ``raise`` in somebody's Python code caused this KeyboardInterrupt, not a signal.
+
+    Two proofs are asked for, as a network that is wrongly taken for finished is worse than a
+    training that is wrongly taken for interrupted: nothing in the chain of exceptions was marked,
+    and the innermost traceback stands at a ``raise``. An exception that comes from outside (a
+    handler set after `marked_interrupts`, another thread) strikes at any other instruction.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            if getattr(error, "from_signal", False) or not _stands_at_raise(error.__traceback__):
+                return False
+        error = error.__cause__ or error.__context__
+    return True
+
+
+def _stands_at_raise(traceback):
+    if traceback is None:
+        return False
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code.co_code
+    return dis.opname[code[traceback.tb_lasti]] == "RAISE_VARARGS"
