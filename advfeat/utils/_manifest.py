@@ -1,0 +1,109 @@
+"""What decides the content of a folder: written beside it, and compared before going on."""
+
+import hashlib
+import json
+
+from advfeat.utils._files import is_clutter, writing
+
+FORMAT = 2  # of the folders of `Store`; 1 had one npz file per batch
+
+
+class Manifest:
+    """The manifest of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str
+        The folder as the user gave it, for messages.
+    content : dict of str to int, float, str, list or None
+        Everything that decides what the folder holds.
+    made_with : dict of str to str or int
+        What may change the content by rounding, such as versions. It is not compared, only told
+        where the contents differ.
+    """
+
+    def __init__(self, folder, name, content, made_with):
+        self.path = folder / "manifest.json"
+        self.name = name
+        # As it is read again.
+        self.content = json.loads(json.dumps({"format": FORMAT, **content}))
+        self.made_with = made_with
+        text = json.dumps(self.content, sort_keys=True).encode()
+        self.key = hashlib.blake2b(text, digest_size=8).hexdigest()
+
+    def write(self):
+        """Put it into the folder."""
+        with writing(self.path) as file:
+            content = {"content": self.content, "made_with": self.made_with}
+            file.write(json.dumps(content, indent=1).encode())
+
+    def check(self, ours):
+        """Compare with what the folder holds.
+
+        Parameters
+        ----------
+        ours : bool
+            Whether the folder has a file that only this content can have made. Then a manifest
+            that is missing or damaged does no harm.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds something else.
+        """
+        try:
+            kept = json.loads(self.path.read_bytes())
+            there, made_with = dict(kept["content"]), dict(kept["made_with"])
+        except FileNotFoundError:
+            if not ours:
+                self._refuse_other_files()
+            return
+        except (ValueError, TypeError, KeyError) as error:
+            if ours:
+                return
+            raise ValueError(
+                f"'{self.path}' is damaged, or was not written by this version of advfeat, so it "
+                "cannot be said what the folder holds. Choose another folder."
+            ) from error
+        keys = {**there, **self.content}
+        differing = [key for key in keys if there.get(key) != self.content.get(key)]
+        if differing:
+            raise ValueError(self._difference(differing, there, made_with))
+
+    def _refuse_other_files(self):
+        folder = self.path.parent
+        files = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+        files = [name for name in files if not is_clutter(name)]
+        if files:
+            raise ValueError(
+                f"{self.name} must be an empty or a new folder, or one in which this work was "
+                f"begun. It holds other files: {', '.join(files[:3])}"
+                f"{', ...' if len(files) > 3 else ''}."
+            )
+
+    def _difference(self, differing, there, made_with):
+        told = ", ".join(_told(key, there, self.content) for key in differing)
+        message = (
+            f"{self.name} holds another construction: it differs in {told}. Choose another folder "
+            "for this one, or repeat the settings and data of that one to go on with it."
+        )
+        if "weights" in differing:
+            message += (
+                " A source that is trained anew gets the same weights only with the same data, "
+                "versions and number of threads; train it once, keep it, and pass it in a "
+                "FrozenEstimator."
+            )
+        changed = [key for key in made_with if made_with[key] != self.made_with.get(key)]
+        if changed:
+            changed = (
+                f"{k} ({made_with[k]!r} there, {self.made_with.get(k)!r} here)" for k in changed
+            )
+            message += f" It was made with other {', '.join(changed)}."
+        return message
+
+
+def _told(key, there, here):
+    values = [repr(content.get(key)) for content in (there, here)]
+    short = max(map(len, values)) < 34  # a hash tells nothing
+    return f"{key} ({values[0]} there, {values[1]} here)" if short else key
