@@ -1,14 +1,19 @@
 """Adversarial examples for a fitted estimator: the strongest found for each sample."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, Options, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from advfeat.attacks._attackable import attackable
 from advfeat.optim import (
+    FrozenNetwork,
     HalfCosine,
+    L2Ball,
+    LinfBall,
     cross_entropy,
     cw_margin,
     make_ball,
@@ -16,13 +21,14 @@ from advfeat.optim import (
     targeted_margin,
 )
 from advfeat.utils._batches import run_batches
-from advfeat.utils._checks import encode_labels, take_batch
+from advfeat.utils._checks import batch_tensor, encode_labels
+from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._random import draw_seed, normal_rows
 
 _MAX_TARGETS = 9  # wrong classes tried one by one, as in AutoAttack's targeted runs
 
 ATTACK_CONSTRAINTS = {
-    "norm": [Options(Real, {2, np.inf})],
+    "norm": NORM_CONSTRAINT,
     "eps": [Interval(Real, 0, None, closed="left")],
     "step_size": [Interval(Real, 0, None, closed="neither"), None],
     "n_steps": [Interval(Integral, 1, None, closed="left")],
@@ -110,21 +116,20 @@ def adversarial_examples(
     True
     """
     view = attackable(estimator, X, precision)
-    judge = view.network if precision == "fp32" else attackable(estimator, X).network
     labels = encode_labels(y, view.classes, len(view.X))
-    attack = _Attack(
-        view,
-        judge,
-        labels,
-        make_ball(norm, eps),
-        _runs(len(view.classes), n_restarts) if eps > 0 else [],
-        HalfCosine(eps if step_size is None else step_size, n_steps),
-        n_steps,
-        draw_seed(random_state) if random_start else None,
+    job = Attack(
+        network=view.network,
+        judge=view.network if precision == "fp32" else attackable(estimator, X).network,
+        bounds=view.bounds,
+        ball=make_ball(norm, eps),
+        runs=_runs(len(view.classes), n_restarts) if eps > 0 else (),
+        step_size=HalfCosine(eps if step_size is None else step_size, n_steps),
+        n_steps=n_steps,
+        seed=draw_seed(random_state) if random_start else None,
     )
     return run_batches(
-        attack,
-        len(view.X),
+        job,
+        (view.X, labels),
         batch_size=batch_size,
         n_jobs=n_jobs,
         desc=f"attack eps={eps:g}",
@@ -132,26 +137,42 @@ def adversarial_examples(
     )
 
 
-class _Attack:
-    """The work on one batch; it travels to joblib's workers."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Attack:
+    """The job of finding the strongest example for each sample of a batch.
 
-    def __init__(self, view, judge, labels, ball, runs, step_size, n_steps, seed):
-        self.view = view
-        self.judge = judge
-        self.labels = labels
-        self.ball = ball
-        self.runs = runs
-        self.step_size = step_size
-        self.n_steps = n_steps
-        self.seed = seed
+    Parameters
+    ----------
+    network : FrozenNetwork
+        The one attacked.
+    judge : FrozenNetwork
+        The same in fp32, which has the last word.
+    bounds : (low, high) or None
+    ball : L2Ball or LinfBall
+    runs : tuple of (loss, rank of the target class or None)
+        In the order in which they are tried on the samples that still withstand.
+    step_size : callable
+    n_steps : int
+    seed : int or None
+        Of the random starts; None starts at the sample.
+    """
 
-    def __call__(self, begin, stop):
-        judge, device = self.judge, self.view.network.device
-        x = take_batch(self.view.X, slice(begin, stop), device)
-        y = torch.from_numpy(self.labels[begin:stop]).to(device)
+    network: FrozenNetwork
+    judge: FrozenNetwork
+    bounds: tuple | None
+    ball: L2Ball | LinfBall
+    runs: tuple
+    step_size: Callable
+    n_steps: int
+    seed: int | None
+
+    def __call__(self, begin, X, labels):
+        """Return the examples, and whether each is misclassified."""
+        x = batch_tensor(X, self.network.device)
+        y = torch.from_numpy(np.array(labels)).to(x.device)
         best = x.clone()
-        margin, fooled = _judge(judge, x, y)
-        order = _by_likelihood(judge, x, y)
+        margin, fooled = _judge(self.judge, x, y)
+        order = _by_likelihood(self.judge, x, y)
         for run, (loss, rank) in enumerate(self.runs):
             rows = torch.nonzero(~fooled).flatten()
             if len(rows) == 0:
@@ -159,39 +180,40 @@ class _Attack:
             xs, ys = x[rows], y[rows]
             target = ys if rank is None else torch.stack([order[rows, rank], ys], 1)
             found = projected_gradient(
-                self.view.network,
+                self.network,
                 xs,
                 target,
                 loss,
                 ball=self.ball,
-                bounds=self.view.bounds,
+                bounds=self.bounds,
                 step_size=self.step_size,
                 n_steps=self.n_steps,
-                start=self._start(run, xs, rows, begin, stop),
+                start=self._start(run, begin, x, rows),
                 keep="best",
                 is_better=lambda logits, t, ys=ys: cw_margin(logits, ys) > 0,
             )
-            found_margin, found_fools = _judge(judge, found, ys)
+            found_margin, found_fools = _judge(self.judge, found, ys)
             better = found_fools | (found_margin > margin[rows])
             best[rows[better]] = found[better]
             margin[rows[better]] = found_margin[better]
             fooled[rows] = found_fools
         return best.cpu().numpy(), fooled.cpu().numpy()
 
-    def _start(self, run, xs, rows, begin, stop):
-        """Random points of the ball around xs, the given rows of the batch; None for xs."""
+    def _start(self, run, begin, x, rows):
+        """Random points of the ball around the given rows of the batch; None for themselves."""
         if self.seed is None:
             return None
-        noise = normal_rows((self.seed, run), begin, stop, xs[0].numel() + 2)
-        return xs + self.ball.sample(torch.from_numpy(noise).to(xs.device)[rows], like=xs)
+        noise = normal_rows((self.seed, run), begin, begin + len(x), x[0].numel() + 2)
+        noise = torch.from_numpy(noise).to(x.device)[rows]
+        return x[rows] + self.ball.sample(noise, like=x[rows])
 
 
 def _runs(n_classes, n_restarts):
     """(loss, rank of the target class or None) of each run, in order."""
     if n_classes == 2:
-        return [(cw_margin, None), (cross_entropy, None)] * n_restarts
+        return ((cw_margin, None), (cross_entropy, None)) * n_restarts
     targets = [(targeted_margin, rank) for rank in range(min(n_classes - 1, _MAX_TARGETS))]
-    return [(cw_margin, None), *targets] * n_restarts
+    return ((cw_margin, None), *targets) * n_restarts
 
 
 def _judge(network, x, y):

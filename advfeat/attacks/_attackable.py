@@ -4,11 +4,11 @@ Robust metrics need gradients, so they cannot go through ``predict``.
 """
 
 from dataclasses import dataclass, replace
+from functools import singledispatch
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, NuSVC
@@ -18,73 +18,89 @@ from torch import nn
 
 from advfeat.classifiers import StandardClassifier
 from advfeat.optim import FrozenNetwork
-from advfeat.utils._checks import check_inputs, resolve_bounds
+from advfeat.utils._checks import check_data, resolve_bounds
 from advfeat.utils._device import resolve_device
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Attackable:
-    """What an attack needs to know of an estimator."""
+    """What an attack needs to know of an estimator.
+
+    Parameters
+    ----------
+    network : FrozenNetwork
+        Maps inputs in input units to logits, one for each class.
+    classes : ndarray of shape (n_classes,)
+        Sorted labels, in the order of the logits.
+    bounds : (low, high) or None
+        Box of valid inputs, in input units.
+    X : ndarray of shape (n, d) or (n, C, H, W)
+        The data checked, in the units that the network takes: float32, or uint8 for images.
+    moved : bool, default=False
+        Whether earlier steps of a Pipeline changed X, so that the examples are not in its units.
+    """
 
     network: FrozenNetwork
     classes: np.ndarray
     bounds: tuple | None
-    X: np.ndarray  # checked, as the network takes it
-    moved: bool = False  # whether a Pipeline's earlier steps changed X
+    X: np.ndarray
+    moved: bool = False
 
 
+@singledispatch
 def attackable(estimator, X, precision="fp32"):
     """Return the differentiable view of a fitted classifier and the data that it takes.
+
+    One function for each kind of estimator is registered here. Register your own kind with
+    ``@attackable.register(MyClassifier)``; every attack and every robust score then takes it,
+    also behind a Pipeline, a FrozenEstimator or a search.
 
     Parameters
     ----------
     estimator : fitted classifier
         An advfeat classifier, a skorch net, a linear scikit-learn classifier (with ``coef_`` and
-        ``intercept_``, such as `GaussianRobustMLE`), or a Pipeline, FrozenEstimator or search
-        that ends in one. A Pipeline is attacked at its last step, after the earlier steps'
-        ``transform``.
-    X : array-like
-    precision : {"fp32", "bf16"}
+        ``intercept_``, such as `GaussianRobustMLE`), a registered kind, or a Pipeline,
+        FrozenEstimator or search that ends in one. A Pipeline is attacked at its last step, after
+        the earlier steps' ``transform``.
+    X : array-like of shape (n, d) or (n, C, H, W)
+    precision : {"fp32", "bf16"}, default="fp32"
+        In which the network computes.
+
+    Returns
+    -------
+    Attackable
 
     Raises
     ------
+    NotFittedError
+        If the estimator is not fitted.
     TypeError
         If no gradients can be had from the estimator.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from advfeat import robust_accuracy_score
+    >>> from advfeat.attacks import Attackable, attackable
+    >>> from advfeat.optim import FrozenNetwork
+    >>> class Threshold:  # a classifier of our own: is the first feature positive?
+    ...     def predict(self, X):
+    ...         return (X[:, 0] > 0).astype(int)
+    >>> class Logits(torch.nn.Module):  # the same, in a form that has gradients
+    ...     def forward(self, x):
+    ...         return torch.stack([torch.zeros_like(x[:, 0]), x[:, 0]], 1)
+    >>> @attackable.register(Threshold)
+    ... def _(estimator, X, precision="fp32"):
+    ...     network = FrozenNetwork(Logits(), device="cpu", precision=precision)
+    ...     return Attackable(network, classes=np.array([0, 1]), bounds=None, X=X)
+    >>> X = np.array([[-2.0], [-0.5], [0.5], [2.0]], dtype=np.float32)
+    >>> robust_accuracy_score(Threshold(), X, [0, 0, 1, 1], norm=2, eps=1)
+    0.5
     """
-    if isinstance(estimator, Pipeline):
-        given = X
-        for _, _, step in estimator._iter(with_final=False):
-            X = step.transform(X)
-        view = attackable(estimator.steps[-1][1], X, precision)
-        return replace(view, moved=view.moved or X is not given)
-    if isinstance(estimator, FrozenEstimator):
-        return attackable(estimator.estimator, X, precision)
+    # What is known by what it has, not by its class.
     if hasattr(estimator, "best_estimator_"):
         return attackable(estimator.best_estimator_, X, precision)
-    if isinstance(estimator, StandardClassifier):
-        X = estimator.check_inputs(X)
-        return Attackable(
-            estimator.frozen(precision=precision),
-            estimator.classes_,
-            estimator.input_bounds_,
-            X,
-        )
-    if isinstance(estimator, NeuralNetBinaryClassifier):
-        raise TypeError(
-            "A NeuralNetBinaryClassifier has one logit; robustness needs one for each class. Use "
-            "a NeuralNetClassifier whose module returns two."
-        )
-    if isinstance(estimator, NeuralNet):
-        check_is_fitted(estimator)
-        X = check_inputs(BaseEstimator(), X, reset=True)
-        module = estimator.module_
-        if isinstance(estimator.criterion_, nn.NLLLoss):
-            # With this criterion skorch expects the module to return probabilities.
-            module = nn.Sequential(module, _Log())
-        network = FrozenNetwork(
-            module, device=resolve_device(estimator.device), precision=precision
-        )
-        return Attackable(network, estimator.classes_, resolve_bounds("auto", X.shape[1:]), X)
     if hasattr(estimator, "coef_") and hasattr(estimator, "classes_"):
         X = check_array(X, dtype=np.float32)
         network = FrozenNetwork(_linear_module(estimator), device="cpu")
@@ -94,7 +110,50 @@ def attackable(estimator, X, precision="fp32"):
     raise TypeError(
         "Robustness needs gradients: the estimator must be an advfeat classifier, a skorch net, "
         "a linear scikit-learn classifier, or a Pipeline that ends in one. Got "
-        f"{type(estimator).__name__} instead."
+        f"{type(estimator).__name__} instead. Other kinds can be registered, see "
+        "advfeat.attacks.attackable."
+    )
+
+
+@attackable.register
+def _(estimator: Pipeline, X, precision="fp32"):
+    given = X
+    for _, step in estimator.steps[:-1]:
+        if step is not None and not isinstance(step, str):  # None and "passthrough" do nothing
+            X = step.transform(X)
+    view = attackable(estimator.steps[-1][1], X, precision)
+    return replace(view, moved=view.moved or X is not given)
+
+
+@attackable.register
+def _(estimator: FrozenEstimator, X, precision="fp32"):
+    return attackable(estimator.estimator, X, precision)
+
+
+@attackable.register
+def _(estimator: StandardClassifier, X, precision="fp32"):
+    X = estimator.check_inputs(X)
+    network = estimator.frozen(precision=precision)
+    return Attackable(network, estimator.classes_, estimator.input_bounds_, X)
+
+
+@attackable.register
+def _(estimator: NeuralNet, X, precision="fp32"):
+    check_is_fitted(estimator)
+    X = check_data(X, type(estimator).__name__)
+    module = estimator.module_
+    if isinstance(estimator.criterion_, nn.NLLLoss):
+        # With this criterion skorch expects the module to return probabilities.
+        module = nn.Sequential(module, _Log())
+    network = FrozenNetwork(module, device=resolve_device(estimator.device), precision=precision)
+    return Attackable(network, estimator.classes_, resolve_bounds("auto", X.shape[1:]), X)
+
+
+@attackable.register
+def _(estimator: NeuralNetBinaryClassifier, X, precision="fp32"):
+    raise TypeError(
+        "A NeuralNetBinaryClassifier has one logit; robustness needs one for each class. Use "
+        "a NeuralNetClassifier whose module returns two."
     )
 
 

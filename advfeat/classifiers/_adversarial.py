@@ -2,13 +2,13 @@
 
 from numbers import Integral, Real
 
-import numpy as np
-from sklearn.utils._param_validation import Interval, Options
+from sklearn.utils._param_validation import Interval
 
 from advfeat.classifiers._nets import AdversarialNet
 from advfeat.classifiers._overfitting import OverfittingGuard
 from advfeat.classifiers._standard import StandardClassifier
 from advfeat.utils._checks import resolve_bounds
+from advfeat.utils._norms import NORM_CONSTRAINT
 
 
 class AdversarialClassifier(StandardClassifier):
@@ -50,7 +50,7 @@ class AdversarialClassifier(StandardClassifier):
 
     _parameter_constraints: dict = {
         **StandardClassifier._parameter_constraints,
-        "norm": [Options(Real, {2, np.inf})],
+        "norm": NORM_CONSTRAINT,
         "eps": [Interval(Real, 0, None, closed="left")],
         "step_size": [Interval(Real, 0, None, closed="neither"), None],
         "n_steps": [Interval(Integral, 1, None, closed="left")],

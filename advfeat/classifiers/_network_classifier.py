@@ -8,7 +8,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from advfeat.optim import FrozenNetwork
-from advfeat.utils._checks import check_inputs, resolve_bounds, take_batch
+from advfeat.utils._batches import PREDICTION_BATCH, Forward, run_batches
+from advfeat.utils._checks import check_inputs, resolve_bounds
 from advfeat.utils._device import resolve_device
 
 
@@ -16,8 +17,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     """A fitted network as a classifier; base of `StandardClassifier` and `TorchClassifier`.
 
     Attacks, constructors and metrics use nothing of a source but what is listed here. A subclass
-    gives `module_`, ``classes_`` and ``input_shape_``, and the parameters ``bounds``, ``device``
-    and ``batch_size``.
+    gives `module_`, ``classes_`` and ``input_shape_``, and the parameters ``bounds`` and
+    ``device``. Predictions take 256 samples at once.
 
     Attributes
     ----------
@@ -99,7 +100,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
                 f"The network of {type(self).__name__} does not end in a linear layer, so it has "
                 "no penultimate features. Use a network that ends in nn.Linear."
             )
-        return self._in_batches(frozen.features, X, frozen.device)
+        job = Forward(frozen.features, frozen.device)
+        return run_batches(job, (X,), batch_size=PREDICTION_BATCH)[0]
 
     def frozen(self, device=None, precision="fp32"):
         """Inference copy of the network on ``device`` (default: the estimator's).
@@ -133,22 +135,14 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     def _logits(self, X):
         X = self.check_inputs(X)
         device = resolve_device(self.device)
-        module = self.module_.to(device).eval()
+        module, dtype = self.module_.to(device).eval(), torch.float32
         if self._computes_in_float64(X):
-            module, X = copy.deepcopy(module).double(), X.astype(np.float64)
-        return self._in_batches(module, X, device).astype(np.float64)
+            module, dtype = copy.deepcopy(module).double(), torch.float64
+        job = Forward(module, device, dtype)
+        return run_batches(job, (X,), batch_size=PREDICTION_BATCH)[0].astype(np.float64)
 
     def _computes_in_float64(self, X):
         return False
-
-    def _in_batches(self, function, X, device):
-        size = max(self.batch_size, 256)
-        with torch.no_grad():
-            parts = [
-                function(take_batch(X, slice(i, i + size), device)).cpu().numpy()
-                for i in range(0, len(X), size)
-            ]
-        return np.concatenate(parts)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -45,6 +45,7 @@ class StandardClassifier(NetworkClassifier):
     lr : float, default=0.1
         Peak learning rate of SGD.
     batch_size : int, default=128
+        Samples of a training step. Predictions take 256 at once whatever it is.
     momentum : float, default=0.9
     weight_decay : float, default=5e-4
     lr_schedule : {"one-cycle", "step", "constant"}, default="one-cycle"

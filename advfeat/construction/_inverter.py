@@ -2,6 +2,8 @@
 
 import os
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,8 +13,15 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from advfeat.classifiers import AdversarialClassifier
 from advfeat.construction._train_time import TrainTimeTransformer
-from advfeat.optim import HalfCosine, L2Ball, feature_distance, projected_gradient
-from advfeat.utils._checks import as_array, take_batch
+from advfeat.optim import (
+    FrozenNetwork,
+    HalfCosine,
+    L2Ball,
+    feature_distance,
+    projected_gradient,
+)
+from advfeat.utils._batches import Rows
+from advfeat.utils._checks import as_array, batch_tensor
 from advfeat.utils._random import draw_seed, make_rng, normal_rows
 
 # solver: (n_steps, step_size)
@@ -179,16 +188,19 @@ class RobustFeatureInverter(TrainTimeTransformer):
                 stacklevel=3,
             )
         seed = draw_seed(self.random_state)
-        start = self._starts(X, seed)
         n_steps, step_size = self._steps()
-        work = _Inversion(
-            frozen, X, start, seed, *source.input_statistics_, source.input_bounds_,
-            n_steps, step_size if self.solver == "paper" else HalfCosine(step_size, n_steps),
-            self.momentum if self.solver == "momentum" else 0.0,
-        )  # fmt: skip
-        X_r, residual, distance = self._run(
-            work, len(X), "inversion", self._shards(X=X) if keep else None
+        starts = self._starts(X, seed)
+        job = Inversion(
+            network=frozen,
+            bounds=source.input_bounds_,
+            noise=_Noise(seed, *source.input_statistics_) if starts is None else None,
+            n_steps=n_steps,
+            step_size=step_size if self.solver == "paper" else HalfCosine(step_size, n_steps),
+            momentum=self.momentum if self.solver == "momentum" else 0.0,
         )
+        shards = self._shards(X=X) if keep else None
+        columns = (X,) if starts is None else (X, starts)
+        X_r, residual, distance = self._run(job, columns, "inversion", shards)
         if np.median(residual) > _POOR:
             warnings.warn(
                 f"The features were matched poorly: the median relative residual is "
@@ -213,13 +225,13 @@ class RobustFeatureInverter(TrainTimeTransformer):
         return tuple(u if g is None else g for g, u in zip(given, usual, strict=True))
 
     def _starts(self, X, seed):
-        """Rows of X to start from, an array of starts, or None for noise."""
+        """Column of starts, or None for noise."""
         if isinstance(self.init, str):
             if self.init == "noise":
                 return None
             n = len(X)
             other = make_rng(seed, 0).integers(max(1, n - 1), size=n)
-            return (np.arange(n) + 1 + other) % n  # never the sample itself
+            return Rows(X, (np.arange(n) + 1 + other) % n)  # never the sample itself
         start = np.asarray(as_array(self.init))
         if start.shape != X.shape:
             raise ValueError(
@@ -229,28 +241,37 @@ class RobustFeatureInverter(TrainTimeTransformer):
         return self._source.check_inputs(start)
 
 
-class _Inversion:
-    """The work on one batch; it travels to joblib's workers."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Inversion:
+    """The job of matching the features of a batch from given starts, or from noise.
 
-    def __init__(self, frozen, X, start, seed, mean, std, bounds, n_steps, step_size, momentum):
-        self.frozen = frozen
-        self.X = X
-        self.start = start
-        self.seed = seed
-        self.mean, self.std = mean.cpu(), std.cpu()
-        self.bounds = bounds
-        self.n_steps = n_steps
-        self.step_size = step_size
-        self.momentum = momentum
+    Parameters
+    ----------
+    network : FrozenNetwork
+    bounds : (low, high) or None
+    noise : _Noise or None
+        Where to start from if no starts are given.
+    n_steps : int
+    step_size : float or callable
+    momentum : float
+    """
 
-    def __call__(self, begin, stop):
-        frozen, rows = self.frozen, slice(begin, stop)
-        x = take_batch(self.X, rows, frozen.device)
+    network: FrozenNetwork
+    bounds: tuple | None
+    noise: "_Noise | None"
+    n_steps: int
+    step_size: Callable | float
+    momentum: float
+
+    def __call__(self, begin, X, starts=None):
+        """Return the inputs found, their relative residuals and how far they moved."""
+        network = self.network
+        x = batch_tensor(X, network.device)
         with torch.no_grad():
-            target = frozen.features(x)
-        start = self._start_batch(x, rows)
+            target = network.features(x)
+        start = self.noise(begin, x) if starts is None else batch_tensor(starts, x.device)
         found = projected_gradient(
-            frozen.inversion_features,
+            network.inversion_features,
             x,
             target,
             feature_distance,
@@ -262,7 +283,7 @@ class _Inversion:
             start=start,
         )
         with torch.no_grad():
-            gap = torch.linalg.vector_norm(frozen.features(found) - target, dim=1)
+            gap = torch.linalg.vector_norm(network.features(found) - target, dim=1)
             scale = torch.linalg.vector_norm(target, dim=1)
         residual = gap / scale.clamp_min(torch.finfo(scale.dtype).tiny)
         if self.bounds is not None:
@@ -270,11 +291,15 @@ class _Inversion:
         distance = torch.linalg.vector_norm((found - start).flatten(1), dim=1)
         return found.cpu().numpy(), residual.cpu().numpy(), distance.cpu().numpy()
 
-    def _start_batch(self, x, rows):
-        if self.start is None:
-            noise = normal_rows((self.seed, 1), rows.start, rows.stop, x[0].numel())
-            noise = torch.from_numpy(noise).reshape(x.shape)
-            return (self.mean + self.std * noise).to(x.device)
-        if self.start.ndim == 1:
-            return take_batch(self.X, self.start[rows], x.device)
-        return take_batch(self.start, rows, x.device)
+
+class _Noise:
+    """Normal noise with the mean and standard deviation of the source's training data."""
+
+    def __init__(self, seed, mean, std):
+        self.seed = seed
+        self.mean, self.std = mean.cpu(), std.cpu()
+
+    def __call__(self, begin, x):
+        noise = normal_rows((self.seed, 1), begin, begin + len(x), x[0].numel())
+        noise = torch.from_numpy(noise).reshape(x.shape)
+        return (self.mean + self.std * noise).to(x.device)

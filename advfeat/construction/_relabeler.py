@@ -2,17 +2,26 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from advfeat.classifiers import StandardClassifier
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.datasets._constructed import ConstructedDataset
-from advfeat.optim import make_ball, projected_gradient, targeted_cross_entropy
-from advfeat.utils._checks import encode_labels, take_batch
+from advfeat.optim import (
+    FrozenNetwork,
+    L2Ball,
+    LinfBall,
+    make_ball,
+    projected_gradient,
+    targeted_cross_entropy,
+)
+from advfeat.utils._checks import batch_tensor, encode_labels
+from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._random import draw_seed, make_rng
 
 
@@ -91,7 +100,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "predict"]), None],
         "target": [StrOptions({"random", "deterministic", "other"}), Mapping, callable],
-        "norm": [Options(Real, {2, np.inf})],
+        "norm": NORM_CONSTRAINT,
         "eps": [Interval(Real, 0, None, closed="left")],
         "n_steps": [Interval(Integral, 1, None, closed="left")],
         "step_size": [Interval(Real, 0, None, closed="neither"), None],
@@ -158,13 +167,15 @@ class NonRobustRelabeler(TrainTimeTransformer):
         source = self._source
         index = encode_labels(y, source.classes_, len(X))
         target = self._targets(index, np.asarray(y), source.classes_)
-        work = _Relabelling(
-            source.frozen(precision=self.precision), X, target, source.input_bounds_,
-            make_ball(self.norm, self.eps), self.n_steps,
-            self.eps / 5 if self.step_size is None else self.step_size,
-        )  # fmt: skip
+        job = Relabelling(
+            network=source.frozen(precision=self.precision),
+            ball=make_ball(self.norm, self.eps),
+            bounds=source.input_bounds_,
+            n_steps=self.n_steps,
+            step_size=self.eps / 5 if self.step_size is None else self.step_size,
+        )
         shards = self._shards(X=X, target_labels=source.classes_[target]) if keep else None
-        X_adv, success = self._run(work, len(X), "relabelling", shards)
+        X_adv, success = self._run(job, (X, target), "relabelling", shards)
         data = ConstructedDataset(X_adv, source.classes_[target], y, source.classes_)
         return data, float(success.mean())
 
@@ -201,24 +212,31 @@ class NonRobustRelabeler(TrainTimeTransformer):
         return encode_labels(target, classes, len(y))
 
 
-class _Relabelling:
-    """The work on one batch; it travels to joblib's workers."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Relabelling:
+    """The job of moving a batch towards its target classes.
 
-    def __init__(self, frozen, X, target, bounds, ball, n_steps, step_size):
-        self.frozen = frozen
-        self.X = X
-        self.target = target
-        self.bounds = bounds
-        self.ball = ball
-        self.n_steps = n_steps
-        self.step_size = step_size
+    Parameters
+    ----------
+    network : FrozenNetwork
+    ball : L2Ball or LinfBall
+    bounds : (low, high) or None
+    n_steps : int
+    step_size : float
+    """
 
-    def __call__(self, begin, stop):
-        frozen, rows = self.frozen, slice(begin, stop)
-        x = take_batch(self.X, rows, frozen.device)
-        target = torch.from_numpy(self.target[rows]).to(frozen.device)
+    network: FrozenNetwork
+    ball: L2Ball | LinfBall
+    bounds: tuple | None
+    n_steps: int
+    step_size: float
+
+    def __call__(self, begin, X, target):
+        """Return the moved inputs, and whether the network takes each for its target."""
+        x = batch_tensor(X, self.network.device)
+        target = torch.from_numpy(np.array(target)).to(x.device)
         found = projected_gradient(
-            frozen,
+            self.network,
             x,
             target,
             targeted_cross_entropy,
@@ -228,5 +246,5 @@ class _Relabelling:
             n_steps=self.n_steps,
         )
         with torch.no_grad():
-            success = frozen(found).argmax(1) == target
+            success = self.network(found).argmax(1) == target
         return found.cpu().numpy(), success.cpu().numpy()

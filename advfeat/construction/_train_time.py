@@ -8,6 +8,7 @@ unmodified data. scikit-learn's TargetEncoder sets the precedent: ``fit_transfor
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import closing
 from numbers import Integral, Real
 
 import joblib
@@ -21,7 +22,7 @@ from advfeat.classifiers import StandardClassifier
 from advfeat.classifiers._fitting import restored_on_failure
 from advfeat.construction._shards import Shards
 from advfeat.datasets._constructed import ConstructedDataset, unpack_training_data
-from advfeat.utils._batches import run_batches
+from advfeat.utils._batches import iter_batches, run_batches
 from advfeat.utils._checks import check_inputs
 from advfeat.utils._random import draw_seed
 
@@ -138,16 +139,22 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         check_inputs(self, X, bounds=None)
         return self._source.check_inputs(X)
 
-    def _run(self, work, n, desc, shards=None):
-        return run_batches(
-            work,
-            n,
-            batch_size=self.batch_size,
-            n_jobs=self.n_jobs,
-            desc=desc,
-            verbose=self.verbose,
-            shards=shards,
-        )
+    def _run(self, job, columns, desc, shards=None):
+        """Run the job over the batches of the columns; with shards, keep each in its place."""
+        settings = {
+            "batch_size": self.batch_size,
+            "n_jobs": self.n_jobs,
+            "desc": desc,
+            "verbose": self.verbose,
+        }
+        if shards is None:
+            return run_batches(job, columns, **settings)
+        with closing(iter_batches(job, columns, skip=shards.holds, **settings)) as parts:
+            for begin, part in parts:
+                shards.put(begin, part)
+        begins = range(0, len(columns[0]), self.batch_size)
+        columns = zip(*(shards.get(begin) for begin in begins), strict=True)
+        return tuple(np.concatenate(parts) for parts in columns)
 
     def _shards(self, **data):
         """Where `fit_transform` keeps its batches, or None.

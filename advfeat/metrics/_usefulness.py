@@ -1,14 +1,25 @@
 """The paper's own quantities: how useful a feature is, and how much of that is robust."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from sklearn.utils._param_validation import validate_params
 
 from advfeat.attacks._adversarial_examples import ATTACK_CONSTRAINTS
 from advfeat.attacks._attackable import attackable
-from advfeat.optim import HalfCosine, feature_value, make_ball, projected_gradient
-from advfeat.utils._checks import encode_labels, take_batch
-from advfeat.utils._progress import progress_bar
+from advfeat.optim import (
+    FrozenNetwork,
+    HalfCosine,
+    L2Ball,
+    LinfBall,
+    feature_value,
+    make_ball,
+    projected_gradient,
+)
+from advfeat.utils._batches import Forward, run_batches
+from advfeat.utils._checks import batch_tensor, encode_labels
 from advfeat.utils._random import draw_seed, normal_rows
 
 
@@ -64,6 +75,7 @@ def robust_feature_usefulness(
     random_start=False,
     n_restarts=1,
     batch_size=256,
+    n_jobs=None,
     precision="fp32",
     random_state=0,
     verbose=1,
@@ -84,7 +96,9 @@ def robust_feature_usefulness(
     norm : {2, numpy.inf}
     eps : float
         Radius, in input units.
-    n_steps, step_size, random_start, n_restarts, batch_size, precision, random_state, verbose
+    batch_size : int, default=256
+        Searches, one for each sample, feature and direction, that run together.
+    n_steps, step_size, random_start, n_restarts, n_jobs, precision, random_state, verbose
         As in `adversarial_examples`.
 
     Returns
@@ -114,30 +128,28 @@ def robust_feature_usefulness(
     sign = _signs(y, view)
     features = _features(view, batch_size)
     mean, std = _standardise(features)
-    lowest, highest = features.copy(), features.copy()
-    search = _ExtremeSearch(
-        view,
-        make_ball(norm, eps),
-        HalfCosine(eps if step_size is None else step_size, n_steps),
-        n_steps,
-        draw_seed(random_state) if random_start else None,
-    )
     n, n_hidden = features.shape
-    with progress_bar(
-        total=2 * n_hidden * n_restarts, desc="usefulness", unit="feature", verbose=verbose
-    ) as bar:
-        for j in range(n_hidden):
-            for restart in range(n_restarts):
-                for value, side in ((lowest, -1.0), (highest, 1.0)):
-                    found = np.concatenate(
-                        [
-                            search(j, side, restart, i, min(i + batch_size, n))
-                            for i in range(0, n, batch_size)
-                        ]
-                    )
-                    best = np.minimum if side < 0 else np.maximum
-                    value[:, j] = best(value[:, j], found)
-                    bar.update()
+    job = ExtremeSearch(
+        network=view.network,
+        bounds=view.bounds,
+        ball=make_ball(norm, eps),
+        step_size=HalfCosine(eps if step_size is None else step_size, n_steps),
+        n_steps=n_steps,
+        n_restarts=n_restarts,
+        seed=draw_seed(random_state) if random_start else None,
+        n_hidden=n_hidden,
+        batch_size=batch_size,
+    )
+    extremes = run_batches(
+        job,
+        (view.X,),
+        batch_size=max(1, batch_size // (2 * n_hidden)),
+        n_jobs=n_jobs,
+        desc=f"usefulness eps={eps:g}",
+        verbose=verbose,
+    )
+    lowest = np.minimum(features, extremes[0])
+    highest = np.maximum(features, extremes[1])
     low, high = (lowest - mean) / std, (highest - mean) / std
     positive, negative = sign > 0, sign < 0
     # inf of y_c f is the lowest f inside the class and minus the highest f outside of it.
@@ -147,38 +159,74 @@ def robust_feature_usefulness(
     return np.where(rho >= 0, of_f, of_minus_f)
 
 
-class _ExtremeSearch:
-    """Largest value of side * feature j within the ball, for a batch of samples."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ExtremeSearch:
+    """The job of finding the lowest and the highest value of every feature in each sample's ball.
 
-    def __init__(self, view, ball, step_size, n_steps, seed):
-        self.view = view
-        self.ball = ball
-        self.step_size = step_size
-        self.n_steps = n_steps
-        self.seed = seed
+    Each (sample, feature, side) is a search of its own; many run in one batch of the network.
 
-    def __call__(self, j, side, restart, begin, stop):
-        network = self.view.network
-        x = take_batch(self.view.X, slice(begin, stop), network.device)
-        target = torch.tensor([[j, side]], device=x.device).expand(len(x), 2)
-        start = None
-        if self.seed is not None:
-            noise = normal_rows((self.seed, restart), begin, stop, x[0].numel() + 2)
-            start = x + self.ball.sample(torch.from_numpy(noise).to(x.device), like=x)
-        found = projected_gradient(
-            network.inversion_features,
-            x,
-            target,
-            feature_value,
-            ball=self.ball,
-            bounds=self.view.bounds,
-            step_size=self.step_size,
-            n_steps=self.n_steps,
-            start=start,
-            keep="best",
-        )
-        with torch.no_grad():
-            return network.features(found)[:, j].cpu().numpy()
+    Parameters
+    ----------
+    network : FrozenNetwork
+    bounds : (low, high) or None
+    ball : L2Ball or LinfBall
+    step_size : callable
+    n_steps : int
+    n_restarts : int
+    seed : int or None
+        Of the random starts; None starts at the sample.
+    n_hidden : int
+        Number of features.
+    batch_size : int
+        Searches that run together.
+    """
+
+    network: FrozenNetwork
+    bounds: tuple | None
+    ball: L2Ball | LinfBall
+    step_size: Callable
+    n_steps: int
+    n_restarts: int
+    seed: int | None
+    n_hidden: int
+    batch_size: int
+
+    def __call__(self, begin, X):
+        """Return the lowest and the highest features found, (n, n_hidden) each."""
+        x = batch_tensor(X, self.network.device)
+        shape = (len(x), self.n_hidden, 2)
+        row, feature, side = (axis.ravel() for axis in np.indices(shape))
+        target = np.stack([feature, 2 * side - 1], 1).astype(np.float32)
+        row, target = (torch.from_numpy(a).to(x.device) for a in (row, target))
+        best = np.full(len(row), -np.inf, dtype=np.float32)
+        for restart in range(self.n_restarts):
+            start = self._start(restart, begin, x)
+            for i in range(0, len(row), self.batch_size):
+                some = slice(i, i + self.batch_size)
+                rows = row[some]
+                found = projected_gradient(
+                    self.network.inversion_features,
+                    x[rows],
+                    target[some],
+                    feature_value,
+                    ball=self.ball,
+                    bounds=self.bounds,
+                    step_size=self.step_size,
+                    n_steps=self.n_steps,
+                    start=None if start is None else start[rows],
+                    keep="best",
+                )
+                with torch.no_grad():
+                    value = feature_value(self.network.features(found), target[some])
+                best[some] = np.fmax(best[some], value.cpu().numpy())
+        lowest, highest = np.moveaxis(best.reshape(shape), 2, 0)
+        return -lowest, highest
+
+    def _start(self, restart, begin, x):
+        if self.seed is None:
+            return None
+        noise = normal_rows((self.seed, restart), begin, begin + len(x), x[0].numel() + 2)
+        return x + self.ball.sample(torch.from_numpy(noise).to(x.device), like=x)
 
 
 def _view(estimator, X, precision):
@@ -192,17 +240,8 @@ def _view(estimator, X, precision):
 
 
 def _features(view, batch_size):
-    device = view.network.device
-    with torch.no_grad():
-        return np.concatenate(
-            [
-                view.network.features(take_batch(view.X, slice(i, i + batch_size), device))
-                .cpu()
-                .numpy()
-                .astype(np.float64)
-                for i in range(0, len(view.X), batch_size)
-            ]
-        )
+    job = Forward(view.network.features, view.network.device)
+    return run_batches(job, (view.X,), batch_size=batch_size)[0].astype(np.float64)
 
 
 def _signs(y, view):

@@ -15,9 +15,9 @@ from advfeat.plotting._style import (
     describe,
     get_axes,
     import_pyplot,
-    norm_name,
     style_accuracy_axis,
 )
+from advfeat.utils._norms import norm_name
 
 _GROUP_WIDTH = 0.84  # of the distance between two training sets
 _HEADROOM = 0.12  # of the y axis, for one row of the legend

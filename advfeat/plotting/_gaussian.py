@@ -10,8 +10,8 @@ from advfeat.plotting._style import (
     check_mapping,
     get_axes,
     import_pyplot,
-    norm_name,
 )
+from advfeat.utils._norms import norm_name
 
 _SAMPLES = {"s": 6, "alpha": 0.35, "linewidths": 0}
 _LINES = ("-", "--", "-.", ":")

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from advfeat.attacks._adversarial_examples import adversarial_examples
+from advfeat.attacks import adversarial_examples
+from advfeat.utils._norms import norm_name
 
 # Okabe and Ito's palette, which the common colour vision deficiencies leave distinct. Yellow is
 # left out, too pale for thin lines on white, and black, unseen on dark styles.
@@ -48,21 +49,6 @@ def style_accuracy_axis(ax):
     ax.grid(axis="y", alpha=0.4, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def norm_name(norm):
-    """Return "L2" or "L∞".
-
-    Raises
-    ------
-    ValueError
-        For any other norm.
-    """
-    if norm == 2:
-        return "L2"
-    if norm == np.inf:
-        return "L∞"
-    raise ValueError(f"The 'norm' parameter must be 2 or numpy.inf. Got {norm!r} instead.")
 
 
 def attack_steps(attack):

@@ -1,48 +1,143 @@
-"""Work on a data set batch by batch, in parallel if asked, with a progress bar."""
+"""The one place where work is done batch by batch, in parallel if asked, with a progress bar.
+
+A *job* is the work on one batch: a small frozen dataclass that holds the network and the settings
+but none of the data. It is called as ``job(begin, *rows)``, where ``rows`` are the batch's rows of
+each column (X, labels, starts, ...) and ``begin`` is the position of the first one in the data
+set, which is what its noise is drawn from; it returns a tuple of arrays with one row per sample.
+So a task carries its own rows to a worker and no others.
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from joblib import Parallel, delayed
+from joblib.parallel import get_active_backend
 
+from advfeat.utils._checks import batch_tensor
 from advfeat.utils._progress import progress_bar
 
+# Rows that a prediction takes at once. It does not follow a classifier's batch_size, which is that
+# of training: predictions need less memory, and changing it must not change them by rounding.
+PREDICTION_BATCH = 256
 
-def run_batches(work, n, *, batch_size, n_jobs, desc, verbose, shards=None):
-    """Run ``work(start, stop)`` over batches; join the arrays that it returns.
 
-    Batches are cut here and all randomness is drawn before, so the result does not depend on
-    ``n_jobs``.
+def iter_batches(job, columns, *, batch_size, n_jobs=1, desc=None, verbose=0, skip=None):
+    """Yield ``(begin, part)`` for every batch, as soon as it is done.
+
+    Batches are cut here and noise is drawn from positions, so the parts do not depend on
+    ``n_jobs`` nor on the backend; only their order does.
 
     Parameters
     ----------
-    work : picklable callable
-        Returns a tuple of arrays with one row per sample.
-    n : int
-        Number of samples.
-    batch_size, n_jobs : int
-        As in the public functions; ``n_jobs`` goes to joblib.
-    desc : str
-        Of the bar.
-    verbose : int
-    shards : Shards, optional
-        Where finished batches are kept, and those of an earlier run are found.
+    job : callable
+        See the module. Picklable if it is to run in other processes.
+    columns : tuple of sequences
+        Each has one row per sample and is cut by ``column[begin:stop]`` when its turn comes.
+    batch_size : int
+        Rows of a batch.
+    n_jobs : int or None, default=1
+        1 works in this process. Everything else goes to joblib: None is one job, or what
+        ``joblib.parallel_config`` says.
+    desc : str, optional
+        Of the progress bar.
+    verbose : int, default=0
+    skip : callable, optional
+        ``skip(begin)`` says whether the batch that begins there is already done.
+
+    Yields
+    ------
+    begin : int
+    part : tuple of ndarray
+    """
+    n = len(columns[0])
+    begins = [i for i in range(0, n, batch_size) if skip is None or not skip(i)]
+    sizes = {begin: min(batch_size, n - begin) for begin in begins}
+    calls = (
+        (begin, *(column[begin : begin + size] for column in columns))
+        for begin, size in sizes.items()
+    )
+    with progress_bar(total=n, desc=desc, unit="sample", verbose=verbose) as bar:
+        bar.update(n - sum(sizes.values()))
+        for begin, part in _results(job, calls, n_jobs):
+            bar.update(sizes[begin])
+            yield begin, part
+
+
+def run_batches(job, columns, **settings):
+    """Join the parts of all batches; everything as in `iter_batches`.
 
     Returns
     -------
     tuple of ndarray
+        One row per sample each.
     """
-    cuts = [(i, min(i + batch_size, n)) for i in range(0, n, batch_size)]
-    parts = {begin: None for begin, _ in cuts}
-    open_cuts = [cut for cut in cuts if shards is None or not shards.holds(cut[0])]
-    parallel = Parallel(n_jobs=n_jobs, return_as="generator")
-    found = parallel(delayed(work)(*cut) for cut in open_cuts)
-    with progress_bar(total=n, desc=desc, unit="sample", verbose=verbose) as bar:
-        bar.update(n - sum(stop - begin for begin, stop in open_cuts))
-        for (begin, stop), part in zip(open_cuts, found, strict=True):
-            if shards is None:
-                parts[begin] = part
-            else:
-                shards.put(begin, part)
-            bar.update(stop - begin)
-    if shards is not None:
-        parts = {begin: shards.get(begin) for begin in parts}
-    return tuple(np.concatenate(columns) for columns in zip(*parts.values(), strict=True))
+    n, whole = len(columns[0]), None
+    with closing(iter_batches(job, columns, **settings)) as parts:
+        for begin, part in parts:
+            if whole is None:
+                whole = tuple(np.empty((n, *rows.shape[1:]), rows.dtype) for rows in part)
+            for target, rows in zip(whole, part, strict=True):
+                target[begin : begin + len(rows)] = rows
+    return whole
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """The job of applying a network, without gradients.
+
+    Parameters
+    ----------
+    function : callable
+        From a batch of inputs in input units to a tensor with one row for each.
+    device : torch.device
+    dtype : torch.dtype
+        In which to compute.
+    """
+
+    function: Callable
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    def __call__(self, begin, X):
+        """Apply the network to rows X."""
+        with torch.no_grad():
+            return (self.function(batch_tensor(X, self.device).to(self.dtype)).cpu().numpy(),)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Column whose rows are other rows of an array, looked up when they are cut.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, ...)
+    index : ndarray of shape (m,), int
+        Row m of the column is row index[m] of X.
+    """
+
+    X: np.ndarray
+    index: np.ndarray
+
+    def __len__(self):
+        return len(self.index)
+
+    def __getitem__(self, rows):
+        return self.X[self.index[rows]]
+
+
+def _results(job, calls, n_jobs):
+    """(begin, part) of every call, in the order in which they are done."""
+    if n_jobs == 1:
+        return ((begin, job(begin, *rows)) for begin, *rows in calls)
+    backend, _ = get_active_backend()
+    # Ray's backend has no generator: there the results come together, at the end.
+    as_they_come = "generator_unordered" if backend.supports_return_generator else "list"
+    parallel = Parallel(n_jobs=n_jobs, return_as=as_they_come)
+    return parallel(delayed(_numbered)(job, *call) for call in calls)
+
+
+def _numbered(job, begin, *rows):
+    return begin, job(begin, *rows)

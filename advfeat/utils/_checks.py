@@ -83,21 +83,10 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto"):
         For NaN or infinity, a wrong rank, channels last, values outside the bounds, uint8 images
         with bounds other than (0, 1), no samples, or a shape other than at fit.
     """
-    X = np.asarray(X) if isinstance(X, (list, tuple)) else as_array(X)
+    X = _with_sample_axis(X)
     ndim = getattr(X, "ndim", None)
     if ndim == 4:
-        X = _check_images(X, estimator)
-    elif ndim is not None and ndim == 3:
-        raise ValueError(
-            "Expected X of shape (n, d) or (n, C, H, W), got 3 dimensions with shape "
-            f"{tuple(X.shape)}. For grey images add the channel axis: X[:, None]; for one image "
-            "add the sample axis: X[None]."
-        )
-    elif ndim is not None and ndim > 4:
-        raise ValueError(
-            "Expected X of shape (n, d) or (n, C, H, W), got "
-            f"{ndim} dimensions with shape {tuple(X.shape)}."
-        )
+        X = _check_images(X, type(estimator).__name__)
     else:
         X = validate_data(estimator, X, reset=reset, dtype=np.float32, accept_sparse=False)
     shape = X.shape[1:]
@@ -109,6 +98,34 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto"):
     elif shape != estimator.input_shape_:
         raise ValueError(_shape_message(estimator, shape))
     _check_bounds(X, resolve_bounds(bounds, shape))
+    return X
+
+
+def check_data(X, owner):
+    """Check X alone, without comparing it with what was seen before nor remembering it.
+
+    Parameters
+    ----------
+    X : array-like, tensor or memory map
+    owner : str
+        Name of the estimator, for messages.
+
+    Returns
+    -------
+    ndarray of shape (n, d) or (n, C, H, W)
+        float32, or uint8 for images.
+
+    Raises
+    ------
+    ValueError
+        As `check_inputs`, apart from comparisons with the fit.
+    """
+    X = _with_sample_axis(X)
+    if getattr(X, "ndim", None) == 4:
+        X = _check_images(X, owner)
+    else:
+        X = check_array(X, dtype=np.float32, estimator=owner, input_name="X")
+    _check_bounds(X, resolve_bounds("auto", X.shape[1:]))
     return X
 
 
@@ -162,13 +179,38 @@ def take_batch(X, rows, device):
     """
     if isinstance(X, torch.Tensor):
         rows = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(device)
-        batch = X[rows].clone()
-    else:
-        batch = torch.from_numpy(np.array(X[rows])).to(device)
+        return _in_units(X[rows].clone())
+    return batch_tensor(X[rows], device)
+
+
+def batch_tensor(X, device):
+    """Copy the rows of a batch to the device, as a float32 tensor in input units."""
+    return _in_units(torch.from_numpy(np.array(X)).to(device))
+
+
+def _in_units(batch):
     return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
 
 
-def _check_images(X, estimator):
+def _with_sample_axis(X):
+    """X with its shape, if that can be one of (n, d) or (n, C, H, W)."""
+    X = np.asarray(X) if isinstance(X, (list, tuple)) else as_array(X)
+    ndim = getattr(X, "ndim", None)
+    if ndim == 3:
+        raise ValueError(
+            "Expected X of shape (n, d) or (n, C, H, W), got 3 dimensions with shape "
+            f"{tuple(X.shape)}. For grey images add the channel axis: X[:, None]; for one image "
+            "add the sample axis: X[None]."
+        )
+    if ndim is not None and ndim > 4:
+        raise ValueError(
+            "Expected X of shape (n, d) or (n, C, H, W), got "
+            f"{ndim} dimensions with shape {tuple(X.shape)}."
+        )
+    return X
+
+
+def _check_images(X, owner):
     if X.shape[1] not in _CHANNELS and X.shape[3] in _CHANNELS:
         raise ValueError(
             f"Expected images of shape (n, C, H, W), got {tuple(X.shape)}, which looks like NHWC "
@@ -180,12 +222,10 @@ def _check_images(X, estimator):
         if len(X) == 0:
             raise ValueError(
                 f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is "
-                f"required by {type(estimator).__name__}."
+                f"required by {owner}."
             )
         return X
-    return check_array(
-        X, allow_nd=True, dtype=np.float32, estimator=type(estimator).__name__, input_name="X"
-    )
+    return check_array(X, allow_nd=True, dtype=np.float32, estimator=owner, input_name="X")
 
 
 def _check_bounds(X, bounds):

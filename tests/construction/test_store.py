@@ -57,7 +57,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     monkeypatch.setattr(Shards, "put", go_on)
     # Where the work is done makes no difference.
     found = arrays(clone(kept).set_params(n_jobs=2).fit_transform(X, y))
-    assert written == [0, 20, 40, 60, 80]
+    assert sorted(written) == [0, 20, 40, 60, 80]
     for a, b in zip(found, expected, strict=True):
         assert_array_equal(a, b)
     again = clone(kept)

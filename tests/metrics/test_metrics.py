@@ -372,6 +372,19 @@ def test_robust_usefulness_of_linear_features_in_closed_form(linear_features, no
     assert_allclose(gamma, np.abs(rho) - reach, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("random_start", [False, True])
+def test_searches_that_run_together_find_what_each_finds_alone(adversarial, digits, random_start):
+    X, y = digits[2][:5], digits[3][:5]
+    settings = {
+        "norm": 2, "eps": 0.4, "n_steps": 3, "random_start": random_start, "n_restarts": 2,
+        "verbose": 0,
+    }  # fmt: skip
+    alone = robust_feature_usefulness(adversarial, X, y, batch_size=1, **settings)
+    for change in ({"batch_size": 50}, {"batch_size": 1000, "n_jobs": 2}):
+        found = robust_feature_usefulness(adversarial, X, y, **settings, **change)
+        assert_allclose(found, alone, atol=1e-5)
+
+
 def test_robust_usefulness_never_exceeds_usefulness(adversarial, standard, digits):
     X, y = digits[2][:60], digits[3][:60]
     settings = {"norm": 2, "eps": 0.5, "n_steps": 4, "verbose": 0}

@@ -1,0 +1,125 @@
+"""The differentiable view: one function for each kind of estimator, open to users' own."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from advfeat import adversarial_examples, robust_accuracy_score
+from advfeat.attacks import Attackable, attackable
+from advfeat.optim import FrozenNetwork
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.RandomState(0)
+    y = rng.randint(2, size=200)
+    return rng.randn(200, 4) + 0.7 * (2 * y[:, None] - 1), y
+
+
+class NearestMean(ClassifierMixin, BaseEstimator):
+    """A classifier that has no ``coef_``; nothing of advfeat knows it."""
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        self.means_ = np.stack([X[y == label].mean(0) for label in self.classes_])
+        return self
+
+    def predict(self, X):
+        gaps = ((np.asarray(X)[:, None] - self.means_) ** 2).sum(2)
+        return self.classes_[gaps.argmin(1)]
+
+
+class _MinusDistances(nn.Module):
+    def __init__(self, means):
+        super().__init__()
+        self.register_buffer("means", torch.from_numpy(means.astype(np.float32)))
+
+    def forward(self, x):
+        return -(x[:, None] - self.means).square().sum(2)
+
+
+@pytest.fixture
+def registered():
+    def view(estimator, X, precision="fp32"):
+        network = FrozenNetwork(_MinusDistances(estimator.means_), device="cpu")
+        return Attackable(network, estimator.classes_, None, np.asarray(X, dtype=np.float32))
+
+    attackable.register(NearestMean, view)
+    yield
+    attackable.register(NearestMean, attackable.dispatch(object))
+
+
+def test_an_own_kind_can_be_registered(table, registered):
+    X, y = table
+    clf = NearestMean().fit(X, y)
+    # The margin in closed form: the distance from the plane between the two means.
+    normal = clf.means_[1] - clf.means_[0]
+    margin = (X - clf.means_.mean(0)) @ normal / np.linalg.norm(normal) * (2 * y - 1)
+    for estimator in (clf, FrozenEstimator(clf), make_pipeline(None, clf)):
+        found = robust_accuracy_score(estimator, X, y, norm=2, eps=0.3, verbose=0)
+        assert found == pytest.approx(np.mean(margin > 0.3), abs=1 / len(X))
+    search = GridSearchCV(NearestMean(), {}, cv=2).fit(X, y)
+    assert robust_accuracy_score(search, X, y, norm=2, eps=0, verbose=0) == search.score(X, y)
+
+
+def test_what_is_not_registered_is_refused_and_told_how_to(table):
+    X, y = table
+    with pytest.raises(TypeError, match="Got NearestMean.*advfeat.attacks.attackable"):
+        attackable(NearestMean().fit(X, y), X)
+
+
+@pytest.mark.parametrize("step", ["passthrough", None])
+def test_steps_of_a_pipeline_that_do_nothing(table, step):
+    X, y = table
+    clf = LogisticRegression().fit(X, y)
+    view = attackable(Pipeline([("nothing", step), ("clf", clf)]), X)
+    assert not view.moved
+    assert_allclose(view.X, X, rtol=1e-6)
+
+
+def test_nested_pipelines_are_transformed_in_order(table):
+    X, y = table
+    inner = make_pipeline(StandardScaler(), "passthrough", LogisticRegression())
+    pipe = make_pipeline("passthrough", make_pipeline(StandardScaler(), None), inner)
+    pipe = pipe.fit(5 * X + 3, y)
+    flat = make_pipeline(StandardScaler(), LogisticRegression()).fit(5 * X + 3, y)
+    attack = {"norm": 2, "eps": 0.4, "verbose": 0}
+    a, b = (adversarial_examples(p, 5 * X + 3, y, **attack)[0] for p in (pipe, flat))
+    assert_allclose(a, b, atol=1e-5)
+    assert attackable(pipe, X).moved
+    assert robust_accuracy_score(pipe, 5 * X + 3, y, norm=2, eps=0, verbose=0) == pipe.score(
+        5 * X + 3, y
+    )
+
+
+def test_unfitted_pipelines(table):
+    X, _ = table
+    for pipe in (
+        make_pipeline(StandardScaler(), LogisticRegression()),
+        make_pipeline("passthrough", LogisticRegression()),
+    ):
+        with pytest.raises(NotFittedError):
+            attackable(pipe, X)
+
+
+def test_nothing_is_remembered_on_the_estimator(digits):
+    from skorch import NeuralNetClassifier
+
+    X = digits[2][:5]
+    net = NeuralNetClassifier(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+        criterion=nn.CrossEntropyLoss,
+        classes=range(10),
+    ).initialize()
+    before = set(vars(net))
+    attackable(net, X)
+    assert set(vars(net)) == before
