@@ -6,7 +6,6 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from advfeat.attacks._attackable import attackable
 from advfeat.optim import (
@@ -24,6 +23,7 @@ from advfeat.utils._batches import run_batches
 from advfeat.utils._checks import batch_tensor, encode_labels
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._random import draw_seed, normal_rows
+from advfeat.utils._sklearn import Interval, StrOptions, validate_params
 
 _MAX_TARGETS = 9  # wrong classes tried one by one, as in AutoAttack's targeted runs
 

@@ -2,13 +2,12 @@
 
 from numbers import Integral, Real
 
-from sklearn.utils._param_validation import Interval
-
 from advfeat.classifiers._nets import AdversarialNet
 from advfeat.classifiers._overfitting import OverfittingGuard
 from advfeat.classifiers._standard import StandardClassifier
 from advfeat.utils._checks import resolve_bounds
 from advfeat.utils._norms import NORM_CONSTRAINT
+from advfeat.utils._sklearn import Interval
 
 
 class AdversarialClassifier(StandardClassifier):

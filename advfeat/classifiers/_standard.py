@@ -4,11 +4,9 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import _fit_context
 from sklearn.utils import check_array
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted, column_or_1d
 from skorch.callbacks import Callback
 
 from advfeat.classifiers._augmentation import AUGMENTATIONS
@@ -27,6 +25,7 @@ from advfeat.datasets._constructed import unpack_training_data
 from advfeat.utils._checks import check_inputs, resolve_bounds, validate_bounds
 from advfeat.utils._device import resolve_device
 from advfeat.utils._random import draw_seed, isolated_torch_seed
+from advfeat.utils._sklearn import Interval, StrOptions, _check_sample_weight, _fit_context
 
 
 class StandardClassifier(NetworkClassifier):

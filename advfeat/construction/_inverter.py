@@ -9,7 +9,6 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from advfeat.classifiers import AdversarialClassifier
 from advfeat.construction._train_time import TrainTimeTransformer
@@ -23,6 +22,7 @@ from advfeat.optim import (
 from advfeat.utils._batches import Rows
 from advfeat.utils._checks import as_array, batch_tensor
 from advfeat.utils._random import draw_seed, make_rng, normal_rows
+from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
 
 # solver: (n_steps, step_size)
 _DEFAULTS = {"momentum": (200, 0.15), "decayed": (100, 0.6), "paper": (1000, 0.1)}

@@ -7,7 +7,6 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from advfeat.classifiers import StandardClassifier
 from advfeat.construction._train_time import TrainTimeTransformer
@@ -23,6 +22,7 @@ from advfeat.optim import (
 from advfeat.utils._checks import batch_tensor, encode_labels
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._random import draw_seed, make_rng
+from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
 
 
 class NonRobustRelabeler(TrainTimeTransformer):

@@ -13,7 +13,7 @@ from numbers import Integral, Real
 
 import joblib
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -25,6 +25,7 @@ from advfeat.datasets._constructed import ConstructedDataset, unpack_training_da
 from advfeat.utils._batches import iter_batches, run_batches
 from advfeat.utils._checks import check_inputs
 from advfeat.utils._random import draw_seed
+from advfeat.utils._sklearn import _fit_context
 
 
 class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import numpy as np
-from sklearn.utils._param_validation import StrOptions, validate_params
 from torchvision.datasets import CIFAR10
 
 from advfeat.datasets._bunch import as_bunch
+from advfeat.utils._sklearn import StrOptions, validate_params
 
 
 @validate_params(

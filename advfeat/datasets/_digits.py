@@ -2,9 +2,9 @@
 
 import numpy as np
 import sklearn.datasets
-from sklearn.utils._param_validation import StrOptions, validate_params
 
 from advfeat.datasets._bunch import as_bunch
+from advfeat.utils._sklearn import StrOptions, validate_params
 
 
 @validate_params(

@@ -4,8 +4,6 @@ import os
 from numbers import Integral
 from pathlib import Path
 
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
-
 from advfeat.datasets._bunch import as_bunch
 from advfeat.datasets._image_files import (
     ImageFiles,
@@ -13,6 +11,7 @@ from advfeat.datasets._image_files import (
     list_image_files,
     read_array,
 )
+from advfeat.utils._sklearn import Interval, StrOptions, validate_params
 
 _SPLITS = ("train", "test", "val")
 

@@ -5,10 +5,10 @@ from numbers import Integral, Real
 import numpy as np
 from scipy.fft import dct
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, validate_params
 
 from advfeat.datasets._bunch import as_bunch
 from advfeat.datasets._feature_model import FeatureModel
+from advfeat.utils._sklearn import Interval, validate_params
 
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
 _COMMON_CONSTRAINTS = {

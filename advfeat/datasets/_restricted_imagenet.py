@@ -5,7 +5,6 @@ from numbers import Integral
 from pathlib import Path
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from advfeat.datasets._bunch import as_bunch
 from advfeat.datasets._image_files import (
@@ -15,6 +14,7 @@ from advfeat.datasets._image_files import (
     read_array,
 )
 from advfeat.datasets._image_folder import READ_CONSTRAINTS
+from advfeat.utils._sklearn import Interval, StrOptions, validate_params
 
 #: First and last ImageNet class (both included) of every super-class, Ilyas et al. 2019, Table 2.
 RESTRICTED_IMAGENET_RANGES = {

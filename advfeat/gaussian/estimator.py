@@ -5,18 +5,25 @@ from numbers import Real
 
 import numpy as np
 from scipy import linalg
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
 
 from advfeat.gaussian.accuracy import GaussianAccuracyMixin
 from advfeat.gaussian.class_scatter import ClassScatter
 from advfeat.gaussian.discriminant import GaussianPredictionMixin, linear_discriminant
+from advfeat.gaussian.matrices import GaussianMatricesMixin
 from advfeat.gaussian.pointwise import robust_std_of_samples
 from advfeat.gaussian.robust_covariance import relaxation, robust_std
 from advfeat.gaussian.theory import GaussianTheoryMixin
+from advfeat.utils._sklearn import (
+    Interval,
+    StrOptions,
+    _check_partial_fit_first_call,
+    _check_sample_weight,
+    _fit_context,
+)
 
 # Relative error of the robust variances above which the average adversary is said to be a
 # poor stand-in for the per-sample one.
@@ -36,6 +43,7 @@ class GaussianRobustMLE(
     GaussianTheoryMixin,
     GaussianAccuracyMixin,
     GaussianPredictionMixin,
+    GaussianMatricesMixin,
     ClassifierMixin,
     BaseEstimator,
 ):
@@ -376,52 +384,3 @@ class GaussianRobustMLE(
         """Weight of each axis in the budget, for all covariances in one row."""
         groups = self.priors_ if self.per_class else np.ones(1)
         return np.repeat(groups, self.n_features_in_)
-
-    def _matrices(self, values):
-        """Matrices with the given eigenvalues along the fitted axes."""
-        pairs = zip(self._scatter.axes, np.atleast_2d(values), strict=True)
-        matrices = [axes.matrix(eigenvalues) for axes, eigenvalues in pairs]
-        return np.array(matrices) if self.per_class else matrices[0]
-
-    @property
-    def components_(self):
-        """Principal axes as rows; see the attributes of the class, here and below."""
-        check_is_fitted(self)
-        components = [axes.axes for axes in self._scatter.axes]
-        return components if self.per_class and components[0] is not None else components[0]
-
-    @property
-    def covariance_(self):
-        """Covariance within the classes."""
-        check_is_fitted(self)
-        return self._matrices(np.square(self.std_))
-
-    @property
-    def robust_covariance_(self):
-        """Covariance of the robust model."""
-        check_is_fitted(self)
-        return self._matrices(np.square(self.robust_std_))
-
-    @property
-    def precision_(self):
-        """Inverse of the robust covariance."""
-        check_is_fitted(self)
-        std = self.robust_std_
-        return self._matrices(np.divide(1.0, std, out=np.zeros_like(std), where=std > 0) ** 2)
-
-    @property
-    def _is_linear(self):
-        """Whether the adversary is a linear map of the deviation from the class mean."""
-        return self.adversary == "average" and bool(self.std_.all())
-
-    @property
-    def adversary_map_(self):
-        """Linear map of the adversary."""
-        check_is_fitted(self)
-        if not self._is_linear:
-            raise AttributeError(
-                "adversary_map_ needs adversary='average' and a covariance that is not "
-                "singular: along directions without variance no linear map of x - mean can "
-                "spend the budget."
-            )
-        return self._matrices(self.adversary_std_ / self.std_)

@@ -3,12 +3,11 @@
 import inspect
 
 import numpy as np
-from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import validate_parameter_constraints
 from sklearn.utils.validation import check_consistent_length
 
 from advfeat.attacks._adversarial_examples import ATTACK_CONSTRAINTS, adversarial_examples
 from advfeat.utils._checks import as_array
+from advfeat.utils._sklearn import _safe_indexing, validate_parameter_constraints
 
 
 def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **attack):

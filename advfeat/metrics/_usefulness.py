@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import validate_params
 
 from advfeat.attacks._adversarial_examples import ATTACK_CONSTRAINTS
 from advfeat.attacks._attackable import attackable
@@ -21,6 +20,7 @@ from advfeat.optim import (
 from advfeat.utils._batches import Forward, run_batches
 from advfeat.utils._checks import batch_tensor, encode_labels
 from advfeat.utils._random import draw_seed, normal_rows
+from advfeat.utils._sklearn import validate_params
 
 
 def feature_usefulness(estimator, X, y, *, batch_size=256):

@@ -3,7 +3,8 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.utils._param_validation import Options
+
+from advfeat.utils._sklearn import Options
 
 _NAMES = {2: "L2", np.inf: "L∞"}
 NORM_CONSTRAINT = [Options(Real, set(_NAMES))]  # of every parameter called ``norm``
