@@ -4,12 +4,13 @@ Data stay NumPy arrays (or memory maps) until a batch is cut from them: float32,
 images in 0..255, which are scaled to [0, 1] batch by batch.
 """
 
-import math
-
 import numpy as np
 import torch
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
+
+from advfeat.utils._bounds import is_unit_box, resolve_bounds, validate_bounds  # noqa: F401
+from advfeat.utils._labels import encode_labels  # noqa: F401
 
 _TOLERANCE = 1e-5  # rounding in upstream pipelines leaves values such as -3e-8
 _CHANNELS = (1, 2, 3, 4)
@@ -129,49 +130,6 @@ def check_data(X, owner):
     return X
 
 
-def encode_labels(y, classes, n):
-    """Positions of the labels y in classes, as an int64 array of length n.
-
-    Raises
-    ------
-    ValueError
-        If the length differs or a label is unknown.
-    """
-    y = np.asarray(y)
-    if y.shape != (n,):
-        raise ValueError(f"y must have shape ({n},), one label per sample. Got {y.shape}.")
-    index = np.searchsorted(classes, y).clip(0, len(classes) - 1)
-    unknown = classes[index] != y
-    if np.any(unknown):
-        raise ValueError(
-            f"y contains labels that are not among the classes {classes}: {np.unique(y[unknown])}."
-        )
-    return index.astype(np.int64)
-
-
-def resolve_bounds(bounds, input_shape):
-    """Return (low, high) in input units, or None for unbounded inputs."""
-    if isinstance(bounds, str):
-        bounds = (0, 1) if len(input_shape) == 3 else None
-    return None if bounds is None else (float(bounds[0]), float(bounds[1]))
-
-
-def validate_bounds(bounds, owner):
-    """Raise a ValueError unless bounds is "auto", None or an increasing pair."""
-    if bounds is None or (isinstance(bounds, str) and bounds == "auto"):
-        return
-    try:
-        low, high = bounds
-        if float(low) < float(high) and not isinstance(bounds, str):
-            return
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(
-        f"The 'bounds' parameter of {owner} must be 'auto', None or a pair (low, high) with "
-        f"low < high. Got {bounds!r} instead."
-    )
-
-
 def take_batch(X, rows, device):
     """Cut rows (a slice or an index array) from X as a float32 tensor in input units.
 
@@ -232,27 +190,34 @@ def _check_bounds(X, bounds):
     if bounds is None:
         return
     if X.dtype == np.uint8:
-        if bounds != (0.0, 1.0):
+        if not is_unit_box(bounds):
             raise ValueError(
                 "uint8 images are scaled to [0, 1], so they need bounds='auto', None or (0, 1). "
                 f"Got {bounds} instead; for other units pass X as floats."
             )
         return
-    low, high = float(X.min()), float(X.max())
-    width = bounds[1] - bounds[0]
-    slack = _TOLERANCE * (width if math.isfinite(width) else 1)
-    if low < bounds[0] - slack or high > bounds[1] + slack:
-        hint = ""
-        if X.ndim == 4 and bounds == (0.0, 1.0):
-            hint = (
-                " Images must be floats in [0, 1] or uint8 in 0..255: divide by the largest value "
-                "that there can be (X / 255 for floats in 0..255), and do not normalise: the "
-                "network does so itself."
-            )
-        raise ValueError(
-            f"Expected values in [{bounds[0]:g}, {bounds[1]:g}], got a minimum of {low:g} and a "
-            f"maximum of {high:g}.{hint}"
+    low, high = bounds
+    axes = None if np.ndim(low) == 0 else (0, *range(2, X.ndim))
+    smallest, largest = X.min(axes, keepdims=True)[0], X.max(axes, keepdims=True)[0]
+    width = np.subtract(high, low)
+    slack = _TOLERANCE * np.where(np.isfinite(width), width, 1)
+    outside = ((smallest < low - slack) | (largest > high + slack)).ravel()
+    if not outside.any():
+        return
+    hint = ""
+    if X.ndim == 4 and is_unit_box(bounds):
+        hint = (
+            " Images must be floats in [0, 1] or uint8 in 0..255: divide by the largest value "
+            "that there can be (X / 255 for floats in 0..255), and do not normalise: the "
+            "network does so itself."
         )
+    i = int(np.argmax(outside))
+    where = f" in {'channel' if X.ndim == 4 else 'feature'} {i}" if outside.size > 1 else ""
+    low, high, smallest, largest = (np.ravel(v)[i] for v in (low, high, smallest, largest))
+    raise ValueError(
+        f"Expected values in [{low:g}, {high:g}]{where}, got a minimum of {smallest:g} and a "
+        f"maximum of {largest:g}.{hint}"
+    )
 
 
 def _shape_message(estimator, shape):

@@ -12,9 +12,7 @@ from advfeat.utils._checks import (
     as_array,
     check_inputs,
     load_dataset,
-    resolve_bounds,
     take_batch,
-    validate_bounds,
 )
 from advfeat.utils._device import resolve_device
 
@@ -238,32 +236,6 @@ def test_the_same_shape_as_at_fit():
     for shape in ((3, 6, 7), (5,)):
         X = images(n=1, shape=shape)
         np.testing.assert_array_equal(check_inputs(fitted(shape), X), X)
-
-
-@pytest.mark.parametrize(
-    ("bounds", "shape", "expected"),
-    [
-        ("auto", (3, 6, 7), (0.0, 1.0)),
-        ("auto", (5,), None),
-        (None, (3, 6, 7), None),
-        ((-1, 1), (5,), (-1.0, 1.0)),
-        ([0, 255], (3, 6, 7), (0.0, 255.0)),
-        (np.array([0, 2]), (5,), (0.0, 2.0)),
-    ],
-)
-def test_resolve_bounds(bounds, shape, expected):
-    validate_bounds(bounds, "Estimator")
-    assert resolve_bounds(bounds, shape) == expected
-
-
-@pytest.mark.parametrize(
-    "bounds", [(1, 0), (0, 0), (0,), (0, 1, 2), 3, "wide", "01", (0, "a"), (np.nan, 1), ([0], [1])]
-)
-def test_bounds_that_are_refused(bounds):
-    with pytest.raises(
-        ValueError, match="'bounds' parameter of Estimator must be 'auto', None or"
-    ):
-        validate_bounds(bounds, "Estimator")
 
 
 class Items(Dataset):

@@ -1,0 +1,72 @@
+"""The valid range of inputs: one for all values, or one for each channel or feature."""
+
+import numpy as np
+
+
+def validate_bounds(bounds, owner):
+    """Raise a ValueError unless bounds is "auto", None or a pair of numbers or arrays.
+
+    Whether there are as many numbers as channels is known in `resolve_bounds`.
+    """
+    if bounds is None or (isinstance(bounds, str) and bounds == "auto"):
+        return
+    try:
+        low, high = (np.asarray(side, dtype=np.float64) for side in bounds)
+        if low.ndim < 2 and high.ndim < 2 and np.all(low < high) and low.size and high.size:
+            return
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"The 'bounds' parameter of {owner} must be 'auto', None or a pair (low, high) with "
+        "low < high, of numbers, or of arrays with one number for each channel (or feature). Got "
+        f"{bounds!r} instead."
+    )
+
+
+def resolve_bounds(bounds, input_shape):
+    """Return the range of inputs of one shape, in input units.
+
+    Parameters
+    ----------
+    bounds : "auto", None or (low, high)
+        "auto": images live in [0, 1], tables are unbounded.
+    input_shape : tuple
+        Of one sample.
+
+    Returns
+    -------
+    (low, high) or None
+        Two floats, or two float32 arrays that are broadcastable to one sample. None for unbounded
+        inputs.
+
+    Raises
+    ------
+    ValueError
+        If there are neither one number nor as many as channels (or features).
+    """
+    if isinstance(bounds, str):
+        bounds = (0, 1) if len(input_shape) == 3 else None
+    if bounds is None:
+        return None
+    sides = [np.asarray(side, dtype=np.float64) for side in bounds]
+    if all(side.size == 1 for side in sides):
+        return tuple(float(side.reshape(())) for side in sides)
+    n = input_shape[0]
+    for side in sides:
+        if side.size not in (1, n):
+            raise ValueError(
+                f"bounds must hold one number, or one for each of the {n} "
+                f"{'channels' if len(input_shape) == 3 else 'features'} of X. Got {side.size}."
+            )
+    axes = (n, *[1] * (len(input_shape) - 1))
+    low, high = (
+        np.broadcast_to(side.reshape(-1, *[1] * (len(input_shape) - 1)), axes) for side in sides
+    )
+    if np.all(low == low[0]) and np.all(high == high[0]):
+        return float(low.flat[0]), float(high.flat[0])
+    return low.astype(np.float32), high.astype(np.float32)
+
+
+def is_unit_box(bounds):
+    """Whether resolved bounds are [0, 1] for all values."""
+    return bounds is not None and np.all(bounds[0] == 0) and np.all(bounds[1] == 1)

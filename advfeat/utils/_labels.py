@@ -1,0 +1,145 @@
+"""The one check of y, and the positions of labels among classes."""
+
+import warnings
+from numbers import Real
+
+import numpy as np
+import torch
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils import check_array
+from sklearn.utils.multiclass import check_classification_targets
+
+_TEXT = "OSU"  # kinds of dtypes; `check_labels` leaves only text in arrays of objects
+
+
+def check_labels(y, n):
+    """Check labels and return them as an array.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        List, array, tensor, Series or a frame of one column; of numbers, booleans or text. A
+        column of shape (n, 1) is taken too, with scikit-learn's DataConversionWarning.
+    n : int
+        Number of samples.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        For another shape or length, one-hot labels, continuous values, missing labels, or labels
+        of several types.
+    """
+    y = _as_array(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        warnings.warn(
+            f"A column-vector y was passed when a 1d array was expected: its shape is {y.shape}. "
+            "Please change the shape of y to (n_samples,), for example using ravel().",
+            DataConversionWarning,
+            stacklevel=3,
+        )
+        y = y.ravel()
+    if y.ndim != 1:
+        raise ValueError(_shape_message(y, n))
+    if len(y) != n:
+        raise ValueError(
+            f"X and y have inconsistent numbers of samples: y must have shape ({n},), one label "
+            f"per sample. Got {y.shape}."
+        )
+    if y.dtype.kind == "O":
+        y = _of_one_type(y)
+    check_array(y, ensure_2d=False, dtype=None, ensure_min_samples=0, input_name="y")
+    if len(y):
+        check_classification_targets(y)
+    return y
+
+
+def encode_labels(y, classes, n, *, unknown="refuse"):
+    """Positions of labels in classes.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        See `check_labels`.
+    classes : ndarray of shape (n_classes,)
+        Sorted.
+    n : int
+    unknown : {"refuse", "mark"}, default="refuse"
+        What to do with labels that are not among the classes: raise an error, or give them the
+        position -1.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64
+
+    Raises
+    ------
+    ValueError
+        If y is no array of n labels, if it holds text and the classes are numbers or the other way
+        round, or for unknown labels.
+    """
+    y = check_labels(y, n)
+    if (y.dtype.kind in _TEXT) != (classes.dtype.kind in _TEXT):
+        raise ValueError(
+            f"y must hold labels like the classes {classes}. Got labels of another type: "
+            f"{np.unique(y)[:3].tolist()}{', ...' if len(np.unique(y)) > 3 else ''}."
+        )
+    index = np.searchsorted(classes, y).clip(0, len(classes) - 1)
+    missing = classes[index] != y
+    if unknown == "refuse" and np.any(missing):
+        raise ValueError(
+            f"y contains labels that are not among the classes {classes}: {np.unique(y[missing])}."
+        )
+    return np.where(missing, -1, index).astype(np.int64)
+
+
+def _as_array(y):
+    if isinstance(y, torch.Tensor):
+        y = y.detach().cpu()
+        return (y if y.dtype not in (torch.bfloat16, torch.float16) else y.float()).numpy()
+    try:
+        labels = np.asarray(y)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"y must be an array or a list of labels, one per sample, of shape (n,): {error}"
+        ) from error
+    if labels.ndim == 0:
+        raise ValueError(
+            "y must be an array or a list of labels, one per sample. Got "
+            f"{type(y).__name__} instead."
+        )
+    if labels.dtype.kind == "S":
+        raise ValueError("Labels that are bytes are not supported. Use text: y.astype(str).")
+    if labels.dtype.kind == "c":
+        raise ValueError("Labels that are complex numbers are not supported.")
+    if labels.dtype.kind == "U" and isinstance(y, (list, tuple)) and labels.ndim == 1:
+        _of_one_type(y)  # NumPy has made text of numbers, NaN and None beside text
+    return labels
+
+
+def _of_one_type(y):
+    """Labels of objects: numbers as an array of numbers, text as it is."""
+    types = {type(label) for label in y}
+    if all(issubclass(kind, str) for kind in types):
+        return y
+    if all(issubclass(kind, (Real, np.bool_)) for kind in types):
+        return np.array(list(y))
+    names = ", ".join(sorted(kind.__name__ for kind in types))
+    raise ValueError(
+        f"Unknown label type: labels must be all text or all numbers, and none may be missing. "
+        f"Got a y of {names}."
+    )
+
+
+def _shape_message(y, n):
+    message = f"y must have shape ({n},), one label per sample. Got {y.shape}."
+    if y.ndim == 2 and y.dtype.kind in "biuf" and len(y):
+        ones = (y == 1).sum(1) == 1
+        if ones.all() and ((y == 0).sum(1) == y.shape[1] - 1).all():
+            message += " This looks like one-hot labels: use y.argmax(axis=1)."
+        elif np.isin(y, (0, 1)).all():
+            message += " Several labels for one sample are not supported."
+    return message
