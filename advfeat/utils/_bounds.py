@@ -12,7 +12,8 @@ def validate_bounds(bounds, owner):
         return
     try:
         low, high = (np.asarray(side, dtype=np.float64) for side in bounds)
-        if low.ndim < 2 and high.ndim < 2 and np.all(low < high) and low.size and high.size:
+        usable = low.ndim < 2 and high.ndim < 2 and low.size and high.size
+        if usable and np.all(low < high) and not isinstance(bounds, str):
             return
     except (TypeError, ValueError):
         pass
