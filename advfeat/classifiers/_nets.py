@@ -21,7 +21,12 @@ from advfeat.optim import AttackedNetwork, cross_entropy, make_ball, projected_g
 from advfeat.utils._checks import take_batch
 from advfeat.utils._device import autocast, on_accelerator
 from advfeat.utils._progress import progress_bar
-from advfeat.utils._random import make_generator, make_rng
+from advfeat.utils._random import (
+    draws_in_training,
+    isolated_torch_seed,
+    make_generator,
+    make_rng,
+)
 
 SCHEDULES = ("one-cycle", "step", "constant")
 
@@ -121,7 +126,7 @@ class TrainingNet(NeuralNetClassifier):
         """Train; unlike skorch's, let KeyboardInterrupt go on to the caller."""
         if not self.initialized_:
             self.initialize()
-        with marked_interrupts():
+        with marked_interrupts(), self._own_draws():
             self.notify("on_train_begin", X=X, y=y)
             try:
                 with contextlib.suppress(TrainingEnded):
@@ -130,6 +135,19 @@ class TrainingNet(NeuralNetClassifier):
                 self._set_training(False)  # for callbacks and whoever calls the module
             self.notify("on_train_end", X=X, y=y)
         return self
+
+    def _own_draws(self):
+        """Context in which torch's default generators are this training's own, if it needs them.
+
+        In other threads trainings that need them, too, wait; all others go on.
+        """
+        foreign = any(
+            not type(callback).__module__.startswith(("skorch.", "advfeat."))
+            for _, callback in self.callbacks_
+        )
+        if foreign or draws_in_training(self.module_):
+            return isolated_torch_seed(self.device, self.seed, len(self.history))
+        return contextlib.nullcontext()
 
     def infer(self, x, **fit_params):
         """Logits, in the precision asked for."""

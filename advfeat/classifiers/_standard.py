@@ -181,9 +181,9 @@ class StandardClassifier(NetworkClassifier):
         net = self._build_net(data, self.max_epochs, steps, make_schedule(self.lr_schedule, steps))
         with isolated_torch_seed(net.device, net.seed):
             net.initialize()
-            if keep:
-                net.module_.load_state_dict(weights)
-            net.partial_fit(data, None)
+        if keep:
+            net.module_.load_state_dict(weights)
+        net.partial_fit(data, None)
         self.net_ = net
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -226,8 +226,7 @@ class StandardClassifier(NetworkClassifier):
         net.initialize_callbacks()
         for group in net.optimizer_.param_groups:
             group["lr"] = self.lr
-        with isolated_torch_seed(net.device, net.seed, len(net.history)):
-            net.partial_fit(data, None)
+        net.partial_fit(data, None)
         self.net_ = net
 
     @property

@@ -4,35 +4,12 @@ import copy
 from collections import Counter
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_weights
 
+from advfeat.optim._tracing import trace
 from advfeat.utils._device import autocast
-
-
-def trace(module, precision):
-    """Trace a network in eval mode and fold its batch-norm; it shares all other layers.
-
-    Parameters
-    ----------
-    module : nn.Module
-    precision : {"fp32", "bf16"}
-        With "bf16" folded weights are kept in bfloat16, as autocast would cast them at every call.
-
-    Returns
-    -------
-    graph : GraphModule or None
-        None if the network cannot be traced.
-    folds : list of Fold
-        To be updated whenever the network's weights change.
-    """
-    try:
-        # Inside a Sequential optional arguments keep their defaults, and hooks are traced.
-        graph = fx.symbolic_trace(nn.Sequential(module))
-    except Exception:  # foreign code that is run on symbols may raise anything
-        return None, []
-    return graph, _fold_batch_norm(graph, precision)
 
 
 class Fold:
@@ -81,18 +58,27 @@ class AttackedNetwork:
 
     def __init__(self, module, *, device, precision):
         self.device, self.precision = device, precision
-        graph, self._folds = trace(module, precision)
-        self._logits = module if graph is None else graph
+        self._module = module
+        self._traced = None
+
+    def __getstate__(self):
+        # Only the network travels: unpickling a graph of torch.fx would trace it again.
+        return {**self.__dict__, "_traced": None}
 
     def refresh(self):
         """Fold the present weights."""
-        for fold in self._folds:
-            fold.update()
+        if self._traced is not None:
+            for fold in self._traced[1]:
+                fold.update()
 
     def __call__(self, x):
         """Logits, float32 of shape (n, n_classes)."""
+        if self._traced is None:
+            graph = trace(self._module)
+            folds = [] if graph is None else fold_batch_norm(graph, self.precision)
+            self._traced = self._module if graph is None else graph, folds
         with autocast(self.device, self.precision):
-            return self._logits(x.clone()).float()  # the network may begin in place
+            return self._traced[0](x.clone()).float()  # the network may begin in place
 
 
 def layer_of(node, modules):
@@ -105,8 +91,21 @@ def input_of(node):
     return node.args[0] if node.args else node.kwargs["input"]
 
 
-def _fold_batch_norm(graph, precision):
-    """Fold each batch-norm into the convolution before it, in place."""
+def fold_batch_norm(graph, precision):
+    """Fold each batch-norm of a graph into the convolution before it, in place.
+
+    Parameters
+    ----------
+    graph : GraphModule
+        In eval mode; it shares all other layers with the network.
+    precision : {"fp32", "bf16"}
+        With "bf16" folded weights are kept in bfloat16, as autocast would cast them at every call.
+
+    Returns
+    -------
+    list of Fold
+        To be updated whenever the network's weights change.
+    """
     modules = dict(graph.named_modules())
     uses = Counter(_owner(node) for node in graph.graph.nodes)
     folds = []

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
-from advfeat.optim._folding import input_of, layer_of, trace
+from advfeat.optim._folding import fold_batch_norm, input_of, layer_of
+from advfeat.optim._tracing import trace, tracing
 from advfeat.utils._device import autocast
 
 # ReLUs, out of place. How a node of the graph names the operation: the type of a layer, a
@@ -91,55 +92,81 @@ class FrozenNetwork:
         Returns logits for inputs in input units.
     device : torch.device
     precision : {"fp32", "bf16"}
-
-    Attributes
-    ----------
-    has_features : bool
-        Whether the network ends in a linear layer, whose input is g(x).
-    passes_gradient : bool
-        Whether dead units of the penultimate layer pass a gradient in `inversion_features`: false
-        where there is no ReLU to pass, or where the network cannot be traced.
     """
 
     def __init__(self, module, *, device, precision="fp32"):
         self.device = torch.device(device)
         self.precision = precision
-        module = copy.deepcopy(_unwrap(module)).to(self.device).eval().requires_grad_(False)
-        graph, _ = trace(module, precision)
-        self._logits = module if graph is None else graph
-        self._features = self._inversion_features = _no_features
-        self.has_features = self.passes_gradient = False
-        if graph is None:
-            if any(isinstance(layer, nn.Linear) for layer in module.modules()):
-                self.has_features = True
-                self._features = self._inversion_features = _LastLinearInput(module)
-            return
-        linear = _last_linear(graph)
-        if linear is not None:
-            self.has_features = True
-            self._features = _cut_at(graph, input_of(linear))
-            self._inversion_features, n_replaced = _with_gradient_when_off(self._features)
-            self.passes_gradient = n_replaced > 0
+        self._module = copy.deepcopy(_unwrap(module)).to(self.device).eval().requires_grad_(False)
+        self._built = None
+
+    def __getstate__(self):
+        # Only the network travels: unpickling a graph of torch.fx would trace it again.
+        return {**self.__dict__, "_built": None}
+
+    @property
+    def has_features(self):
+        """Whether the network ends in a linear layer, whose input is g(x)."""
+        return self._parts.has_features
+
+    @property
+    def passes_gradient(self):
+        """Whether units that are off pass a gradient in `inversion_features`.
+
+        False where there is no ReLU to pass, or where the network cannot be traced.
+        """
+        return self._parts.passes_gradient
 
     def __call__(self, x):
         """Logits, float32 of shape (n, n_classes)."""
-        return self._run(self._logits, x)
+        return self._run(self._parts.logits, x)
 
     def features(self, x):
         """Penultimate features g(x), float32 of shape (n, n_features)."""
-        return self._run(self._features, x).flatten(1)
+        return self._run(self._parts.features, x).flatten(1)
 
     def inversion_features(self, x):
         """g(x); a unit that is off gives the gradient of its input.
 
         This is the "fake ReLU" of the paper's construction, kept to the units that need it.
         """
-        return self._run(self._inversion_features, x).flatten(1)
+        return self._run(self._parts.inversion_features, x).flatten(1)
+
+    @property
+    def _parts(self):
+        """The functions, built at first use; threads that share the network build them once."""
+        if self._built is None:
+            with tracing:
+                if self._built is None:
+                    self._built = _Parts(self._module, self.precision)
+        return self._built
 
     def _run(self, function, x):
         with autocast(self.device, self.precision):
             output = function(x.clone())  # the network may begin in place
         return output.float()
+
+
+class _Parts:
+    """Logits and features of a network, as functions."""
+
+    def __init__(self, module, precision):
+        graph = trace(module)
+        self.logits = module if graph is None else graph
+        self.features = self.inversion_features = _no_features
+        self.has_features = self.passes_gradient = False
+        if graph is None:
+            if any(isinstance(layer, nn.Linear) for layer in module.modules()):
+                self.has_features = True
+                self.features = self.inversion_features = _LastLinearInput(module)
+            return
+        fold_batch_norm(graph, precision)
+        linear = _last_linear(graph)
+        if linear is not None:
+            self.has_features = True
+            self.features = _cut_at(graph, input_of(linear))
+            self.inversion_features, n_replaced = _with_gradient_when_off(self.features)
+            self.passes_gradient = n_replaced > 0
 
 
 def _unwrap(module):
@@ -260,28 +287,25 @@ def _no_features(x):
     )
 
 
-class _LastLinearInput(nn.Module):
+class _LastLinearInput:
     """Features of a network that cannot be traced: the input of the last linear layer it runs."""
 
     def __init__(self, module):
-        super().__init__()
-        self.module = module
+        # A copy that shares the weights, as the hooks are no part of the network.
+        shared = {id(t): t for t in (*module.parameters(), *module.buffers())}
+        self.module = copy.deepcopy(module, shared)
+        self.last = threading.local()  # threads may share the network
+        for layer in self.module.modules():
+            if isinstance(layer, (nn.Linear, _ConvNd)):
+                layer.register_forward_pre_hook(self._remember, with_kwargs=True)
 
-    def forward(self, x):
-        last, thread = None, threading.get_ident()
+    def _remember(self, layer, args, kwargs):
+        self.last.call = layer, args[0] if args else kwargs["input"]
 
-        def remember(layer, args, kwargs):
-            nonlocal last
-            if threading.get_ident() == thread:  # others may run the same network
-                last = layer, args[0] if args else kwargs["input"]
-
-        layers = [m for m in self.module.modules() if isinstance(m, (nn.Linear, _ConvNd))]
-        hooks = [m.register_forward_pre_hook(remember, with_kwargs=True) for m in layers]
-        try:
-            self.module(x)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        if last is None or not isinstance(last[0], nn.Linear):
+    def __call__(self, x):
+        self.last.call = None, None
+        self.module(x)
+        (layer, features), self.last.call = self.last.call, None
+        if not isinstance(layer, nn.Linear):
             _no_features(x)
-        return last[1]
+        return features

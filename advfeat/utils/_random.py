@@ -5,11 +5,16 @@ was cut into batches, shards or jobs.
 """
 
 import contextlib
+import os
+import threading
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
+_RANDOM_LAYERS = (_DropoutNd, nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 _BLOCK = 16  # rows of noise drawn together; few, as rows that were not asked for are wasted
 
 
@@ -45,21 +50,52 @@ def normal_rows(key, start, stop, width):
     return rows[start - offset : stop - offset]
 
 
+# The default generators belong to the whole process: one thread at a time has them to itself.
+_default_generators = threading.RLock()
+
+
+def _new_lock():
+    # A fork copies a lock that another thread holds, and nobody would ever give it back.
+    global _default_generators
+    _default_generators = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
+
+
 @contextlib.contextmanager
 def isolated_torch_seed(device, *key):
     """Seed torch's default generators inside the block and restore them afterwards.
 
-    Layers draw their initial weights and dropout masks from the default generators alone.
+    Layers draw their initial weights and dropout masks from the default generators alone. Threads
+    take turns: another one that enters such a block waits until this one leaves it.
     """
     device = torch.device(device)
     devices = [device] if device.type == "cuda" else []
     seed = _torch_seed(key)
-    with torch.random.fork_rng(devices=devices):
+    with _default_generators, torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(seed)
         if devices:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def draws_in_training(module):
+    """Whether a network may draw from torch's default generators when it is trained.
+
+    Known not to are networks of torch's and this package's own layers without dropout; any other
+    may.
+    """
+    return any(_may_draw(layer) for layer in module.modules())
+
+
+def _may_draw(layer):
+    own = type(layer).__module__.startswith(("torch.nn.modules.", "advfeat."))
+    hooks = layer._forward_pre_hooks or layer._forward_hooks
+    rate = getattr(layer, "dropout", 0)  # of attention and recurrent layers
+    return not own or isinstance(layer, _RANDOM_LAYERS) or bool(hooks) or bool(rate)
 
 
 def _sequence(key):

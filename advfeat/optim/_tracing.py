@@ -1,0 +1,55 @@
+"""A network as a graph of operations (torch.fx), traced so that other threads may go on."""
+
+import os
+import threading
+
+from torch import fx, nn
+
+# One at a time in a process: torch.fx patches nn.Module while it traces, and two traces that
+# overlap would leave it patched. A fork waits for the end of a trace for the same reason.
+tracing = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=tracing.acquire, after_in_parent=tracing.release, after_in_child=tracing.release
+    )
+
+
+def trace(module):
+    """Trace a network; the graph shares its layers.
+
+    Returns
+    -------
+    GraphModule or None
+        None if the network cannot be traced.
+    """
+    root = nn.Sequential(module)  # so that optional arguments keep their defaults
+    with tracing:
+        tracer = _Tracer()
+        try:
+            graph = tracer.trace(root)
+        except Exception:  # foreign code that is run on symbols may raise anything
+            return None
+        return fx.GraphModule(tracer.root, graph)
+
+
+class _Tracer(fx.Tracer):
+    """Tracer that leaves the networks of other threads alone.
+
+    While it traces, nn.Module's ``__call__`` and ``__getattr__`` lead here for the whole process.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.thread = threading.get_ident()
+
+    def call_module(self, m, forward, args, kwargs):
+        """Record a call of this thread; run any other."""
+        if threading.get_ident() != self.thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr, attr_val, parameter_proxy_cache):
+        """Stand-in of a parameter for this thread, the parameter itself for any other."""
+        if threading.get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)

@@ -1,0 +1,157 @@
+"""Networks are traced, pickled and run beside other threads' work, and nothing changes."""
+
+import os
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import cloudpickle
+import pytest
+import torch
+from torch import fx, nn
+
+from advfeat.classifiers.networks import build_network
+from advfeat.optim import AttackedNetwork, FrozenNetwork
+from advfeat.optim._tracing import trace
+
+N_THREADS = 8
+SHAPE = (3, 8, 8)
+
+
+class Slow(nn.Module):
+    """Lets other threads run in the middle of its forward pass, also while it is traced."""
+
+    def __init__(self, entered, leave):
+        super().__init__()
+        self.entered, self.leave = entered, leave
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        self.entered.set()
+        assert self.leave.wait(10)
+        return self.conv(x)
+
+
+class Branching(nn.Module):
+    """Cannot be traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.fc = nn.Linear(192, 5), nn.Linear(5, 4)
+
+    def forward(self, x):
+        h = self.hidden(x.flatten(1))
+        return self.fc(h.relu() if h.sum() > -1e9 else h)
+
+
+def small_network(seed=0, name="small_resnet"):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build_network(name, SHAPE, 4, torch.zeros(3, 1, 1), torch.ones(1)).eval()
+
+
+def images(n=4):
+    return torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+def test_other_threads_run_and_read_their_networks_while_one_is_traced():
+    entered, leave = threading.Event(), threading.Event()
+    call, getattribute = nn.Module.__call__, nn.Module.__getattr__
+    net, x = small_network(), images()
+    expected = net(x)
+    with ThreadPoolExecutor(1) as pool:
+        traced = pool.submit(trace, Slow(entered, leave))
+        assert entered.wait(10)
+        assert nn.Module.__call__ is not call, "the test must meet the trace in its middle"
+        try:
+            actual = net(x)
+            weight = nn.Linear(2, 3).weight
+        finally:
+            leave.set()
+        graph = traced.result()
+    assert torch.equal(actual, expected)
+    assert type(weight) is nn.Parameter
+    assert [node.op for node in graph.graph.nodes] == ["placeholder", "call_module", "output"]
+    assert nn.Module.__call__ is call
+    assert nn.Module.__getattr__ is getattribute
+
+
+def test_traces_in_threads_do_not_meet():
+    call, getattribute = nn.Module.__call__, nn.Module.__getattr__
+    nets, x = [small_network(seed) for seed in range(N_THREADS)], images()
+    expected = [net(x) for net in nets]
+
+    def work(i):
+        graph, runs = trace(nets[i]), []
+        for _ in range(3):
+            runs.append(nets[i](x))
+        return graph(x), runs
+
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        for _ in range(5):
+            for i, (logits, runs) in enumerate(pool.map(work, range(N_THREADS))):
+                assert torch.equal(logits, expected[i])
+                assert all(torch.equal(run, expected[i]) for run in runs)
+    assert nn.Module.__call__ is call
+    assert nn.Module.__getattr__ is getattribute
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # that threads may be a danger
+def test_a_process_forked_in_the_middle_of_a_trace_is_whole():
+    entered, leave = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        traced = pool.submit(trace, Slow(entered, leave))
+        assert entered.wait(10)
+        threading.Timer(0.2, leave.set).start()
+        child = os.fork()
+        if child == 0:  # in the child: no pytest, only an exit status
+            ok = False
+            try:
+                ok = nn.Linear(2, 3)(torch.ones(1, 2)).shape == (1, 3) and trace(nn.ReLU())
+            finally:
+                os._exit(0 if ok else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert traced.result() is not None
+
+
+@pytest.mark.parametrize("make", [small_network, Branching])
+def test_threads_that_share_a_frozen_network_get_what_one_gets(make):
+    module, x = make(), images(32)
+    one = FrozenNetwork(module, device="cpu")
+    expected = [f(part) for part in x.split(4) for f in (one, one.features)]
+    for _ in range(5):
+        shared = FrozenNetwork(module, device="cpu")
+
+        def work(part, shared=shared):
+            return shared(part), shared.features(part)
+
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            found = [value for pair in pool.map(work, x.split(4)) for value in pair]
+        assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("pickler", [pickle, cloudpickle])
+@pytest.mark.parametrize("make", [small_network, Branching])
+@pytest.mark.parametrize(
+    "freeze",
+    [FrozenNetwork, lambda m, device: AttackedNetwork(m, device=device, precision="fp32")],
+)
+def test_pickles_hold_no_graph_and_are_no_larger_for_being_used(pickler, make, freeze):
+    frozen = freeze(make(), device="cpu")
+    fresh = pickler.dumps(frozen)
+    logits = frozen(images())
+    used = pickler.dumps(frozen)
+    assert len(used) == len(fresh)
+    assert b"torch.fx" not in used
+    assert torch.equal(pickle.loads(used)(images()), logits)
+
+
+def test_unpickling_does_not_trace(monkeypatch):
+    frozen = FrozenNetwork(small_network(), device="cpu")
+    frozen(images())
+    data = pickle.dumps(frozen)
+    monkeypatch.setattr(fx.Tracer, "trace", None)
+    again = pickle.loads(data)
+    monkeypatch.undo()
+    assert torch.equal(again(images()), frozen(images()))
