@@ -30,9 +30,10 @@ test-all: venv ## all tests; those on a GPU too where there is one
 test-oldest: venv-oldest ## the tests with the oldest versions that pyproject.toml admits (Python 3.10 to 3.12)
 	@"$(VENV_OLDEST)/bin/python" -m pytest $(PYTEST_OPTIONS)
 
-lint: venv ## ruff: errors and format
+lint: venv ## ruff: errors and format; mypy: the types of the public names
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
 
 clean: ## remove caches and builds; environments and results stay
 	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -28,7 +28,7 @@ from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import _fit_context
 
 
-class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
     """Transformer that changes training data only.
 
     Subclasses say which source they train by default and construct the set.

@@ -1,6 +1,7 @@
 """Accuracy and usefulness under attack, in closed form, as methods of GaussianRobustMLE."""
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
 from scipy.special import ndtr
 from sklearn.utils import Bunch
@@ -13,7 +14,7 @@ from advfeat.gaussian.robust_covariance import relaxation, robust_std
 class GaussianAccuracyMixin:
     """Closed forms for Gaussian classes, and the choice of the training budget by them."""
 
-    def accuracy_curve(self, eps_test, *, norm=2):
+    def accuracy_curve(self, eps_test: ArrayLike, *, norm: float = 2) -> float | NDArray:
         r"""Compute the accuracy under attack of the model with two classes, in closed form.
 
         The accuracy is that on Gaussian classes with the fitted means, priors and
@@ -58,7 +59,9 @@ class GaussianAccuracyMixin:
             norm,
         )
 
-    def feature_usefulness(self, w, eps=0.0, *, norm=2):
+    def feature_usefulness(
+        self, w: ArrayLike, eps: float = 0.0, *, norm: float = 2
+    ) -> tuple[float | NDArray, float | NDArray]:
         r"""Compute usefulness and robust usefulness of linear features, in closed form.
 
         A feature is :math:`f(x) = w'x`, centred and scaled to unit variance over both
@@ -116,7 +119,7 @@ class GaussianAccuracyMixin:
         rho = 2 * spread * difference * scale
         return rho, rho - eps * dual_norm(w, norm) * scale
 
-    def eps_path(self, eps_values):
+    def eps_path(self, eps_values: ArrayLike) -> Bunch:
         """Solve for many budgets on the same data, without fitting again.
 
         Parameters
@@ -162,7 +165,7 @@ class GaussianAccuracyMixin:
             )
         return path
 
-    def select_eps(self, eps_test, *, norm=2):
+    def select_eps(self, eps_test: float, *, norm: float = 2) -> float:
         """Choose the training budget for the best accuracy under a given attack.
 
         The best training budget is in general not the radius of the attack. The closed form

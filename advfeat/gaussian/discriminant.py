@@ -1,6 +1,7 @@
 """Decision functions of Gaussian classes with given means, principal axes and priors."""
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -82,7 +83,7 @@ def quadratic_scores(X, axes, means, priors, std):
 class GaussianPredictionMixin:
     """Prediction with class densities fitted by an estimator."""
 
-    def decision_function(self, X):
+    def decision_function(self, X: ArrayLike) -> NDArray:
         """Log posterior odds, or log posteriors up to a common term.
 
         Parameters
@@ -106,7 +107,7 @@ class GaussianPredictionMixin:
         )
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> NDArray:
         """Predict the most probable class of each sample.
 
         Parameters
@@ -123,7 +124,7 @@ class GaussianPredictionMixin:
         best = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
         return self.classes_[best]
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> NDArray:
         """Posterior probabilities of the classes under the robust model.
 
         Parameters
@@ -138,7 +139,7 @@ class GaussianPredictionMixin:
         """
         return np.exp(self.predict_log_proba(X))
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: ArrayLike) -> NDArray:
         """Logarithm of :meth:`predict_proba`, accurate for tiny probabilities.
 
         Parameters

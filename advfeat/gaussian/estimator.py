@@ -1,9 +1,13 @@
 """GaussianRobustMLE: robust maximum likelihood classification of Gaussians in closed form."""
 
+from __future__ import annotations
+
 import warnings
 from numbers import Real
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import linalg
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.metaestimators import available_if
@@ -24,6 +28,9 @@ from advfeat.utils._sklearn import (
     _check_sample_weight,
     _fit_context,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Relative error of the robust variances above which the average adversary is said to be a
 # poor stand-in for the per-sample one.
@@ -180,14 +187,14 @@ class GaussianRobustMLE(
 
     def __init__(
         self,
-        eps=0.5,
+        eps: float = 0.5,
         *,
-        relative_eps=False,
-        covariance_type="full",
-        per_class=False,
-        adversary="average",
-        priors=None,
-    ):
+        relative_eps: bool = False,
+        covariance_type: str = "full",
+        per_class: bool = False,
+        adversary: str = "average",
+        priors: ArrayLike | None = None,
+    ) -> None:
         self.eps = eps
         self.relative_eps = relative_eps
         self.covariance_type = covariance_type
@@ -196,7 +203,7 @@ class GaussianRobustMLE(
         self.priors = priors
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the robust Gaussian model.
 
         Parameters
@@ -227,7 +234,13 @@ class GaussianRobustMLE(
 
     @available_if(_has_partial_fit)
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Update the model with a batch of samples.
 
         The result is that of :meth:`fit` on all samples so far, up to rounding: means and

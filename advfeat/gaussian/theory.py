@@ -1,6 +1,7 @@
 """The theorems of Ilyas et al. 2019, Section 4, as methods of GaussianRobustMLE."""
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from advfeat.gaussian.pointwise import worst_perturbation
@@ -10,7 +11,9 @@ from advfeat.gaussian.robust_covariance import lambda_bounds, min_alignment, vul
 class GaussianTheoryMixin:
     """The adversary's perturbations (Lemmas 1 and 2) and Theorems 1 to 3."""
 
-    def perturb(self, X, y=None, *, adversary=None):
+    def perturb(
+        self, X: ArrayLike, y: ArrayLike | None = None, *, adversary: str | None = None
+    ) -> NDArray:
         r"""Move samples as the adversary does that the model was trained against.
 
         Parameters
@@ -87,7 +90,7 @@ class GaussianTheoryMixin:
                 X_adv[member] += _pointwise_shift(V[member], axes, robust[g], self.eps_)
         return X_adv
 
-    def vulnerability(self, C, *, robust=False):
+    def vulnerability(self, C: ArrayLike, *, robust: bool = False) -> float | NDArray:
         r"""Compute the rise of the loss under an adversary who pays for its perturbation.
 
         The adversary maximises :math:`\ell(x + \delta) - C \|\delta\|_2^2`, where
@@ -139,7 +142,7 @@ class GaussianTheoryMixin:
         model_std = np.ravel(self.robust_std_) if robust else s
         return vulnerability(s, model_std, C, weights=self._axis_weights)
 
-    def lambda_bounds(self, *, tight=False):
+    def lambda_bounds(self, *, tight: bool = False) -> tuple[float, float]:
         r"""Bound ``lambda_`` of the average adversary.
 
         Parameters
@@ -173,7 +176,7 @@ class GaussianTheoryMixin:
         check_is_fitted(self)
         return lambda_bounds(np.ravel(self.std_), self.eps_, self._axis_weights, tight=tight)
 
-    def min_alignment(self, *, robust=True):
+    def min_alignment(self, *, robust: bool = True) -> tuple[float | NDArray, NDArray]:
         r"""Find the worst agreement of the gradient with the line connecting two classes.
 
         The gradient of the decision function is :math:`\Sigma^{-1} \mu` when the class means

@@ -1,8 +1,13 @@
 """AccuracyBarDisplay: standard and robust accuracy by training set (Figure 2b)."""
 
+from __future__ import annotations
+
 import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from advfeat.metrics import robust_accuracy_score
 from advfeat.plotting._style import (
@@ -18,6 +23,10 @@ from advfeat.plotting._style import (
     style_accuracy_axis,
 )
 from advfeat.utils._norms import norm_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from typing_extensions import Self
 
 _GROUP_WIDTH = 0.84  # of the distance between two training sets
 _HEADROOM = 0.12  # of the y axis, for one row of the legend
@@ -39,6 +48,7 @@ class AccuracyBarDisplay:
     eps : float or array-like of shape (n_eps,)
         The radius, in input units, that each column belongs to; 0 is plain accuracy.
     norm : {2, numpy.inf}
+        Norm of the attack; no default, as an accuracy without its norm says nothing.
     n_steps : int, default=None
         Steps of the attack.
     n_samples : int, default=None
@@ -81,7 +91,15 @@ class AccuracyBarDisplay:
            [0.84, 0.48]])
     """
 
-    def __init__(self, accuracy, *, eps, norm, n_steps=None, n_samples=None):
+    def __init__(
+        self,
+        accuracy: Mapping[str, ArrayLike],
+        *,
+        eps: ArrayLike,
+        norm: float,
+        n_steps: int | None = None,
+        n_samples: int | None = None,
+    ) -> None:
         self.eps = check_eps(eps)
         self.accuracy = {
             name: _check_seeds(values, name, len(self.eps))
@@ -95,7 +113,17 @@ class AccuracyBarDisplay:
         self.std = np.stack([run.std(0, ddof=int(len(run) > 1)) for run in runs])
 
     @classmethod
-    def from_estimators(cls, estimators, X, y, *, norm, eps, ax=None, **attack):
+    def from_estimators(
+        cls,
+        estimators: Mapping[str, Any],
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        norm: float,
+        eps: ArrayLike,
+        ax: Axes | None = None,
+        **attack: Any,
+    ) -> Self:
         """Score classifiers on one test set and draw the bars.
 
         Parameters
@@ -105,7 +133,9 @@ class AccuracyBarDisplay:
         X : array-like of shape (n, d) or (n, C, H, W)
             The original, unmodified test set.
         y : array-like of shape (n,)
+            Their true labels.
         norm : {2, numpy.inf}
+            Norm of the attack; no default, as an accuracy without its norm says nothing.
         eps : float or array-like
             Radii, in input units. Plain accuracy is drawn beside them.
         ax : matplotlib Axes, default=None
@@ -131,11 +161,25 @@ class AccuracyBarDisplay:
             for name, group in check_mapping(estimators, "estimators").items()
         }
         return cls.from_predictions(
-            accuracy, eps=eps, norm=norm, n_steps=attack_steps(attack), n_samples=len(y), ax=ax
+            accuracy,
+            eps=eps,
+            norm=norm,
+            n_steps=attack_steps(attack),
+            n_samples=np.shape(y)[0],
+            ax=ax,
         )
 
     @classmethod
-    def from_predictions(cls, accuracy, *, eps, norm, n_steps=None, n_samples=None, ax=None):
+    def from_predictions(
+        cls,
+        accuracy: Mapping[str, ArrayLike],
+        *,
+        eps: ArrayLike,
+        norm: float,
+        n_steps: int | None = None,
+        n_samples: int | None = None,
+        ax: Axes | None = None,
+    ) -> Self:
         """Draw bars of accuracies that are known already.
 
         Parameters
@@ -152,7 +196,7 @@ class AccuracyBarDisplay:
         display = cls(accuracy, eps=eps, norm=norm, n_steps=n_steps, n_samples=n_samples)
         return display.plot(ax=ax)
 
-    def plot(self, *, ax=None):
+    def plot(self, *, ax: Axes | None = None) -> Self:
         """Draw the bars, with the mean in percent on each.
 
         Parameters

@@ -1,6 +1,12 @@
 """Displays of linear decisions in the plane (Figures 4 and 13)."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_X_y
 from sklearn.utils.validation import check_is_fitted
 
@@ -12,6 +18,10 @@ from advfeat.plotting._style import (
     import_pyplot,
 )
 from advfeat.utils._norms import norm_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from typing_extensions import Self
 
 _SAMPLES = {"s": 6, "alpha": 0.35, "linewidths": 0}
 _LINES = ("-", "--", "-.", ":")
@@ -73,7 +83,17 @@ class GaussianMetricDisplay:
     'ε = 2'
     """
 
-    def __init__(self, X, y, *, means, covariance, coef, intercept, eps):
+    def __init__(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        means: ArrayLike,
+        covariance: ArrayLike,
+        coef: ArrayLike,
+        intercept: float,
+        eps: float,
+    ) -> None:
         self.X, self.y = _check_plane(X, y)
         self.means = np.asarray(means, dtype=float)
         self.covariance = np.asarray(covariance, dtype=float)
@@ -87,7 +107,9 @@ class GaussianMetricDisplay:
         self.l2_ball = center + circle * np.sqrt(np.prod(np.diag(root)))
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, ax=None):
+    def from_estimator(
+        cls, estimator: Any, X: ArrayLike, y: ArrayLike, *, ax: Axes | None = None
+    ) -> Self:
         """Draw a fitted model.
 
         Parameters
@@ -128,7 +150,7 @@ class GaussianMetricDisplay:
         )
         return display.plot(ax=ax)
 
-    def plot(self, *, ax=None):
+    def plot(self, *, ax: Axes | None = None) -> Self:
         """Draw samples, balls, means and boundary.
 
         Parameters
@@ -213,7 +235,16 @@ class LinearBoundaryDisplay:
     ({'logistic loss': 1.0}, {'logistic loss': 1.0})
     """
 
-    def __init__(self, X, y, *, coef, intercept, eps, norm=2):
+    def __init__(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        coef: Mapping[str, ArrayLike],
+        intercept: Mapping[str, float],
+        eps: float,
+        norm: float = 2,
+    ) -> None:
         self.X, self.y = _check_plane(X, y)
         self.coef = {
             name: np.asarray(w, dtype=float) for name, w in check_mapping(coef, "coef").items()
@@ -230,7 +261,16 @@ class LinearBoundaryDisplay:
             self.robust_accuracy[name] = float(np.mean(margin > reach))
 
     @classmethod
-    def from_estimators(cls, estimators, X, y, *, eps, norm=2, ax=None):
+    def from_estimators(
+        cls,
+        estimators: Mapping[str, Any],
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        eps: float,
+        norm: float = 2,
+        ax: Axes | None = None,
+    ) -> Self:
         """Draw the boundaries of fitted classifiers.
 
         Parameters
@@ -271,7 +311,7 @@ class LinearBoundaryDisplay:
             coef[name], intercept[name] = w, at_origin
         return cls(X, y, coef=coef, intercept=intercept, eps=eps, norm=norm).plot(ax=ax)
 
-    def plot(self, *, ax=None):
+    def plot(self, *, ax: Axes | None = None) -> Self:
         """Draw the samples and the boundaries.
 
         Parameters

@@ -1,6 +1,11 @@
 """RobustnessCurveDisplay: accuracy as the perturbation may grow."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from advfeat.metrics import robust_accuracy_curve
 from advfeat.plotting._style import (
@@ -15,6 +20,10 @@ from advfeat.plotting._style import (
     import_pyplot,
     style_accuracy_axis,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from typing_extensions import Self
 
 
 class RobustnessCurveDisplay:
@@ -31,6 +40,7 @@ class RobustnessCurveDisplay:
     accuracy : array-like of shape (n_eps,)
         In [0, 1].
     norm : {2, numpy.inf}
+        Norm of the attack; no default, as an accuracy without its norm says nothing.
     name : str, default=None
         Legend entry.
     n_steps : int, default=None
@@ -74,7 +84,16 @@ class RobustnessCurveDisplay:
     (3,)
     """
 
-    def __init__(self, *, eps, accuracy, norm, name=None, n_steps=None, n_samples=None):
+    def __init__(
+        self,
+        *,
+        eps: ArrayLike,
+        accuracy: ArrayLike,
+        norm: float,
+        name: str | None = None,
+        n_steps: int | None = None,
+        n_samples: int | None = None,
+    ) -> None:
         eps, accuracy = check_eps(eps), check_accuracy(accuracy, "accuracy")
         if accuracy.shape != eps.shape:
             raise ValueError(
@@ -90,7 +109,18 @@ class RobustnessCurveDisplay:
         self.n_samples = n_samples
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, norm, eps_values, name=None, ax=None, **attack):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        norm: float,
+        eps_values: ArrayLike,
+        name: str | None = None,
+        ax: Axes | None = None,
+        **attack: Any,
+    ) -> Self:
         """Attack a classifier at each radius and draw its curve.
 
         The accuracies are those of `robust_accuracy_curve`.
@@ -100,8 +130,11 @@ class RobustnessCurveDisplay:
         estimator : fitted classifier
             See `adversarial_examples`.
         X : array-like of shape (n, d) or (n, C, H, W)
+            Test samples, in input units (images in [0, 1], or uint8).
         y : array-like of shape (n,)
+            Their true labels.
         norm : {2, numpy.inf}
+            Norm of the attack; no default, as an accuracy without its norm says nothing.
         eps_values : array-like of shape (n_eps,)
             Radii, in input units; 0 gives plain accuracy.
         name : str, default=None
@@ -124,14 +157,23 @@ class RobustnessCurveDisplay:
             norm=norm,
             name=type(estimator).__name__ if name is None else name,
             n_steps=attack_steps(attack),
-            n_samples=len(y),
+            n_samples=np.shape(y)[0],
             ax=ax,
         )
 
     @classmethod
     def from_predictions(
-        cls, eps, accuracy, *, norm, name=None, n_steps=None, n_samples=None, ax=None, **kwargs
-    ):
+        cls,
+        eps: ArrayLike,
+        accuracy: ArrayLike,
+        *,
+        norm: float,
+        name: str | None = None,
+        n_steps: int | None = None,
+        n_samples: int | None = None,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Draw a curve of accuracies that are known already.
 
         Parameters
@@ -152,7 +194,7 @@ class RobustnessCurveDisplay:
         )
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, *, ax=None, name=None, **kwargs):
+    def plot(self, *, ax: Axes | None = None, name: str | None = None, **kwargs: Any) -> Self:
         """Draw the curve.
 
         Parameters

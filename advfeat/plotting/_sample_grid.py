@@ -1,11 +1,21 @@
 """SampleGridDisplay: the same samples in several constructed sets (Figure 2a)."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from advfeat.datasets._constructed import ConstructedDataset
 from advfeat.plotting._style import SMALL, check_mapping, get_axes, import_pyplot
 from advfeat.utils._checks import as_array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from typing_extensions import Self
 
 _CELL = 0.8  # inches from one image to the next
 _GAP = 0.08  # between images, in widths of an image
@@ -61,7 +71,13 @@ class SampleGridDisplay:
     (2, 3)
     """
 
-    def __init__(self, images, *, labels=None, indices=None):
+    def __init__(
+        self,
+        images: Mapping[str, ArrayLike],
+        *,
+        labels: Mapping[str, Sequence[str]] | None = None,
+        indices: ArrayLike | None = None,
+    ) -> None:
         self.images = {
             name: _check_images(values, name)
             for name, values in check_mapping(images, "images").items()
@@ -79,8 +95,15 @@ class SampleGridDisplay:
 
     @classmethod
     def from_datasets(
-        cls, datasets, *, y=None, class_names=None, n_samples=8, random_state=None, ax=None
-    ):
+        cls,
+        datasets: Mapping[str, Any],
+        *,
+        y: ArrayLike | None = None,
+        class_names: Sequence[str] | None = None,
+        n_samples: int = 8,
+        random_state: int | np.random.RandomState | None = None,
+        ax: Axes | None = None,
+    ) -> Self:
         """Draw random samples, the same in each set.
 
         Parameters
@@ -94,6 +117,7 @@ class SampleGridDisplay:
         class_names : array-like of shape (n_classes,), default=None
             Texts for the labels, in sorted order of the labels.
         n_samples : int, default=8
+            Number of columns; more than ten or so get small on a page.
         random_state : int, RandomState or None, default=None
             Which samples are drawn.
         ax : matplotlib Axes, default=None
@@ -135,7 +159,7 @@ class SampleGridDisplay:
         images = {name: X[rows] for name, X in inputs.items()}
         return cls(images, labels=labels, indices=rows).plot(ax=ax)
 
-    def plot(self, *, ax=None):
+    def plot(self, *, ax: Axes | None = None) -> Self:
         """Draw the grid.
 
         Parameters
