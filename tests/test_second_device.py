@@ -16,7 +16,7 @@ from advfeat import (
     robust_feature_usefulness,
     transfer_rate,
 )
-from advfeat.classifiers import _nets
+from advfeat.classifiers import _nets, _training_batches
 from advfeat.utils._random import make_generator
 
 QUICK = {"max_epochs": 2, "random_state": 0, "verbose": 0}
@@ -25,9 +25,10 @@ QUICK = {"max_epochs": 2, "random_state": 0, "verbose": 0}
 @pytest.fixture
 def other(monkeypatch):
     """Name of the second device, active during the test."""
-    monkeypatch.setattr(  # it has no generator of its own
-        _nets, "make_generator", lambda device, *key: make_generator("cpu", *key)
-    )
+    for module in (_nets, _training_batches):  # it has no generator of its own
+        monkeypatch.setattr(
+            module, "make_generator", lambda device, *key: make_generator("cpu", *key)
+        )
     with second_device() as device:
         yield device
 

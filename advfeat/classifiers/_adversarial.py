@@ -20,16 +20,21 @@ class AdversarialClassifier(StandardClassifier):
     network : str or callable, default="auto"
         See `StandardClassifier`, also for the parameters that are not listed here.
     norm : {2, numpy.inf}, default=2
+        Norm in which perturbations are measured: the paper's, or the largest change of a value.
     eps : float, default=0.5
-        Radius of the perturbations, in input units.
+        Radius of the perturbations, in input units; the paper's for CIFAR-10. Larger gives more
+        robustness and less accuracy; 0 is ordinary training.
     step_size : float, default=None
-        Length of an attack step, in input units; 2.5 eps / n_steps by default.
+        Length of an attack step, in input units; 2.5 eps / n_steps by default, so that all steps
+        together can cross the ball.
     n_steps : int, default=7
-        2 costs less than half as much and gives nearly the same robustness in L2, see
-        docs/speed.md. With 3 or fewer, training watches for catastrophic overfitting after each
-        epoch; should it come, it takes the epoch back, warns and goes on with 7 steps.
+        Attack steps for each batch, as in the paper. More find stronger perturbations; a training
+        step costs about n_steps + 1 times that of ordinary training. 2 cost less than half as much
+        as 7 and give nearly the same robustness in L2 (docs/speed.md). With 3 or fewer, training
+        watches for catastrophic overfitting after each epoch; should it come, it takes the epoch
+        back, warns and goes on with 7 steps.
     random_start : bool, default=False
-        Whether the attack starts at a random point of the ball.
+        Whether the attack starts at a random point of the ball instead of at the sample.
 
     References
     ----------
@@ -70,8 +75,14 @@ class AdversarialClassifier(StandardClassifier):
         batch_size=128,
         momentum=0.9,
         weight_decay=5e-4,
+        label_smoothing=0.0,
+        class_weight=None,
         lr_schedule="one-cycle",
         augmentation="none",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
         bounds="auto",
         warm_start=False,
         callbacks=None,
@@ -87,8 +98,14 @@ class AdversarialClassifier(StandardClassifier):
             batch_size=batch_size,
             momentum=momentum,
             weight_decay=weight_decay,
+            label_smoothing=label_smoothing,
+            class_weight=class_weight,
             lr_schedule=lr_schedule,
             augmentation=augmentation,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
             bounds=bounds,
             warm_start=warm_start,
             callbacks=callbacks,

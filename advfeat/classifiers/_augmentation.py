@@ -36,7 +36,7 @@ def augment(x, kind, generator):
 
 
 def _uniform(x, generator, low, high):
-    u = torch.rand(len(x), device=x.device, generator=generator)
+    u = torch.rand(len(x), device=x.device, dtype=x.dtype, generator=generator)
     return (low + (high - low) * u).view(-1, 1, 1, 1)
 
 
@@ -72,7 +72,7 @@ def _jitter(x, generator, strength):
 def _grey(x):
     if x.shape[1] != 3:
         return x.mean(1, keepdim=True)
-    weights = torch.tensor([0.299, 0.587, 0.114], device=x.device)  # ITU-R BT.601
+    weights = x.new_tensor([0.299, 0.587, 0.114])  # ITU-R BT.601
     return (x * weights.view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 

@@ -6,6 +6,11 @@ import copy
 import numpy as np
 import torch
 
+from advfeat.classifiers.networks import check_trainable
+from advfeat.utils._random import isolated_torch_seed
+
+_STATISTICS_BYTES = 2**25  # of float64 values at a time
+
 
 @contextlib.contextmanager
 def restored_on_failure(estimator):
@@ -40,25 +45,96 @@ def draft_of_net(net):
     return draft
 
 
-def input_statistics(X, weight):
-    """Weighted mean and standard deviation per feature, or per channel for images."""
-    axes = (0, 2, 3) if X.ndim == 4 else (0,)
-    scale = 255 if X.dtype == np.uint8 else 1
-    size = 4096  # rows at a time, so that no float copy of X is made
-    centre = X[:size].mean(axes, keepdims=True, dtype=np.float64)
+def initialize(net, data, weights=None):
+    """Build a net's network, as float32 on the CPU first whatever torch's defaults; check it.
+
+    Parameters
+    ----------
+    net : TrainingNet
+        Not initialised.
+    data : ArrayDataset
+    weights : dict, optional
+        Those of an earlier fit.
+
+    Raises
+    ------
+    ValueError
+        If the network does not fit the data, cannot be trained on their batches, or is not the
+        one that the weights belong to.
+    """
+    seeded = isolated_torch_seed(net.device, net.seed)
+    with seeded, torch.inference_mode(False), torch.enable_grad():
+        dtype = torch.get_default_dtype()
+        try:
+            if dtype != torch.float32:
+                torch.set_default_dtype(torch.float32)
+            with torch.device("cpu"):
+                net.initialize()
+        finally:
+            if dtype != torch.float32:
+                torch.set_default_dtype(dtype)
+        if weights is not None:
+            _load(net, weights)
+        smallest = 1 if 1 in (net.batch_size, len(data)) else 2  # rows of the smallest batch
+        check_trainable(
+            net.module_,
+            net.module__network,
+            input_shape=net.module__input_shape,
+            n_classes=net.module__n_classes,
+            n=smallest,
+            device=net.device,
+            needs_gradient=hasattr(net, "attack"),
+        )
+
+
+def _load(net, weights):
+    try:
+        net.module_.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            "warm_start=True goes on from the weights of the last fit, but "
+            f"network={net.module__network!r} has others. Take the network of the last fit, or "
+            "warm_start=False."
+        ) from error
+
+
+def input_statistics(data):
+    """Weighted mean and standard deviation per feature, or per channel for images.
+
+    Parameters
+    ----------
+    data : ArrayDataset
+
+    Returns
+    -------
+    mean, std : tensor, float32
+        Broadcastable to one sample, in input units.
+    """
+    shape = data.X.shape[1:]
+    groups = (shape[0], -1)  # features or channels, and the values of each in one sample
+    size = max(1, min(4096, _STATISTICS_BYTES // (8 * int(np.prod(shape)))))
+    rows = np.arange(len(data)) if data.rows is None else data.rows
+    scale = 255 if data.X.dtype == np.uint8 else 1
+    centre = None
     total = square = 0.0
-    for i in range(0, len(X), size):
-        part = X[i : i + size].astype(np.float64) - centre
-        share = weight[i : i + size].reshape(-1, *[1] * (X.ndim - 1)).astype(np.float64)
-        total = total + (share * part).sum(axes, keepdims=True)
-        square = square + (share * part**2).sum(axes, keepdims=True)
-    n = weight.sum(dtype=np.float64) * X[0].size / total.size
+    for i in range(0, len(data), size):
+        cut = slice(i, i + size) if data.rows is None else rows[i : i + size]
+        part = np.asarray(data.X[cut], dtype=np.float64)
+        part = part.reshape(len(part), *groups)
+        if centre is None:
+            centre = part.mean((0, 2))  # near the mean, so that little is lost by cancellation
+        part = part - centre[:, None]
+        weight = data.sample_weight[i : i + size].astype(np.float64)
+        total = total + np.einsum("n,ncp->c", weight, part)
+        square = square + np.einsum("n,ncp,ncp->c", weight, part, part)
+    n = data.sample_weight.sum(dtype=np.float64) * part.shape[2]
     shift = total / n
     mean, std = centre + shift, np.sqrt(np.maximum(square / n - shift**2, 0))
     std[std <= 1e-7 * np.abs(mean)] = scale  # constant up to rounding: leave it as it is
-    return (
-        torch.from_numpy((mean[0] / scale).astype(np.float32)),
-        torch.from_numpy((std[0] / scale).astype(np.float32)),
+    as_sample = (shape[0], *[1] * (len(shape) - 1))
+    return tuple(
+        torch.from_numpy((value / scale).astype(np.float32)).reshape(as_sample)
+        for value in (mean, std)
     )
 
 

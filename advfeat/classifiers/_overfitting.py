@@ -9,7 +9,6 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 
 from advfeat.optim import AttackedNetwork
-from advfeat.utils._checks import take_batch
 from advfeat.utils._random import make_rng
 
 FEW = 3  # attack steps up to which the guard looks
@@ -63,9 +62,9 @@ class OverfittingGuard(Callback):
         del self.good_
 
     def _accuracies(self, net, data):
-        rows = make_rng(net.seed, 3).permutation(len(data))[:_N_SAMPLES]
-        x = take_batch(data.X, np.sort(rows), net.device)
-        y = torch.from_numpy(data.y[np.sort(rows)]).to(net.device)
+        some = np.sort(make_rng(net.seed, 3).permutation(len(data))[:_N_SAMPLES])
+        x = data.inputs(some, net.device)
+        y = torch.from_numpy(data.y[some]).to(net.device)
         net._set_training(False)
         network = AttackedNetwork(net.module_, device=net.device, precision=net.precision)
         strong = {"n_steps": _STRONG, "step_size": 2.5 * net.attack["eps"] / _STRONG}
@@ -74,7 +73,7 @@ class OverfittingGuard(Callback):
             z = net.perturb(network, x, y, **changes)
             with torch.no_grad():
                 found.append(float((network(z).argmax(1) == y).float().mean()))
-        return found
+        return net.ranks_.agreed(found)
 
 
 def _state(net):

@@ -4,28 +4,28 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils import check_array
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 
 from advfeat.classifiers._augmentation import AUGMENTATIONS
-from advfeat.classifiers._fitting import draft_of, draft_of_net, input_statistics, on_device
-from advfeat.classifiers._nets import (
-    SCHEDULES,
-    ArrayDataset,
-    Progress,
-    TrainingNet,
-    make_schedule,
-    n_batches,
+from advfeat.classifiers._callbacks import SCHEDULES, BestEpoch, Progress, make_schedule
+from advfeat.classifiers._distributed import Ranks
+from advfeat.classifiers._fitting import (
+    draft_of,
+    draft_of_net,
+    initialize,
+    input_statistics,
+    on_device,
 )
+from advfeat.classifiers._nets import TrainingNet
 from advfeat.classifiers._network_classifier import NetworkClassifier
+from advfeat.classifiers._training_batches import n_batches
+from advfeat.classifiers._training_data import check_training_data
 from advfeat.classifiers.networks import build_network, check_network_name
-from advfeat.datasets._constructed import unpack_training_data
-from advfeat.utils._checks import check_inputs, resolve_bounds, validate_bounds
+from advfeat.utils._checks import validate_bounds
 from advfeat.utils._device import resolve_device
-from advfeat.utils._random import draw_seed, isolated_torch_seed
-from advfeat.utils._sklearn import Interval, StrOptions, _check_sample_weight, _fit_context
+from advfeat.utils._random import draw_seed
+from advfeat.utils._sklearn import Interval, StrOptions, _fit_context
 
 
 class StandardClassifier(NetworkClassifier):
@@ -34,50 +34,99 @@ class StandardClassifier(NetworkClassifier):
     Parameters
     ----------
     network : str or callable, default="auto"
-        "mlp", "small_cnn", "small_resnet", "resnet9", "resnet18", "resnet34", "resnet50",
-        "vgg16" (with batch-norm), "densenet121", "inception_v3", or an nn.Module class (of
-        the keywords ``input_shape``, ``in_channels``, ``n_features``, ``n_classes``,
-        ``num_classes`` it is given those that it accepts) that maps normalised inputs to
-        logits of shape (n, n_classes), without a softmax. "auto": "mlp" for (n, d), "small_cnn"
-        for images with a side under 16 pixels, "small_resnet" for larger ones.
+        "mlp", "small_cnn", "small_resnet", "resnet9", "resnet18", "resnet34", "resnet50", "vgg16"
+        (with batch-norm), "densenet121", "inception_v3", or an nn.Module class (of the keywords
+        ``input_shape``, ``in_channels``, ``n_features``, ``n_classes``, ``num_classes`` it is
+        given those that it accepts) that maps normalised inputs to logits of shape
+        (n, n_classes), without a softmax. "auto": "mlp" for (n, d), "small_cnn" for images with a
+        side under 16 pixels, "small_resnet" for larger ones.
     max_epochs : int, default=30
+        Passes over the data. More fit the training data better and take longer in proportion; 30
+        are enough for small images, the paper takes 150 on CIFAR-10.
     lr : float, default=0.1
-        Peak learning rate of SGD.
+        Peak learning rate of SGD. Larger is faster until training diverges, which is an error;
+        0.1 is the paper's for CIFAR-10, sets of relabelled images need 0.01 (Table 3).
     batch_size : int, default=128
-        Samples of a training step. Predictions take 256 at once whatever it is.
+        Samples of a training step, as in the paper; predictions take 256 whatever it is. Larger
+        needs more memory, and a larger ``lr``.
     momentum : float, default=0.9
+        Share of the last step of SGD that is taken again, in [0, 1). Larger averages over more
+        steps.
     weight_decay : float, default=5e-4
+        Factor of the squared weights in the loss (L2 penalty), as in the paper. Larger keeps
+        weights smaller.
+    label_smoothing : float, default=0.0
+        Share of each label, in [0, 1), that the loss spreads evenly over all classes. Larger
+        gives less confident networks; 0, as in the paper, none.
+    class_weight : dict, "balanced" or None, default=None
+        Weight of every class in the loss, by label (1 if it is not named); it multiplies
+        ``sample_weight``. "balanced" gives all classes the same total.
     lr_schedule : {"one-cycle", "step", "constant"}, default="one-cycle"
-        "step" divides lr by 10 after one third and two thirds of the epochs, as in the paper.
+        "one-cycle" goes up to lr over the first quarter of the steps and down to zero, best in few
+        epochs; "step" divides lr by 10 after one third and two thirds of the epochs, as in the
+        paper.
     augmentation : {"none", "flip-crop", "paper"}, default="none"
-        For images. "paper": random crop, flip, colour jitter 0.25, rotation by 2 degrees.
+        For images. "flip-crop": random crop after padding by an eighth of the side, and flip.
+        "paper": also colour jitter 0.25 and rotation by 2 degrees.
+    early_stopping : bool, default=False
+        Whether to set aside ``validation_fraction`` of the samples, score them after each epoch,
+        keep the weights of the best epoch and stop when it does not improve. Under "one-cycle"
+        the last epochs are usually the best, so give it patience, or take "constant".
+    validation_fraction : float, default=0.1
+        Share of the samples, in (0, 1), set aside if ``early_stopping``, the same of every class.
+        Larger gives surer scores and leaves less to train on.
+    n_iter_no_change : int, default=10
+        Epochs without an improvement after which ``early_stopping`` ends the training. Larger
+        waits longer.
+    tol : float, default=1e-4
+        What counts as an improvement of the score for ``n_iter_no_change``. Larger stops earlier.
     bounds : "auto", None or (low, high), default="auto"
-        Valid range of the inputs. "auto": [0, 1] for images, unbounded for (n, d).
+        Valid range of the inputs, in input units. "auto": [0, 1] for images, unbounded for (n, d).
     warm_start : bool, default=False
         Whether `fit` goes on from the weights of the last fit.
     callbacks : list of skorch callbacks, default=None
-        Passed through to the skorch net.
+        Passed through to the skorch net. One that raises KeyboardInterrupt at the end of an epoch
+        (as EarlyStopping does) ends the training; Ctrl-C goes on to the caller.
     precision : {"fp32", "bf16"}, default="fp32"
+        Arithmetic of the network. "bf16" (autocast) is faster where the hardware has it, with 3
+        digits instead of 7.
     device : str or torch.device, default="auto"
-        "auto" takes CUDA where there is one.
+        Where to compute. "auto" takes CUDA where there is one, else the CPU.
     random_state : int, RandomState or None, default=None
+        Seed of initial weights, order, augmentation and noise. An int gives the same bits again
+        on the same machine; None another result every time.
     verbose : int, default=1
-        Whether training of more than two seconds shows a progress bar.
+        Whether work of more than two seconds shows a progress bar; 0 never.
 
     Attributes
     ----------
     net_ : skorch.NeuralNetClassifier
-        ``net_.module_(x)`` gives logits for a tensor x in input units.
+        The trained net. ``net_.module_(x)`` gives logits for a tensor x in input units. It is in
+        eval mode: the form for torch.export, ONNX, captum and your own gradients.
     classes_ : ndarray of shape (n_classes,)
+        All labels, sorted.
     input_shape_ : tuple
         Shape of one sample.
     n_features_in_ : int
-        For (n, d) input.
+        Number of features, for (n, d) input.
     feature_names_in_ : ndarray of str
-        For data frames.
+        Names of the columns, for data frames.
     history_ : list of dict
-        One entry per epoch, with "train_loss", "dur" (seconds) and, in adversarial training,
-        "attack_steps".
+        One entry per epoch, with "train_loss", "dur" (seconds), in adversarial training
+        "attack_steps", and with ``early_stopping`` "valid_loss", "valid_acc" and "valid_score".
+    validation_scores_ : list of float or None
+        With ``early_stopping``, the accuracy of each epoch on the samples set aside, weighted; in
+        adversarial training that under the training attack.
+    best_validation_score_ : float or None
+        The score of the weights that were kept.
+
+    Notes
+    -----
+    Where torch.distributed is initialised (torchrun), `fit` and `partial_fit` train data-parallel:
+    every process is given the whole data set and works on its share of each batch, so that
+    ``batch_size`` is that of all processes together. Order and noise are those of one process.
+    Batch-norm normalises each share by itself; its running statistics are averaged over the
+    processes after every step.
 
     References
     ----------
@@ -100,8 +149,14 @@ class StandardClassifier(NetworkClassifier):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "momentum": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
         "lr_schedule": [StrOptions(set(SCHEDULES))],
         "augmentation": [StrOptions(set(AUGMENTATIONS))],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
         "bounds": [StrOptions({"auto"}), "array-like", None],
         "warm_start": ["boolean"],
         "callbacks": [list, None],
@@ -120,8 +175,14 @@ class StandardClassifier(NetworkClassifier):
         batch_size=128,
         momentum=0.9,
         weight_decay=5e-4,
+        label_smoothing=0.0,
+        class_weight=None,
         lr_schedule="one-cycle",
         augmentation="none",
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
         bounds="auto",
         warm_start=False,
         callbacks=None,
@@ -136,8 +197,14 @@ class StandardClassifier(NetworkClassifier):
         self.batch_size = batch_size
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self.label_smoothing = label_smoothing
+        self.class_weight = class_weight
         self.lr_schedule = lr_schedule
         self.augmentation = augmentation
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
         self.bounds = bounds
         self.warm_start = warm_start
         self.callbacks = callbacks
@@ -159,6 +226,8 @@ class StandardClassifier(NetworkClassifier):
             Labels of any type. For a `ConstructedDataset` either None or the labels that it was
             constructed from.
         sample_weight : array-like of shape (n,), optional
+            Factors of the samples' losses, at least 0; only their ratios count. A weight of 0
+            leaves a sample out.
 
         Returns
         -------
@@ -167,7 +236,8 @@ class StandardClassifier(NetworkClassifier):
         Raises
         ------
         ValueError
-            For unusable X, y or parameters, and when training diverges.
+            For unusable X, y or parameters, and when training diverges. Then, and when it is
+            interrupted, the classifier stays as it was.
         """
         with draft_of(self) as draft:
             draft._fit(X, y, sample_weight)
@@ -176,15 +246,21 @@ class StandardClassifier(NetworkClassifier):
     def _fit(self, X, y, sample_weight):
         keep = self.warm_start and hasattr(self, "net_")
         weights = self.net_.module_.state_dict() if keep else None
-        data = self._check_training_data(X, y, sample_weight, reset=not keep)
+        ranks = Ranks()
+        seed = ranks.agreed(draw_seed(self.random_state))
+        data = self._training_data(X, y, sample_weight, reset=not keep)
+        if self.early_stopping:
+            data = data.with_validation(self.validation_fraction, seed)
         steps = self.max_epochs * n_batches(len(data), self.batch_size)
-        net = self._build_net(data, self.max_epochs, steps, make_schedule(self.lr_schedule, steps))
-        with isolated_torch_seed(net.device, net.seed):
-            net.initialize()
-        if keep:
-            net.module_.load_state_dict(weights)
+        schedule = make_schedule(self.lr_schedule, steps)
+        net = self._build_net(data, self.max_epochs, seed, self._callbacks(steps, schedule))
+        ranks.check_same(data, net)
+        initialize(net, data, weights)
         net.partial_fit(data, None)
         self.net_ = net
+        best = dict(net.callbacks_).get("best_epoch")
+        self.validation_scores_ = best and best.scores_
+        self.best_validation_score_ = best and best.best_score_
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, classes=None, sample_weight=None):
@@ -200,19 +276,31 @@ class StandardClassifier(NetworkClassifier):
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            As in `fit`, and with ``early_stopping`` or ``class_weight="balanced"``, which need
+            all the data.
         """
+        for name, value in (("early_stopping", True), ("class_weight", "balanced")):
+            if getattr(self, name) == value:
+                raise ValueError(
+                    f"partial_fit does not support {name}={value!r}: it needs all the data. Use "
+                    "fit, or change the parameter."
+                )
         with draft_of(self) as draft:
             draft._partial_fit(X, y, classes, sample_weight)
         return self
 
     def _partial_fit(self, X, y, classes, sample_weight):
         first = not hasattr(self, "net_")
-        data = self._check_training_data(X, y, sample_weight, reset=first, classes=classes)
-        steps = n_batches(len(data), self.batch_size)
+        ranks = Ranks()
+        data = self._training_data(X, y, sample_weight, reset=first, classes=classes)
+        callbacks = self._callbacks(n_batches(len(data), self.batch_size), Callback())
         if first:
-            net = self._build_net(data, 1, steps, Callback())
-            with isolated_torch_seed(net.device, net.seed):
-                net.initialize()
+            net = self._build_net(data, 1, ranks.agreed(draw_seed(self.random_state)), callbacks)
+            initialize(net, data)
         else:
             net = draft_of_net(on_device(self.net_, resolve_device(self.device)))
         net.lr = self.lr
@@ -220,12 +308,14 @@ class StandardClassifier(NetworkClassifier):
             max_epochs=1,
             batch_size=self.batch_size,
             augmentation=self.augmentation,
+            label_smoothing=self.label_smoothing,
             precision=self.precision,
-            callbacks=self._callbacks(steps, Callback()),  # fit's schedule ended at a rate of zero
+            callbacks=callbacks,  # without the schedule of `fit`, which ended at a rate of zero
         )
         net.initialize_callbacks()
         for group in net.optimizer_.param_groups:
             group["lr"] = self.lr
+        ranks.check_same(data, net)
         net.partial_fit(data, None)
         self.net_ = net
 
@@ -250,60 +340,14 @@ class StandardClassifier(NetworkClassifier):
         # Small enough for it, and a row's result does then not depend on its batch.
         return X.ndim == 2 and isinstance(self.network, str)
 
-    def _check_training_data(self, X, y, sample_weight, *, reset, classes=None):
-        """Validate everything; set classes_ and input_shape_; return an ArrayDataset."""
+    def _training_data(self, X, y, sample_weight, *, reset, classes=None):
         check_network_name(self.network)
         validate_bounds(self.bounds, type(self).__name__)
-        X, y = unpack_training_data(self, X, y)
-        X = check_inputs(self, X, reset=reset, bounds=self.bounds)
-        y = column_or_1d(y, warn=True)
-        check_array(y, ensure_2d=False, dtype=None, ensure_min_samples=0, input_name="y")
-        if len(X) != len(y):
-            raise ValueError(
-                f"Found input variables with inconsistent numbers of samples: X has {len(X)} "
-                f"and y has {len(y)}."
-            )
-        check_classification_targets(y)
-        if self.augmentation != "none" and X.ndim != 4:
-            raise ValueError(
-                f"augmentation={self.augmentation!r} needs images of shape (n, C, H, W), got X "
-                f"of shape {X.shape}. Use augmentation='none'."
-            )
-        if self.augmentation != "none" and resolve_bounds(self.bounds, X.shape[1:]) != (0, 1):
-            raise ValueError(
-                f"augmentation={self.augmentation!r} is made for images in [0, 1]. Got "
-                f"bounds={self.bounds!r}; rescale X, or use augmentation='none'."
-            )
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float32, ensure_non_negative=True)
-        if sample_weight is not None:
-            used = weight > 0
-            if not used.any():
-                raise ValueError("Expected at least one positive sample weight, got none.")
-            if not used.all():
-                X, y, weight = X[used], y[used], weight[used]
-            weight = weight / weight.mean()
-        seen = np.unique(y)
-        if reset:
-            self.classes_ = seen if classes is None else np.unique(classes)
-            if len(self.classes_) < 2:
-                raise ValueError(
-                    f"{type(self).__name__} needs samples of at least 2 classes, but y contains "
-                    f"only one class: {self.classes_[0]!r}."
-                )
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise ValueError(
-                f"classes must be those of the first call, {self.classes_}. Got {classes}."
-            )
-        if not np.isin(seen, self.classes_).all():
-            raise ValueError(
-                f"y contains labels that are not among the classes {self.classes_}: "
-                f"{np.setdiff1d(seen, self.classes_)}."
-            )
-        return ArrayDataset(X, np.searchsorted(self.classes_, y).astype(np.int64), weight)
+        resolve_device(self.device)
+        return check_training_data(self, X, y, sample_weight, reset=reset, classes=classes)
 
-    def _build_net(self, data, epochs, steps, schedule):
-        device = resolve_device(self.device)
-        mean, std = input_statistics(data.X, data.sample_weight)
+    def _build_net(self, data, epochs, seed, callbacks):
+        mean, std = input_statistics(data)
         net_class, extra = self._net_class()
         return net_class(
             build_network,
@@ -321,18 +365,21 @@ class StandardClassifier(NetworkClassifier):
             batch_size=self.batch_size,
             train_split=None,
             classes=np.arange(len(self.classes_)),
-            callbacks=self._callbacks(steps, schedule),
+            callbacks=callbacks,
             callbacks__print_log=None,
-            device=str(device),
-            seed=draw_seed(self.random_state),
+            device=str(resolve_device(self.device)),
+            seed=seed,
             augmentation=self.augmentation,
+            label_smoothing=self.label_smoothing,
             precision=self.precision,
             verbose=0,
             **extra,
         )
 
     def _callbacks(self, n_steps, schedule):
+        best = BestEpoch(self.n_iter_no_change, self.tol)
         return [
+            *([("best_epoch", best)] if self.early_stopping else []),
             ("schedule", schedule),
             ("progress", Progress(type(self).__name__, n_steps, self.verbose)),
             *(self.callbacks or []),

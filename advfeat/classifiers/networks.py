@@ -4,6 +4,7 @@ Every network is wrapped in `Network`, which takes inputs in input units (images
 normalises them itself, so that ``eps`` keeps its meaning.
 """
 
+import copy
 import difflib
 import inspect
 
@@ -115,14 +116,17 @@ def _build_custom(network, input_shape, n_classes):
     }
     signature = inspect.signature(network)
     given = {name: value for name, value in offered.items() if name in signature.parameters}
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD in kinds and not {"n_classes", "num_classes"} & set(given):
+        given["num_classes"] = n_classes  # functions of torchvision pass it on
     try:
         signature.bind(**given)
+        body = network(**given)
     except TypeError as error:
         raise ValueError(
             f"network={network!r} cannot be built: {error}. It is given only those that it names "
             f"of {list(offered)}; pass a function that fills in the others."
         ) from error
-    body = network(**given)
     if not isinstance(body, nn.Module):
         raise ValueError(
             "The 'network' parameter must be a name or an nn.Module class. Calling the one given "
@@ -152,6 +156,55 @@ def _check_output(module, network, input_shape, n_classes):
             f"network={network!r} has no parameter to train: none requires a gradient."
         )
     module.train(training)
+
+
+def check_trainable(module, network, *, input_shape, n_classes, n, device, needs_gradient):
+    """Raise a ValueError unless a copy of the module makes a training step on n samples.
+
+    Parameters
+    ----------
+    module : nn.Module
+    network : str or callable
+        As the user named it.
+    input_shape : tuple
+    n_classes, n : int
+    device : str or torch.device
+    needs_gradient : bool
+        Whether the input has to get a gradient, as in adversarial training.
+    """
+    device = torch.device(device)
+    trial = copy.deepcopy(module).train()  # batch-norm statistics stay as they are
+    x = torch.zeros(n, *input_shape, device=device, dtype=torch.float32, requires_grad=True)
+    try:
+        # The draws of dropout are given back.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            output = trial(x.clone())
+    except Exception as error:  # whatever the network's own code raises
+        hint = ""
+        if n == 1:
+            hint = " Batch-norm cannot train on batches of one sample: use a larger batch_size."
+        raise ValueError(
+            f"network={network!r} failed in training mode on {n} sample(s) of shape "
+            f"{tuple(input_shape)}: {error}{hint}"
+        ) from error
+    if not isinstance(output, torch.Tensor) or output.shape != (n, n_classes):
+        found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise ValueError(
+            f"In training mode network={network!r} must return logits of shape (n, {n_classes}), "
+            f"as a tensor. For {n} sample(s) it returned {found}; switch further outputs off "
+            "(aux_logits=False in torchvision)."
+        )
+    if not needs_gradient:
+        return
+    gradient = None
+    if output.requires_grad:
+        (gradient,) = torch.autograd.grad(output.sum(), x, allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            f"network={network!r} passes no gradient to its input, which adversarial training "
+            "needs. Look for detach(), no_grad() or integer steps in its forward, or use "
+            "StandardClassifier."
+        )
 
 
 def _mlp(input_shape, n_classes):

@@ -13,7 +13,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from advfeat import AdversarialClassifier, StandardClassifier, robust_accuracy_score
-from advfeat.classifiers import _nets
+from advfeat.classifiers import _nets, _training_batches
 from advfeat.datasets import make_planted_features
 
 QUICK = {"max_epochs": 3, "random_state": 0, "verbose": 0}
@@ -74,7 +74,7 @@ def test_data_kept_on_the_device_give_the_same_bits(digits, dtype, monkeypatch):
     X = (255 * X).astype(dtype) if dtype == np.uint8 else X
     clf = StandardClassifier(max_epochs=2, random_state=0, verbose=0)
     expected = clf.fit(X, y).predict_proba(X_test)
-    monkeypatch.setattr(_nets, "on_accelerator", lambda X, device: torch.from_numpy(X))
+    monkeypatch.setattr(_training_batches, "on_accelerator", lambda X, device: torch.from_numpy(X))
     before = X.copy()
     assert_array_equal(clf.fit(X, y).predict_proba(X_test), expected)
     assert_array_equal(X, before)

@@ -1,0 +1,143 @@
+"""skorch callbacks of the classifiers: learning rate, progress, best epoch on held-out samples."""
+
+import copy
+import math
+
+from skorch.callbacks import Callback, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
+
+from advfeat.utils._progress import progress_bar
+
+SCHEDULES = ("one-cycle", "step", "constant")
+
+
+class Progress(Callback):
+    """One bar for the whole training, with ETA and the last epoch's loss."""
+
+    def __init__(self, desc, n_steps, verbose):
+        self.desc = desc
+        self.n_steps = n_steps
+        self.verbose = verbose
+
+    def on_train_begin(self, net, **kwargs):
+        """Open the bar."""
+        self.bar_ = progress_bar(
+            total=self.n_steps,
+            desc=self.desc,
+            unit="batch",
+            verbose=self.verbose and net.ranks_.rank == 0,
+        )
+
+    def on_batch_end(self, net, training=True, **kwargs):
+        """Advance by one batch of the training."""
+        if training:
+            self.bar_.update()
+
+    def on_epoch_end(self, net, **kwargs):
+        """Show the loss; stop with a clear message once it is no number."""
+        loss = net.history[-1, "train_loss"]
+        self.bar_.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        if not math.isfinite(loss):
+            self.bar_.close()
+            raise ValueError(
+                f"Training diverged: the mean loss of epoch {len(net.history)} is {loss}. "
+                f"Use a smaller lr (got {net.lr:g}) or check the scale of X."
+            )
+
+    def on_train_end(self, net, **kwargs):
+        """Close the bar and drop it, so that the net can be pickled."""
+        self.bar_.close()
+        del self.bar_
+
+
+def make_schedule(kind, n_steps):
+    """Skorch callback that sets the learning rate after each batch.
+
+    "one-cycle": up to lr over the first quarter and down to zero, as half cosines;
+    "step": a tenth after one third and again after two thirds of the steps, as in the paper's
+    epochs 50 and 100 of 150; "constant".
+    """
+    return LRScheduler(
+        policy=LambdaLR, lr_lambda=_Factor(kind, n_steps), step_every="batch", monitor=None
+    )
+
+
+class _Factor:
+    """Learning-rate factor at a step; a class, because skorch nets are pickled."""
+
+    def __init__(self, kind, n_steps):
+        self.kind = kind
+        self.n_steps = n_steps
+
+    def __call__(self, step):
+        done = min(1.0, step / self.n_steps)
+        if self.kind == "constant":
+            return 1.0
+        if self.kind == "step":
+            return 0.1 ** int(3 * done) if done < 1 else 0.01
+        if done < 0.25:
+            return 0.04 + 0.96 * 0.5 * (1 - math.cos(math.pi * done / 0.25))
+        return 0.5 * (1 + math.cos(math.pi * (done - 0.25) / 0.75))
+
+
+class BestEpoch(Callback):
+    """Score each epoch on the samples set aside, keep the best weights, say when to stop.
+
+    As in scikit-learn's MLPClassifier the score is the accuracy; where batches are perturbed, that
+    under the attack of the training.
+
+    Parameters
+    ----------
+    n_iter_no_change : int
+    tol : float
+    """
+
+    def __init__(self, n_iter_no_change, tol):
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+
+    def on_train_begin(self, net, **kwargs):
+        """Forget earlier trainings."""
+        self.scores_ = []
+        self._forget(net)
+
+    def _forget(self, net):
+        self.best_score_, self.misses_, self.weights_ = -math.inf, 0, None
+        self.attack_ = getattr(net, "attack", None)
+
+    @property
+    def patience_is_spent(self):
+        """Whether the score has not improved for too many epochs."""
+        return self.misses_ > self.n_iter_no_change
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Begin to count."""
+        self.hits_ = self.total_ = 0.0
+
+    def on_batch_end(self, net, batch=None, training=True, y_pred=None, **kwargs):
+        """Count a batch of the validation."""
+        if not training:
+            hit = y_pred.argmax(1) == batch[1]
+            self.hits_ += float((hit * batch.weight).sum())
+            self.total_ += float(batch.weight.sum())
+
+    def on_epoch_end(self, net, **kwargs):
+        """Record the score; keep the weights if it is the best."""
+        score = net.ranks_.agreed(self.hits_ / self.total_)
+        self.scores_.append(score)
+        if getattr(net, "attack", None) != self.attack_:
+            self._forget(net)  # the guard took the epoch back; the scores of its attack are void
+            score = -math.inf
+        self.misses_ = 0 if score >= self.best_score_ + self.tol else self.misses_ + 1
+        best = score > self.best_score_
+        if best:
+            self.best_score_ = score
+            self.weights_ = copy.deepcopy(net.module_.state_dict())
+        net.history.record("valid_score", self.scores_[-1])
+        net.history.record("valid_score_best", best)
+
+    def on_train_end(self, net, **kwargs):
+        """Go back to the best weights, and drop the copy, so that the net can be pickled."""
+        if self.weights_ is not None:
+            net.module_.load_state_dict(self.weights_)
+        self.weights_ = None

@@ -1,0 +1,112 @@
+"""Data-parallel training: the processes of torch.distributed share every batch."""
+
+import contextlib
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from advfeat.utils._fingerprint import fingerprint
+
+_DECISIVE = (
+    "seed", "lr", "batch_size", "max_epochs", "augmentation", "label_smoothing", "precision",
+    "optimizer__momentum", "optimizer__weight_decay", "attack",
+)  # fmt: skip
+
+
+class Ranks:
+    """The processes that train together: one, unless torch.distributed is initialised.
+
+    Every rank cuts the same batches with the same noise from the same data, as one process would,
+    and works on its share of each. Gradients are averaged by DistributedDataParallel.
+    """
+
+    def __init__(self):
+        together = dist.is_available() and dist.is_initialized()
+        self.size = dist.get_world_size() if together else 1
+        self.rank = dist.get_rank() if together else 0
+        self.module = None
+
+    def __getstate__(self):
+        return {**vars(self), "module": None}
+
+    @contextlib.contextmanager
+    def training(self, module, device):
+        """Hold the module to be called in training steps, as `module`."""
+        self.module = module
+        if self.size > 1:
+            # Batch-norm statistics are averaged here, not copied from the first rank.
+            ids = [device.index] if device.type == "cuda" else None
+            self.module = DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+        try:
+            yield
+        finally:
+            self.module = None
+
+    def share(self, n):
+        """Part of a batch of n samples that this rank works on.
+
+        A batch too small to give each rank two samples is not shared: all work on all of it.
+        """
+        if self.size == 1 or n < 2 * self.size:
+            return slice(0, n)
+        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
+    def scaled(self, loss, n_share, n):
+        """Mean loss of a share, such that the mean over the ranks is that of the batch."""
+        return loss if n_share == n else loss * (n_share * self.size / n)
+
+    def joined(self, module, loss, logits, n):
+        """Loss and logits of the whole batch; running statistics become the ranks' mean."""
+        if self.size == 1:
+            return loss, logits
+        loss = loss.detach()
+        means = [loss, *(b for b in module.buffers() if b.is_floating_point())]
+        flat = torch.cat([tensor.reshape(-1).float() for tensor in means])
+        dist.all_reduce(flat)
+        flat = flat / self.size
+        for tensor, mean in zip(means, flat.split([t.numel() for t in means]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+        if len(logits) < n:
+            whole = logits.new_zeros(n, logits.shape[1])
+            whole[self.share(n)] = logits.detach()
+            dist.all_reduce(whole)
+            logits = whole
+        return loss, logits
+
+    def agreed(self, value):
+        """Give all ranks the first one's value."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def any(self, flag):
+        """Whether the flag is true on some rank."""
+        return any(self._all(bool(flag))) if self.size > 1 else flag
+
+    def check_same(self, data, net):
+        """Raise a ValueError on every rank unless all have the same data and settings."""
+        if self.size == 1:
+            return
+        parts = {
+            "X": (data.X,) if data.rows is None else (data.X, data.rows),
+            "y": (data.y,),
+            "sample_weight": (data.sample_weight,),
+        }
+        own = {name: [fingerprint(array) for array in arrays] for name, arrays in parts.items()}
+        own.update({name: repr(getattr(net, name, None)) for name in _DECISIVE})
+        found = self._all(own)
+        different = [name for name in own if any(other[name] != own[name] for other in found)]
+        if different:
+            raise ValueError(
+                f"The {self.size} processes that train together must have the same data and "
+                f"parameters. They differ in: {', '.join(different)}. Give every rank the whole "
+                "data set (each works on its share of every batch), in the same order."
+            )
+
+    def _all(self, value):
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values

@@ -1,0 +1,179 @@
+"""From what a user hands to ``fit`` to the samples, class indices and weights of a training."""
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+from torch.utils.data import Dataset
+
+from advfeat.datasets._constructed import unpack_training_data
+from advfeat.utils._checks import check_inputs, resolve_bounds, take_batch
+from advfeat.utils._labels import check_labels
+from advfeat.utils._random import make_rng
+from advfeat.utils._sklearn import _check_sample_weight
+
+
+class ArrayDataset(Dataset):
+    """Some rows of X with their labels and weights; X itself is never copied.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_all, ...), float32 or uint8
+        An array, a memory map, or whatever else gives rows by index.
+    y : ndarray of shape (n,), int64
+        Class indices.
+    sample_weight : ndarray of shape (n,), float32
+        Scaled to a mean of 1.
+    rows : ndarray of shape (n,), default=None
+        Which rows of X, in increasing order; all by default.
+
+    Attributes
+    ----------
+    validation : ArrayDataset or None
+        What was set aside to judge the training with.
+    """
+
+    validation = None
+
+    def __init__(self, X, y, sample_weight, rows=None):
+        self.X, self.y, self.rows = X, y, rows
+        self.sample_weight = (sample_weight / sample_weight.mean()).astype(np.float32)
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, i):
+        return self.X[i if self.rows is None else self.rows[i]], self.y[i]
+
+    def inputs(self, positions, device, X=None):
+        """Read the inputs at some positions (a slice or an increasing index array), as float32.
+
+        ``X`` stands in for the data set's own, where a copy lies on the device.
+        """
+        X = self.X if X is None else X
+        return take_batch(X, positions if self.rows is None else self.rows[positions], device)
+
+    def subset(self, positions):
+        """Take the samples at some positions, in increasing order."""
+        rows = positions if self.rows is None else self.rows[positions]
+        return ArrayDataset(self.X, self.y[positions], self.sample_weight[positions], rows)
+
+    def with_validation(self, fraction, seed):
+        """Set aside a share of the samples, the same of every class, as `validation`."""
+        try:
+            parts = train_test_split(
+                np.arange(len(self)),
+                test_size=fraction,
+                stratify=self.y,
+                random_state=int(make_rng(seed, 4).integers(2**31)),
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"early_stopping=True sets aside validation_fraction={fraction} of the "
+                f"{len(self)} samples, some of every class, which is not possible here: {error} "
+                "Pass more samples, another validation_fraction, or early_stopping=False."
+            ) from error
+        training, validation = (self.subset(np.sort(part)) for part in parts)
+        training.validation = validation
+        return training
+
+
+def check_training_data(estimator, X, y, sample_weight, *, reset, classes=None):
+    """Check the data of a fit and return them as an `ArrayDataset`.
+
+    Parameters
+    ----------
+    estimator : StandardClassifier
+        Gets ``classes_``, ``input_shape_`` and the like when ``reset`` is true; otherwise the data
+        are compared with them.
+    X, y, sample_weight
+        As in `StandardClassifier.fit`.
+    reset : bool
+    classes : array-like, optional
+        All labels that will ever occur.
+
+    Raises
+    ------
+    ValueError
+        If they cannot be used.
+    """
+    X, y = unpack_training_data(estimator, X, y)
+    X = check_inputs(estimator, X, reset=reset, bounds=estimator.bounds)
+    y = check_labels(y, len(X))
+    _check_augmentation(estimator, X)
+    weight, rows = _positive_weights(sample_weight, X)
+    y = y if rows is None else y[rows]
+    _check_classes(estimator, y, classes, reset)
+    index = np.searchsorted(estimator.classes_, y).astype(np.int64)
+    weight = weight * _class_weights(estimator, index, weight)[index]
+    if not weight.any():
+        raise ValueError(f"class_weight={estimator.class_weight} leaves no sample with a weight.")
+    return ArrayDataset(X, index, weight, rows)
+
+
+def _check_augmentation(estimator, X):
+    kind = estimator.augmentation
+    if kind == "none":
+        return
+    if X.ndim != 4:
+        raise ValueError(
+            f"augmentation={kind!r} needs images of shape (n, C, H, W), got X of shape "
+            f"{X.shape}. Use augmentation='none'."
+        )
+    if resolve_bounds(estimator.bounds, X.shape[1:]) != (0, 1):
+        raise ValueError(
+            f"augmentation={kind!r} is made for images in [0, 1]. Got "
+            f"bounds={estimator.bounds!r}; rescale X, or use augmentation='none'."
+        )
+
+
+def _positive_weights(sample_weight, X):
+    """Return the positive weights and the rows that have them (None: all)."""
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    used = weight > 0
+    if used.all():
+        return weight, None
+    if not used.any():
+        raise ValueError("Expected at least one positive sample weight, got none.")
+    return weight[used], np.flatnonzero(used)
+
+
+def _check_classes(estimator, y, classes, reset):
+    name, seen = type(estimator).__name__, np.unique(y)
+    if reset:
+        estimator.classes_ = seen if classes is None else np.unique(classes)
+        if len(estimator.classes_) < 2:
+            raise ValueError(
+                f"{name} needs samples of at least 2 classes, but y contains only one class: "
+                f"{estimator.classes_[0]!r}."
+            )
+    elif classes is not None and not np.array_equal(np.unique(classes), estimator.classes_):
+        raise ValueError(
+            f"classes must be those of the first call, {estimator.classes_}. Got {classes}."
+        )
+    if not np.isin(seen, estimator.classes_).all():
+        raise ValueError(
+            f"y contains labels that are not among the classes {estimator.classes_}: "
+            f"{np.setdiff1d(seen, estimator.classes_)}."
+        )
+
+
+def _class_weights(estimator, index, weight):
+    """Weight of every class, in the order of ``classes_``."""
+    given, classes = estimator.class_weight, estimator.classes_
+    if given is None:
+        return np.ones(len(classes))
+    if isinstance(given, str):  # "balanced", as in scikit-learn, with weights for counts
+        total = np.bincount(index, weight, minlength=len(classes))
+        return weight.sum() / (np.count_nonzero(total) * np.where(total > 0, total, 1))
+    unknown = [label for label in given if label not in classes]
+    if unknown:
+        raise ValueError(
+            f"The 'class_weight' parameter of {type(estimator).__name__} names labels that are "
+            f"not among the classes {classes}: {unknown}."
+        )
+    values = np.array([given.get(label, 1.0) for label in classes.tolist()], dtype=np.float64)
+    if not (np.isfinite(values).all() and (values >= 0).all()):
+        raise ValueError(
+            f"The 'class_weight' parameter of {type(estimator).__name__} must have finite values "
+            f"of at least 0. Got {given} instead."
+        )
+    return values
