@@ -7,7 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-from advfeat.attacks._attackable import attackable
+from advfeat.attacks._attackable import attackable, only_given
 from advfeat.optim import (
     FrozenNetwork,
     HalfCosine,
@@ -20,7 +20,8 @@ from advfeat.optim import (
     targeted_margin,
 )
 from advfeat.utils._batches import run_batches
-from advfeat.utils._checks import batch_tensor, encode_labels
+from advfeat.utils._checks import batch_tensor
+from advfeat.utils._labels import encode_labels
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._random import draw_seed, normal_rows
 from advfeat.utils._sklearn import Interval, StrOptions, validate_params
@@ -36,6 +37,7 @@ ATTACK_CONSTRAINTS = {
     "n_restarts": [Interval(Integral, 1, None, closed="left")],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
     "n_jobs": [Integral, None],
+    "bounds": [StrOptions({"auto"}), "array-like", None],
     "precision": [StrOptions({"fp32", "bf16"})],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
@@ -56,6 +58,7 @@ def adversarial_examples(
     n_restarts=1,
     batch_size=256,
     n_jobs=None,
+    bounds="auto",
     precision="fp32",
     random_state=0,
     verbose=1,
@@ -75,7 +78,9 @@ def adversarial_examples(
         that the earlier steps' ``transform`` returns.
     X : array-like of shape (n, d) or (n, C, H, W)
     y : array-like of shape (n,)
-        True labels.
+        True labels. A label that the estimator does not know (a fold of a cross-validation may
+        have one that the training had not) counts as misclassified, as in scikit-learn's
+        accuracy.
     norm : {2, numpy.inf}
     eps : float
         Radius, in input units.
@@ -89,6 +94,10 @@ def adversarial_examples(
     batch_size : int, default=256
     n_jobs : int, default=None
         Batches run in parallel through joblib; the result does not depend on it.
+    bounds : "auto", None or (low, high), default="auto"
+        Valid range of the inputs, for estimators that have no bounds of their own (skorch nets,
+        scikit-learn's): two numbers, or arrays with one for each channel (feature). "auto":
+        [0, 1] for images, unbounded for (n, d); an advfeat classifier's own.
     precision : {"fp32", "bf16"}, default="fp32"
     random_state : int, RandomState or None, default=0
     verbose : int, default=1
@@ -115,11 +124,13 @@ def adversarial_examples(
     >>> bool(abs(X_adv - X[1000:1100]).max() <= 0.5)
     True
     """
-    view = attackable(estimator, X, precision)
-    labels = encode_labels(y, view.classes, len(view.X))
+    view = attackable(estimator, X, precision, **only_given(bounds))
+    labels = encode_labels(y, view.classes, len(view.X), unknown="mark")
     job = Attack(
         network=view.network,
-        judge=view.network if precision == "fp32" else attackable(estimator, X).network,
+        judge=view.network
+        if precision == "fp32"
+        else attackable(estimator, X, **only_given(bounds)).network,
         bounds=view.bounds,
         ball=make_ball(norm, eps),
         runs=_runs(len(view.classes), n_restarts) if eps > 0 else (),
@@ -170,8 +181,11 @@ class Attack:
         """Return the examples, and whether each is misclassified."""
         x = batch_tensor(X, self.network.device)
         y = torch.from_numpy(np.array(labels)).to(x.device)
+        unknown = y < 0  # a label that is never predicted: there is nothing to attack
+        y = y.clamp(min=0)
         best = x.clone()
         margin, fooled = _judge(self.judge, x, y)
+        fooled |= unknown
         order = _by_likelihood(self.judge, x, y)
         for run, (loss, rank) in enumerate(self.runs):
             rows = torch.nonzero(~fooled).flatten()

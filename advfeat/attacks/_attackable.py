@@ -12,13 +12,14 @@ from scipy.sparse import issparse
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, NuSVC
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet, NeuralNetBinaryClassifier
 from torch import nn
 
 from advfeat.classifiers import StandardClassifier
 from advfeat.optim import FrozenNetwork
-from advfeat.utils._checks import check_data, resolve_bounds
+from advfeat.utils._bounds import resolve_bounds, validate_bounds
+from advfeat.utils._checks import check_data
 from advfeat.utils._device import resolve_device
 
 
@@ -48,7 +49,7 @@ class Attackable:
 
 
 @singledispatch
-def attackable(estimator, X, precision="fp32"):
+def attackable(estimator, X, precision="fp32", **bounds):
     """Return the differentiable view of a fitted classifier and the data that it takes.
 
     One function for each kind of estimator is registered here. Register your own kind with
@@ -65,6 +66,9 @@ def attackable(estimator, X, precision="fp32"):
     X : array-like of shape (n, d) or (n, C, H, W)
     precision : {"fp32", "bf16"}, default="fp32"
         In which the network computes.
+    bounds : "auto", None or (low, high), optional
+        Valid range of the inputs. It is handed over, by name, only where the user has given one;
+        estimators that have bounds of their own refuse it.
 
     Returns
     -------
@@ -76,6 +80,8 @@ def attackable(estimator, X, precision="fp32"):
         If the estimator is not fitted.
     TypeError
         If no gradients can be had from the estimator.
+    ValueError
+        If X does not fit, or bounds are given for an estimator that has its own.
 
     Examples
     --------
@@ -100,11 +106,16 @@ def attackable(estimator, X, precision="fp32"):
     """
     # What is known by what it has, not by its class.
     if hasattr(estimator, "best_estimator_"):
-        return attackable(estimator.best_estimator_, X, precision)
+        return attackable(estimator.best_estimator_, X, precision, **bounds)
     if hasattr(estimator, "coef_") and hasattr(estimator, "classes_"):
-        X = check_array(X, dtype=np.float32)
-        network = FrozenNetwork(_linear_module(estimator), device="cpu")
-        return Attackable(network, estimator.classes_, None, X)
+        X, box = _check_foreign(estimator, X, **bounds)
+        linear = _linear_module(estimator)
+        if X.shape[1:] != (linear.in_features,):
+            raise ValueError(
+                f"X has samples of shape {X.shape[1:]}, but {type(estimator).__name__} is "
+                f"expecting {linear.in_features} features as input."
+            )
+        return Attackable(FrozenNetwork(linear, device="cpu"), estimator.classes_, box, X)
     if not hasattr(estimator, "coef_"):
         check_is_fitted(estimator)
     raise TypeError(
@@ -115,46 +126,64 @@ def attackable(estimator, X, precision="fp32"):
     )
 
 
+def only_given(bounds):
+    """Keywords for `attackable`: a kind that a user has registered need not know of bounds."""
+    return {} if isinstance(bounds, str) else {"bounds": bounds}
+
+
 @attackable.register
-def _(estimator: Pipeline, X, precision="fp32"):
+def _(estimator: Pipeline, X, precision="fp32", **bounds):
     given = X
     for _, step in estimator.steps[:-1]:
         if step is not None and not isinstance(step, str):  # None and "passthrough" do nothing
             X = step.transform(X)
-    view = attackable(estimator.steps[-1][1], X, precision)
+    view = attackable(estimator.steps[-1][1], X, precision, **bounds)
     return replace(view, moved=view.moved or X is not given)
 
 
 @attackable.register
-def _(estimator: FrozenEstimator, X, precision="fp32"):
-    return attackable(estimator.estimator, X, precision)
+def _(estimator: FrozenEstimator, X, precision="fp32", **bounds):
+    return attackable(estimator.estimator, X, precision, **bounds)
 
 
 @attackable.register
-def _(estimator: StandardClassifier, X, precision="fp32"):
+def _(estimator: StandardClassifier, X, precision="fp32", bounds="auto"):
+    if not isinstance(bounds, str):
+        raise ValueError(
+            f"{type(estimator).__name__} has bounds of its own, {estimator.input_bounds_}, so "
+            "'bounds' must be 'auto'. To change them use its parameter: "
+            "set_params(bounds=...)."
+        )
     X = estimator.check_inputs(X)
     network = estimator.frozen(precision=precision)
     return Attackable(network, estimator.classes_, estimator.input_bounds_, X)
 
 
 @attackable.register
-def _(estimator: NeuralNet, X, precision="fp32"):
+def _(estimator: NeuralNet, X, precision="fp32", bounds="auto"):
     check_is_fitted(estimator)
-    X = check_data(X, type(estimator).__name__)
+    X, box = _check_foreign(estimator, X, bounds)
     module = estimator.module_
     if isinstance(estimator.criterion_, nn.NLLLoss):
         # With this criterion skorch expects the module to return probabilities.
         module = nn.Sequential(module, _Log())
     network = FrozenNetwork(module, device=resolve_device(estimator.device), precision=precision)
-    return Attackable(network, estimator.classes_, resolve_bounds("auto", X.shape[1:]), X)
+    return Attackable(network, estimator.classes_, box, X)
 
 
 @attackable.register
-def _(estimator: NeuralNetBinaryClassifier, X, precision="fp32"):
+def _(estimator: NeuralNetBinaryClassifier, X, precision="fp32", **bounds):
     raise TypeError(
         "A NeuralNetBinaryClassifier has one logit; robustness needs one for each class. Use "
         "a NeuralNetClassifier whose module returns two."
     )
+
+
+def _check_foreign(estimator, X, bounds="auto"):
+    """Check data of an estimator that says nothing of bounds; return them and their bounds."""
+    validate_bounds(bounds, "the attack")
+    X = check_data(X, type(estimator).__name__, bounds=bounds)
+    return X, resolve_bounds(bounds, X.shape[1:])
 
 
 class _Log(nn.Module):

@@ -22,7 +22,7 @@ from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers._training_batches import n_batches
 from advfeat.classifiers._training_data import check_training_data
 from advfeat.classifiers.networks import build_network, check_network_name
-from advfeat.utils._checks import validate_bounds
+from advfeat.utils._bounds import validate_bounds
 from advfeat.utils._device import resolve_device
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import Interval, StrOptions, _fit_context
@@ -81,7 +81,9 @@ class StandardClassifier(NetworkClassifier):
     tol : float, default=1e-4
         What counts as an improvement of the score for ``n_iter_no_change``. Larger stops earlier.
     bounds : "auto", None or (low, high), default="auto"
-        Valid range of the inputs, in input units. "auto": [0, 1] for images, unbounded for (n, d).
+        Valid range, in input units: two numbers, or arrays with one for each channel (feature), such
+        as ``(-mean / std, (1 - mean) / std)`` for images that were normalised by channel. "auto":
+        [0, 1] for images, unbounded for (n, d).
     warm_start : bool, default=False
         Whether `fit` goes on from the weights of the last fit.
     callbacks : list of skorch callbacks, default=None
@@ -165,6 +167,8 @@ class StandardClassifier(NetworkClassifier):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    _normalises = True  # the network's first layer, by the training data
 
     def __init__(
         self,

@@ -5,7 +5,8 @@ from sklearn.model_selection import train_test_split
 from torch.utils.data import Dataset
 
 from advfeat.datasets._constructed import unpack_training_data
-from advfeat.utils._checks import check_inputs, resolve_bounds, take_batch
+from advfeat.utils._bounds import is_unit_box, resolve_bounds
+from advfeat.utils._checks import check_inputs, take_batch
 from advfeat.utils._labels import check_labels
 from advfeat.utils._random import make_rng
 from advfeat.utils._sklearn import _check_sample_weight
@@ -118,7 +119,7 @@ def _check_augmentation(estimator, X):
             f"augmentation={kind!r} needs images of shape (n, C, H, W), got X of shape "
             f"{X.shape}. Use augmentation='none'."
         )
-    if resolve_bounds(estimator.bounds, X.shape[1:]) != (0, 1):
+    if not is_unit_box(resolve_bounds(estimator.bounds, X.shape[1:])):
         raise ValueError(
             f"augmentation={kind!r} is made for images in [0, 1]. Got "
             f"bounds={estimator.bounds!r}; rescale X, or use augmentation='none'."

@@ -17,6 +17,7 @@ from advfeat.optim import (
     HalfCosine,
     L2Ball,
     feature_distance,
+    into_box,
     projected_gradient,
 )
 from advfeat.utils._batches import Rows
@@ -286,8 +287,7 @@ class Inversion:
             gap = torch.linalg.vector_norm(network.features(found) - target, dim=1)
             scale = torch.linalg.vector_norm(target, dim=1)
         residual = gap / scale.clamp_min(torch.finfo(scale.dtype).tiny)
-        if self.bounds is not None:
-            start = start.clamp(*self.bounds)  # where the search began
+        start = into_box(start, self.bounds)  # where the search began
         distance = torch.linalg.vector_norm((found - start).flatten(1), dim=1)
         return found.cpu().numpy(), residual.cpu().numpy(), distance.cpu().numpy()
 

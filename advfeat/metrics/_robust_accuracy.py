@@ -3,15 +3,21 @@
 import inspect
 
 import numpy as np
-from sklearn.utils.validation import check_consistent_length
+from sklearn.utils.metadata_routing import MetadataRequest
 
 from advfeat.attacks._adversarial_examples import ATTACK_CONSTRAINTS, adversarial_examples
 from advfeat.utils._checks import as_array
-from advfeat.utils._sklearn import _safe_indexing, validate_parameter_constraints
+from advfeat.utils._sklearn import (
+    _check_sample_weight,
+    _safe_indexing,
+    validate_parameter_constraints,
+)
 
 
 def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **attack):
     """Share of the samples that stay correctly classified under attack.
+
+    A label that the estimator does not know counts as wrong, as in scikit-learn's accuracy.
 
     Parameters
     ----------
@@ -25,7 +31,7 @@ def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **a
     sample_weight : array-like of shape (n,), optional
     **attack
         ``n_steps``, ``step_size``, ``random_start``, ``n_restarts``, ``batch_size``, ``n_jobs``,
-        ``precision``, ``random_state`` and ``verbose`` of `adversarial_examples`.
+        ``bounds``, ``precision``, ``random_state`` and ``verbose`` of `adversarial_examples`.
 
     Returns
     -------
@@ -46,7 +52,7 @@ def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **a
     >>> robust_accuracy_score(clf, X[1000:1200], y[1000:1200], norm=2, eps=0) == clean
     True
     """
-    check_consistent_length(y, sample_weight)  # before the long work
+    sample_weight = _check_weights(sample_weight, y)  # before the long work
     _, fooled = adversarial_examples(estimator, X, y, norm=norm, eps=eps, **attack)
     return float(np.average(~fooled, weights=sample_weight))
 
@@ -97,7 +103,9 @@ def robust_accuracy_curve(estimator, X, y, *, norm, eps_values, sample_weight=No
             "eps_values must be a list of at least one radius. Got an array of shape "
             f"{eps_values.shape}."
         )
-    check_consistent_length(y, sample_weight)
+    if not np.all(eps_values >= 0):
+        raise ValueError(f"eps_values must be numbers of at least 0. Got {eps_values}.")
+    sample_weight = _check_weights(sample_weight, y)
     alive = np.arange(len(y))
     accuracy = np.empty(len(eps_values))
     for i in np.argsort(eps_values):
@@ -125,7 +133,9 @@ def make_robust_scorer(*, norm, eps, **attack):
     Returns
     -------
     callable
-        ``scorer(estimator, X, y, sample_weight=None)`` gives the robust accuracy.
+        ``scorer(estimator, X, y, sample_weight=None)`` gives the robust accuracy. With
+        scikit-learn's metadata routing, ``scorer.set_score_request(sample_weight=True)`` asks for
+        the weights.
 
     Examples
     --------
@@ -155,12 +165,45 @@ class _RobustScorer:
 
     def __init__(self, **settings):
         self.settings = settings
+        self._weight_request = None
 
     def __call__(self, estimator, X, y, sample_weight=None):
         return robust_accuracy_score(
             estimator, X, y, sample_weight=sample_weight, **{"verbose": 0, **self.settings}
         )
 
+    def set_score_request(self, *, sample_weight):
+        """Say whether scikit-learn's metadata routing is to hand over the weights.
+
+        Parameters
+        ----------
+        sample_weight : bool, None or str
+            As in scikit-learn's ``set_score_request``. Without a request weights are refused.
+
+        Returns
+        -------
+        self
+        """
+        self._weight_request = sample_weight
+        return self
+
+    def get_metadata_routing(self):
+        """Return the request, as scikit-learn's metadata routing asks for it."""
+        request = MetadataRequest(owner=self)
+        request.score.add_request(param="sample_weight", alias=self._weight_request)
+        return request
+
     def __repr__(self):
         settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
         return f"make_robust_scorer({settings})"
+
+
+def _check_weights(sample_weight, y):
+    """Weights of the samples, as `numpy.average` takes them."""
+    if sample_weight is None:
+        return None
+    weight = as_array(sample_weight)
+    weight = _check_sample_weight(weight, y, dtype=np.float64, ensure_non_negative=True)
+    if not weight.any():
+        raise ValueError("Expected at least one positive sample weight, got none.")
+    return weight

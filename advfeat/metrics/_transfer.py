@@ -4,14 +4,15 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from advfeat.attacks._adversarial_examples import adversarial_examples
-from advfeat.attacks._attackable import attackable
+from advfeat.attacks._attackable import attackable, only_given
+from advfeat.utils._labels import check_labels
 
 
 def transfer_rate(source, estimator, X, y, *, norm, eps, **attack):
     """Share of the source's adversarial examples that also fool another classifier.
 
     Counted over the samples that both classify correctly and whose perturbation fools the
-    source.
+    source. So samples whose label one of them does not know do not count.
 
     Parameters
     ----------
@@ -46,14 +47,16 @@ def transfer_rate(source, estimator, X, y, *, norm, eps, **attack):
     1.0
     """
     check_is_fitted(estimator)
-    if attackable(source, X).moved:
+    view = attackable(source, X, **only_given(attack.get("bounds", "auto")))
+    if view.moved:
         raise ValueError(
             "The source is a Pipeline whose earlier steps change X, so its adversarial examples "
             "are not in the units of X. Pass its last step and transformed X instead."
         )
-    y = np.asarray(y)
+    y = check_labels(y, len(view.X))
+    right = (source.predict(X) == y) & (estimator.predict(X) == y)  # before the long work
     X_adv, fooled = adversarial_examples(source, X, y, norm=norm, eps=eps, **attack)
-    counted = fooled & (source.predict(X) == y) & (estimator.predict(X) == y)
+    counted = fooled & right
     if not counted.any():
         return float("nan")
     return float(np.mean(estimator.predict(X_adv[counted]) != y[counted]))

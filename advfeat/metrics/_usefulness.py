@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from advfeat.attacks._adversarial_examples import ATTACK_CONSTRAINTS
-from advfeat.attacks._attackable import attackable
+from advfeat.attacks._attackable import attackable, only_given
 from advfeat.optim import (
     FrozenNetwork,
     HalfCosine,
@@ -18,12 +18,13 @@ from advfeat.optim import (
     projected_gradient,
 )
 from advfeat.utils._batches import Forward, run_batches
-from advfeat.utils._checks import batch_tensor, encode_labels
+from advfeat.utils._checks import batch_tensor
+from advfeat.utils._labels import encode_labels
 from advfeat.utils._random import draw_seed, normal_rows
 from advfeat.utils._sklearn import validate_params
 
 
-def feature_usefulness(estimator, X, y, *, batch_size=256):
+def feature_usefulness(estimator, X, y, *, batch_size=256, bounds="auto"):
     """Measure the usefulness rho of every penultimate feature, one class against the rest.
 
     With f standardised to mean 0 and variance 1 on X, and y_c = +1 for class c, -1 otherwise,
@@ -35,7 +36,10 @@ def feature_usefulness(estimator, X, y, *, batch_size=256):
         See `adversarial_examples`.
     X : array-like of shape (n, d) or (n, C, H, W)
     y : array-like of shape (n,)
+        Samples whose label the estimator does not know count to the rest of every class.
     batch_size : int, default=256
+    bounds : "auto", None or (low, high), default="auto"
+        See `adversarial_examples`.
 
     Returns
     -------
@@ -55,7 +59,7 @@ def feature_usefulness(estimator, X, y, *, batch_size=256):
     >>> feature_usefulness(clf, X[1000:], y[1000:]).shape
     (10, 32)
     """
-    view = _view(estimator, X, "fp32")
+    view = _view(estimator, X, "fp32", bounds)
     sign = _signs(y, view)
     features = _features(view, batch_size)
     mean, std = _standardise(features)
@@ -76,6 +80,7 @@ def robust_feature_usefulness(
     n_restarts=1,
     batch_size=256,
     n_jobs=None,
+    bounds="auto",
     precision="fp32",
     random_state=0,
     verbose=1,
@@ -98,7 +103,7 @@ def robust_feature_usefulness(
         Radius, in input units.
     batch_size : int, default=256
         Searches, one for each sample, feature and direction, that run together.
-    n_steps, step_size, random_start, n_restarts, n_jobs, precision, random_state, verbose
+    n_steps, step_size, random_start, n_restarts, n_jobs, bounds, precision, random_state, verbose
         As in `adversarial_examples`.
 
     Returns
@@ -124,7 +129,7 @@ def robust_feature_usefulness(
     >>> gamma.shape
     (10, 32)
     """
-    view = _view(estimator, X, precision)
+    view = _view(estimator, X, precision, bounds)
     sign = _signs(y, view)
     features = _features(view, batch_size)
     mean, std = _standardise(features)
@@ -229,8 +234,8 @@ class ExtremeSearch:
         return x + self.ball.sample(torch.from_numpy(noise).to(x.device), like=x)
 
 
-def _view(estimator, X, precision):
-    view = attackable(estimator, X, precision)
+def _view(estimator, X, precision, bounds):
+    view = attackable(estimator, X, precision, **only_given(bounds))
     if not view.network.has_features:
         raise ValueError(
             "Usefulness is measured on penultimate features, but the network has no linear "
@@ -246,7 +251,7 @@ def _features(view, batch_size):
 
 def _signs(y, view):
     """y_c for every class: (n_classes, n) of +1 and -1."""
-    index = encode_labels(y, view.classes, len(view.X))
+    index = encode_labels(y, view.classes, len(view.X), unknown="mark")
     return np.where(np.arange(len(view.classes))[:, None] == index, 1.0, -1.0)
 
 

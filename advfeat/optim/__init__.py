@@ -11,7 +11,7 @@ from advfeat.optim._losses import (
     targeted_cross_entropy,
     targeted_margin,
 )
-from advfeat.optim._pgd import HalfCosine, projected_gradient
+from advfeat.optim._pgd import HalfCosine, into_box, projected_gradient
 
 __all__ = [
     "AttackedNetwork",
@@ -23,6 +23,7 @@ __all__ = [
     "cw_margin",
     "feature_distance",
     "feature_value",
+    "into_box",
     "make_ball",
     "projected_gradient",
     "targeted_cross_entropy",

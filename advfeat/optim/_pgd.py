@@ -1,6 +1,7 @@
 """Projected gradient ascent on the input, with normalised steps."""
 
 import math
+from numbers import Real
 
 import torch
 
@@ -42,8 +43,8 @@ def projected_gradient(
     momentum : float, default=0
         Share of the last step that is taken again ("heavy ball").
     bounds : (low, high) or None
-        Box of valid inputs. It is applied outside the graph: a clamp inside would zero the
-        gradient at saturated pixels.
+        Box of valid inputs: numbers, or arrays that are broadcastable to one sample. It is applied
+        outside the graph: a clamp inside would zero the gradient at saturated pixels.
     start : tensor like x, optional
         First iterate, projected like all others; x by default.
     keep : {"last", "best"}
@@ -62,9 +63,10 @@ def projected_gradient(
             z = x + ball.project(z - x)
         # The box contains x, so clipping to it moves no coordinate away from x and the iterate
         # stays in the ball.
-        return _into_box(z, bounds)
+        return into_box(z, bounds)
 
-    x = _into_box(x, bounds)
+    bounds = _box_like(bounds, x)
+    x = into_box(x, bounds)
     z = x if start is None else project(start)
     best = _Best(z) if keep == "best" else None
     velocity = 0.0
@@ -90,8 +92,16 @@ def projected_gradient(
     return z.detach()
 
 
-def _into_box(z, bounds):
-    return z if bounds is None else z.clamp(*bounds)
+def into_box(z, bounds):
+    """Clip z to bounds (low, high): numbers, or arrays that are broadcastable to one sample."""
+    return z if bounds is None else z.clamp(*_box_like(bounds, z))
+
+
+def _box_like(bounds, x):
+    """Bounds as `torch.clamp` takes them; arrays go to the device of x."""
+    if bounds is None or isinstance(bounds[0], (Real, torch.Tensor)):
+        return bounds
+    return tuple(torch.as_tensor(side, dtype=x.dtype, device=x.device) for side in bounds)
 
 
 class _Best:

@@ -98,11 +98,11 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto"):
                 estimator.__dict__.pop(name, None)
     elif shape != estimator.input_shape_:
         raise ValueError(_shape_message(estimator, shape))
-    _check_bounds(X, resolve_bounds(bounds, shape))
+    _check_bounds(X, resolve_bounds(bounds, shape), getattr(estimator, "_normalises", False))
     return X
 
 
-def check_data(X, owner):
+def check_data(X, owner, *, bounds="auto"):
     """Check X alone, without comparing it with what was seen before nor remembering it.
 
     Parameters
@@ -110,6 +110,7 @@ def check_data(X, owner):
     X : array-like, tensor or memory map
     owner : str
         Name of the estimator, for messages.
+    bounds : "auto", None or (low, high)
 
     Returns
     -------
@@ -126,7 +127,7 @@ def check_data(X, owner):
         X = _check_images(X, owner)
     else:
         X = check_array(X, dtype=np.float32, estimator=owner, input_name="X")
-    _check_bounds(X, resolve_bounds("auto", X.shape[1:]))
+    _check_bounds(X, resolve_bounds(bounds, X.shape[1:]))
     return X
 
 
@@ -186,7 +187,7 @@ def _check_images(X, owner):
     return check_array(X, allow_nd=True, dtype=np.float32, estimator=owner, input_name="X")
 
 
-def _check_bounds(X, bounds):
+def _check_bounds(X, bounds, normalises=False):
     if bounds is None:
         return
     if X.dtype == np.uint8:
@@ -208,9 +209,12 @@ def _check_bounds(X, bounds):
     if X.ndim == 4 and is_unit_box(bounds):
         hint = (
             " Images must be floats in [0, 1] or uint8 in 0..255: divide by the largest value "
-            "that there can be (X / 255 for floats in 0..255), and do not normalise: the "
-            "network does so itself."
+            "that there can be (X / 255 for floats in 0..255)"
         )
+        if normalises:
+            hint += ", and do not normalise: the network does so itself."
+        else:
+            hint += "; for other units say bounds=(low, high), or bounds=None."
     i = int(np.argmax(outside))
     where = f" in {'channel' if X.ndim == 4 else 'feature'} {i}" if outside.size > 1 else ""
     low, high, smallest, largest = (np.ravel(v)[i] for v in (low, high, smallest, largest))

@@ -174,7 +174,7 @@ def test_a_known_case_of_rounding():
 def test_images_outside_zero_to_one(low, high):
     X = low + (high - low) * images()
     X[0, 0, 0, :2] = low, high
-    message = refused(X, "Expected values in [0, 1]", "X / 255", "do not normalise")
+    message = refused(X, "Expected values in [0, 1]", "X / 255", "say bounds=(low, high)")
     assert f"minimum of {low:g} and a maximum of {high:g}" in message
     assert check(X, bounds=None).max() == np.float32(high)
     assert check(X, bounds=(low, high)).min() == np.float32(low)
