@@ -81,9 +81,9 @@ class StandardClassifier(NetworkClassifier):
     tol : float, default=1e-4
         What counts as an improvement of the score for ``n_iter_no_change``. Larger stops earlier.
     bounds : "auto", None or (low, high), default="auto"
-        Valid range, in input units: two numbers, or arrays with one for each channel (feature), such
-        as ``(-mean / std, (1 - mean) / std)`` for images that were normalised by channel. "auto":
-        [0, 1] for images, unbounded for (n, d).
+        Valid range, in input units: two numbers, or arrays with one for each channel (feature),
+        such as ``(-mean / std, (1 - mean) / std)`` for images that were normalised by channel.
+        "auto": [0, 1] for images, unbounded for (n, d).
     warm_start : bool, default=False
         Whether `fit` goes on from the weights of the last fit.
     callbacks : list of skorch callbacks, default=None
