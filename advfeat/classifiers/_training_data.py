@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 from torch.utils.data import Dataset
 
-from advfeat.datasets._constructed import unpack_training_data
+from advfeat.datasets._torch_data import unpack_training_data
 from advfeat.utils._bounds import is_unit_box, resolve_bounds
 from advfeat.utils._checks import check_inputs, take_batch
 from advfeat.utils._labels import check_labels

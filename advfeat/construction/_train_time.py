@@ -21,7 +21,8 @@ from advfeat._version import __version__
 from advfeat.classifiers import StandardClassifier
 from advfeat.classifiers._fitting import restored_on_failure
 from advfeat.construction._shards import Shards
-from advfeat.datasets._constructed import ConstructedDataset, unpack_training_data
+from advfeat.datasets._constructed import ConstructedDataset
+from advfeat.datasets._torch_data import unpack_training_data
 from advfeat.utils._batches import iter_batches, run_batches
 from advfeat.utils._checks import check_inputs
 from advfeat.utils._random import draw_seed

@@ -1,10 +1,19 @@
 """ConstructedDataset: a training set whose labels were changed together with its inputs."""
 
+from numbers import Integral
+
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from advfeat.utils._checks import load_dataset
+from advfeat.datasets._keeping import load_arrays, save_arrays
+from advfeat.utils._lazy import LazyArray, select_rows
+
+_REFUSAL = (
+    "A ConstructedDataset carries its own labels; end the pipeline with an advfeat or skorch "
+    "classifier. For anything else than splitting it or fitting one of these (another estimator, "
+    "predict, score) use the arrays data.X and data.y."
+)
 
 
 class ConstructedDataset(Dataset):
@@ -14,12 +23,16 @@ class ConstructedDataset(Dataset):
     must therefore carry them itself. advfeat's classifiers and skorch nets train on the labels it
     carries; every other estimator is refused, because it would silently learn the wrong ones.
 
-    Items are (input, class index): a float32 tensor in input units, and the position of the new
-    label in ``classes``.
+    ``data[i]`` is a pair (input, class index): a float32 tensor in input units, and the position
+    of the new label in ``classes``. Slices, index arrays and masks (``data[:5]``), and with them
+    ``train_test_split``, give ConstructedDatasets; memory maps are not read for that. Also
+    torch's ``Subset``, ``random_split`` and ``ConcatDataset`` of constructed sets are trained on
+    with the labels that they carry.
 
     Parameters
     ----------
-    X : ndarray of shape (n, d) or (n, C, H, W), float32
+    X : ndarray of shape (n, d) or (n, C, H, W), float32 or float16
+        Or a memory map.
     y : ndarray of shape (n,)
         The labels to train on.
     y_source : ndarray of shape (n,)
@@ -48,6 +61,8 @@ class ConstructedDataset(Dataset):
     >>> data = ConstructedDataset(X, ["b", "a", "b"], y_source=["a", "a", "b"], classes=["a", "b"])
     >>> len(data), data[0]
     (3, (tensor([0., 0.]), 1))
+    >>> data[1:].y.tolist()
+    ['a', 'b']
     """
 
     def __init__(self, X, y, y_source, classes):
@@ -66,12 +81,95 @@ class ConstructedDataset(Dataset):
         if len(unknown):
             raise ValueError(f"y contains labels that are not in classes: {unknown}.")
 
+    def save(self, path):
+        """Keep the set in one ``.npz`` file, without pickles.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file. It appears whole or not at all; memory maps are copied piece by piece.
+
+        Raises
+        ------
+        ValueError
+            If the labels are neither numbers nor text.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from advfeat import ConstructedDataset
+        >>> data = ConstructedDataset(np.zeros((2, 3), np.float32), [0, 1], [1, 0], [0, 1])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data.save(f"{folder}/d_det.npz")
+        ...     again = ConstructedDataset.load(f"{folder}/d_det.npz")
+        >>> again.y.tolist()
+        [0, 1]
+        """
+        labels = {"y": self.y, "y_source": self.y_source, "classes": self.classes}
+        save_arrays(path, X=self.X, **{k: storable_labels(v) for k, v in labels.items()})
+
+    @classmethod
+    def load(cls, path):
+        """Read a set that `save` kept, or the ``store`` of a finished `NonRobustRelabeler`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The file, or the folder of the store, whose X then is a read-only memory map.
+
+        Returns
+        -------
+        ConstructedDataset
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is nothing of this name.
+        ValueError
+            If it is something else, damaged, or an unfinished store.
+        """
+        arrays = load_arrays(path, ("X", "y", "y_source", "classes"))
+        try:
+            return cls(**arrays)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"'{path}' holds no constructed set: {error}") from error
+
     def __len__(self):
         return len(self.X)
 
     def __getitem__(self, i):
-        index = int(np.searchsorted(self.classes, self.y[i]))
-        return torch.from_numpy(np.array(self.X[i])), index
+        if isinstance(i, tuple) and len(i) == 2 and i[1] is Ellipsis:
+            i = i[0]  # scikit-learn takes rows of arrays like that
+        if isinstance(i, torch.Tensor):
+            i = i.cpu().numpy()
+        if isinstance(i, Integral) or (isinstance(i, np.ndarray) and i.ndim == 0):
+            return self.__getitems__([i])[0]
+        if isinstance(i, slice):
+            X = self.X[i] if not isinstance(self.X, LazyArray) else select_rows(self.X, i)
+            return type(self)(X, self.y[i], self.y_source[i], self.classes)
+        rows = np.asarray(i)
+        if rows.size == 0:
+            rows = rows.astype(np.intp)
+        if rows.ndim != 1 or rows.dtype.kind not in "biu":
+            raise IndexError(
+                "A ConstructedDataset is indexed by an integer, a slice, a list of integers or a "
+                f"mask. Got {i!r}."
+            )
+        rows = np.arange(len(self))[rows]
+        return type(self)(
+            select_rows(self.X, rows), self.y[rows], self.y_source[rows], self.classes
+        )
+
+    def __getitems__(self, rows):
+        """Items of a batch, as torch's DataLoader asks for them."""
+        rows = np.arange(len(self))[np.asarray(rows)]
+        inputs = torch.from_numpy(np.array(self.X[rows], dtype=np.float32))
+        index = np.searchsorted(self.classes, self.y[rows])
+        return [
+            (x, ClassIndex(i, self.y[row], self.y_source[row]))
+            for x, i, row in zip(inputs, index, rows, strict=True)
+        ]
 
     def __repr__(self):
         moved = np.mean(self.y != self.y_source) if len(self) else 0.0
@@ -80,49 +178,66 @@ class ConstructedDataset(Dataset):
             f"n_classes={len(self.classes)}, relabelled={moved:.1%})"
         )
 
-    def _refuse(self):
-        # Not a TypeError or an AttributeError: scikit-learn takes those for a hint to go on.
-        raise ValueError(
-            "A ConstructedDataset carries its own labels; end the pipeline with an advfeat or "
-            "skorch classifier. For anything else than fitting one of these (another estimator, "
-            "predict, score, splitting) use the arrays data.X and data.y."
-        )
-
     @property
     def shape(self):
-        """Refused, see the class."""
-        self._refuse()
+        """Only the number of samples, for splitting; the rest is refused, see the class."""
+        return _Length(len(self))
 
     def __array__(self, dtype=None, copy=None):
-        self._refuse()
+        raise ValueError(_REFUSAL)
 
 
-def unpack_training_data(estimator, X, y):
-    """Return (X, y) to train on, from arrays, a ConstructedDataset or a torch Dataset.
+class ClassIndex(int):
+    """Position of a label that does not forget the label, so that wrapped sets keep it.
+
+    Parameters
+    ----------
+    index : int
+    label, source : label
+        The label at that position, and that of the sample which the input was made from.
+    """
+
+    def __new__(cls, index, label, source):
+        self = super().__new__(cls, index)
+        self.label, self.source = label, source
+        return self
+
+    def __getnewargs__(self):
+        return int(self), self.label, self.source
+
+
+class _Length:
+    """A shape of which only the number of samples may be asked."""
+
+    def __init__(self, n):
+        self._n = n
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, i):
+        if isinstance(i, Integral) and i == 0:
+            return self._n
+        # Not a TypeError or an AttributeError: scikit-learn takes those for a hint to go on.
+        raise ValueError(_REFUSAL)
+
+    def __iter__(self):
+        raise ValueError(_REFUSAL)
+
+
+def storable_labels(labels):
+    """Labels as an array that can be kept without pickles.
 
     Raises
     ------
     ValueError
-        If y is missing, or is not what a ConstructedDataset was made from.
+        If they are neither numbers nor text.
     """
-    if isinstance(X, ConstructedDataset):
-        if y is not None and not np.array_equal(np.asarray(y), X.y_source):
-            raise ValueError(
-                "The y given with a ConstructedDataset must be its y_source (the labels it was "
-                "constructed from), or None: it carries the labels to train on. Got "
-                f"{len(np.atleast_1d(y))} labels that differ from its {len(X)} source labels. "
-                "A Pipeline can hold one NonRobustRelabeler only."
-            )
-        return X.X, X.y
-    if isinstance(X, Dataset):
-        if y is not None:
-            raise ValueError(
-                "A torch Dataset yields its own labels, so y must be None. Got y of type "
-                f"{type(y).__name__}."
-            )
-        return load_dataset(X)
-    if y is None:
+    labels = np.asarray(labels)
+    if labels.dtype.kind == "O":
+        labels = np.array(labels.tolist())
+    if labels.dtype.kind not in "biufSUM":
         raise ValueError(
-            f"{type(estimator).__name__} requires y to be passed, but the target y is None."
+            f"Labels must be numbers or text to be kept in a file. Got {labels.dtype} labels."
         )
-    return X, y
+    return labels

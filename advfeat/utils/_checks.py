@@ -11,6 +11,7 @@ from sklearn.utils.validation import validate_data
 
 from advfeat.utils._bounds import is_unit_box, resolve_bounds, validate_bounds  # noqa: F401
 from advfeat.utils._labels import encode_labels  # noqa: F401
+from advfeat.utils._lazy import LazyArray, extent, lazy
 
 _TOLERANCE = 1e-5  # rounding in upstream pipelines leaves values such as -3e-8
 _CHANNELS = (1, 2, 3, 4)
@@ -23,48 +24,6 @@ def as_array(X):
     return X
 
 
-def load_dataset(dataset):
-    """Read a map-style torch Dataset of (input, label) items into arrays.
-
-    Returns
-    -------
-    X : ndarray of shape (n, ...)
-    y : ndarray of shape (n,)
-
-    Raises
-    ------
-    ValueError
-        If an item is not an (input, label) pair, an input is not numeric, or shapes differ.
-    """
-    n = len(dataset)
-    if n == 0:
-        raise ValueError("Found a torch Dataset with 0 samples while a minimum of 1 is required.")
-    inputs, labels = [], []
-    for i in range(n):
-        item = dataset[i]
-        if not (isinstance(item, (tuple, list)) and len(item) == 2):
-            raise ValueError(
-                "A torch Dataset given as X must yield (input, label) pairs. "
-                f"Got {type(item).__name__} at index {i} instead."
-            )
-        value = item[0]
-        if not isinstance(value, (torch.Tensor, np.ndarray)):
-            raise ValueError(
-                "A torch Dataset given as X must yield tensors or arrays as inputs. "
-                f"Got {type(value).__name__} at index {i} instead; for images use "
-                "torchvision.transforms.ToTensor() (float) or PILToTensor() (uint8)."
-            )
-        value = as_array(value)
-        if inputs and value.shape != inputs[0].shape:
-            raise ValueError(
-                "All inputs of a torch Dataset must have one shape. "
-                f"Got {value.shape} at index {i}, but {inputs[0].shape} at index 0."
-            )
-        inputs.append(value)
-        labels.append(np.asarray(as_array(item[1])).item())
-    return np.stack(inputs), np.asarray(labels)
-
-
 def check_inputs(estimator, X, *, reset=False, bounds="auto"):
     """Check X and return it as a float32 or uint8 array of shape (n, d) or (n, C, H, W).
 
@@ -73,7 +32,9 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto"):
     estimator : object
         Gets ``input_shape_`` (shape of one sample), and for (n, d) also ``n_features_in_``, when
         ``reset`` is true; otherwise X is compared with them.
-    X : array-like, tensor or memory map
+    X : array-like, tensor, memory map or torch Dataset
+        A Dataset and a memory map that needs another dtype come back as a lazy array; they are
+        checked in chunks.
     reset : bool
     bounds : "auto", None or (low, high)
         "auto": images must lie in [0, 1], (n, d) is unbounded.
@@ -88,6 +49,11 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto"):
     ndim = getattr(X, "ndim", None)
     if ndim == 4:
         X = _check_images(X, type(estimator).__name__)
+    elif isinstance(X, LazyArray):
+        _check_lazy(X, type(estimator).__name__)
+        if reset:
+            estimator.n_features_in_ = X.shape[1]
+            estimator.__dict__.pop("feature_names_in_", None)
     else:
         X = validate_data(estimator, X, reset=reset, dtype=np.float32, accept_sparse=False)
     shape = X.shape[1:]
@@ -125,6 +91,8 @@ def check_data(X, owner, *, bounds="auto"):
     X = _with_sample_axis(X)
     if getattr(X, "ndim", None) == 4:
         X = _check_images(X, owner)
+    elif isinstance(X, LazyArray):
+        _check_lazy(X, owner)
     else:
         X = check_array(X, dtype=np.float32, estimator=owner, input_name="X")
     _check_bounds(X, resolve_bounds(bounds, X.shape[1:]))
@@ -153,7 +121,7 @@ def _in_units(batch):
 
 def _with_sample_axis(X):
     """X with its shape, if that can be one of (n, d) or (n, C, H, W)."""
-    X = np.asarray(X) if isinstance(X, (list, tuple)) else as_array(X)
+    X = np.asarray(X) if isinstance(X, (list, tuple)) else lazy(as_array(X))
     ndim = getattr(X, "ndim", None)
     if ndim == 3:
         raise ValueError(
@@ -184,7 +152,26 @@ def _check_images(X, owner):
                 f"required by {owner}."
             )
         return X
+    if isinstance(X, (LazyArray, np.memmap)) and len(X):
+        _check_lazy(X, owner)
+        return X
     return check_array(X, allow_nd=True, dtype=np.float32, estimator=owner, input_name="X")
+
+
+def _check_lazy(X, owner):
+    """Check a table or images that are not to be read whole, chunk by chunk."""
+    if X.ndim not in (2, 4) or X.size == 0:
+        raise ValueError(
+            f"Expected X of shape (n, d) or (n, C, H, W) by {owner}, got an array of shape "
+            f"{tuple(X.shape)}."
+        )
+    if X.dtype == np.uint8:
+        return
+    ends = np.concatenate(X.extent if isinstance(X, LazyArray) else extent(X))
+    if np.isnan(ends).any():
+        raise ValueError(f"Input X contains NaN. {owner} does not accept missing values.")
+    if np.isinf(ends).any():
+        raise ValueError("Input X contains infinity or a value too large for dtype('float32').")
 
 
 def _check_bounds(X, bounds, normalises=False):
@@ -198,11 +185,14 @@ def _check_bounds(X, bounds, normalises=False):
             )
         return
     low, high = bounds
-    axes = None if np.ndim(low) == 0 else (0, *range(2, X.ndim))
-    smallest, largest = X.min(axes, keepdims=True)[0], X.max(axes, keepdims=True)[0]
+    smallest, largest = X.extent if isinstance(X, LazyArray) else extent(X)
+    if np.ndim(low) == 0:
+        smallest, largest = smallest.min(keepdims=True), largest.max(keepdims=True)
+    else:
+        low, high = np.ravel(low), np.ravel(high)
     width = np.subtract(high, low)
     slack = _TOLERANCE * np.where(np.isfinite(width), width, 1)
-    outside = ((smallest < low - slack) | (largest > high + slack)).ravel()
+    outside = (smallest < low - slack) | (largest > high + slack)
     if not outside.any():
         return
     hint = ""

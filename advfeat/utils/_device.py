@@ -5,6 +5,8 @@ import contextlib
 import numpy as np
 import torch
 
+from advfeat.utils._lazy import LazyArray
+
 
 def resolve_device(device):
     """Turn ``"auto"``, a device name or a torch.device into a usable torch.device.
@@ -39,10 +41,13 @@ def resolve_device(device):
 def on_accelerator(X, device):
     """Return X as a tensor on the device where that saves copying every batch, else X itself.
 
-    That is a CUDA device on which X takes at most a quarter of the free memory.
+    That is a CUDA device on which X takes at most a quarter of the free memory. Lazy arrays stay
+    lazy: a Dataset may give other inputs each time, by augmentation.
     """
     device = torch.device(device)
-    if device.type != "cuda" or X.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
+    if device.type != "cuda" or isinstance(X, LazyArray):
+        return X
+    if X.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
         return X
     return torch.from_numpy(np.ascontiguousarray(X)).to(device)
 

@@ -107,3 +107,25 @@ def _told(key, there, here):
     values = [repr(content.get(key)) for content in (there, here)]
     short = max(map(len, values)) < 34  # a hash tells nothing
     return f"{key} ({values[0]} there, {values[1]} here)" if short else key
+
+
+def read_content(folder):
+    """Read what decides the content of a folder, as its manifest says.
+
+    Raises
+    ------
+    ValueError
+        If there is no manifest, or it cannot be read.
+    """
+    path = folder / "manifest.json"
+    try:
+        content = json.loads(path.read_bytes())["content"]
+        if content.pop("format") != FORMAT:
+            raise ValueError("the format is another one")
+    except FileNotFoundError as error:
+        raise ValueError(f"'{folder}' is no store: it has no manifest.json.") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"'{path}' is damaged, or was not written by this version of advfeat ({error})."
+        ) from error
+    return content

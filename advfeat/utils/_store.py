@@ -12,6 +12,7 @@ import json
 import math
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from advfeat.utils._files import (
     writing,
 )
 from advfeat.utils._fingerprint import digest_arrays
-from advfeat.utils._manifest import Manifest
+from advfeat.utils._manifest import Manifest, read_content
 from advfeat.utils._npy import RowFile
 from advfeat.utils._progress import progress_bar
 
@@ -108,10 +109,9 @@ class Store:
 
     def __enter__(self):
         self._manifest.check(ours=self._checksums.path.exists())
-        self._digests = self._read_digests()
         # A finished folder is only read, by as many processes as like.
-        if self._digests.any(axis=1).all() and self._has_extras():
-            if (self.quick and self._is_untouched()) or self._forget_damaged() == 0:
+        if self._read_digests().any(axis=1).all() and self._has_extras():
+            if self.n_missing() == 0:
                 return self
         with self._named_errors():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -157,6 +157,13 @@ class Store:
                 column.write(begin, array)
             self._checksums.write(number, digest)
         self._digests[number] = digest
+
+    def n_missing(self):
+        """Count the batches that are not there, or are damaged; nothing is written."""
+        self._digests = self._read_digests()
+        if not (self.quick and self._is_untouched()):
+            self._forget_damaged()
+        return int((~self._digests.any(axis=1)).sum())
 
     def finish(self):
         """Note the size and time of the files, so that ``quick`` need not read them again."""
@@ -277,3 +284,34 @@ class Store:
                 f"Cannot write into {self.name}: {error.strerror}. Finished batches are kept: "
                 "make it possible to write there, and call again with the same settings",
             ) from error
+
+
+def open_finished(folder):
+    """Read all arrays of a finished store, columns as read-only memory maps.
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Raises
+    ------
+    ValueError
+        If the folder is no store, or batches are missing or damaged.
+    """
+    folder = Path(folder)
+    content = read_content(folder)
+    arrays = content.pop("arrays")
+    columns = {key: (dtype, shape) for key, (dtype, _, *shape) in arrays.items()}
+    (n,) = {n for _, n, *_ in arrays.values()}
+    store = Store(folder, content, columns, n, content["batch_size"], quick=True)
+    n_missing = store.n_missing()
+    if n_missing:
+        raise ValueError(
+            f"'{folder}' is not finished: {n_missing} of {math.ceil(n / store.batch_size)} "
+            "batches are missing or damaged. Repeat the call of fit_transform that began it."
+        )
+    found = dict(zip(columns, store.read(), strict=True))
+    for path in folder.glob("*.npy"):
+        if path.stem not in found and not path.name.startswith("checksums"):
+            found[path.stem] = np.load(path, allow_pickle=False)
+    return found

@@ -6,12 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator
-from torch.utils.data import Dataset, Subset, TensorDataset
 
 from advfeat.utils._checks import (
     as_array,
     check_inputs,
-    load_dataset,
     take_batch,
 )
 from advfeat.utils._device import resolve_device
@@ -236,45 +234,6 @@ def test_the_same_shape_as_at_fit():
     for shape in ((3, 6, 7), (5,)):
         X = images(n=1, shape=shape)
         np.testing.assert_array_equal(check_inputs(fitted(shape), X), X)
-
-
-class Items(Dataset):
-    def __init__(self, *items):
-        self.items = items
-
-    def __len__(self):
-        return len(self.items)
-
-    def __getitem__(self, i):
-        return self.items[i]
-
-
-def test_torch_datasets():
-    X, y = images(dtype=np.uint8), np.array([3, 1, 2, 1])
-    data = TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
-    for dataset, rows in ((data, slice(None)), (Subset(data, [2, 0]), [2, 0])):
-        inputs, labels = load_dataset(dataset)
-        np.testing.assert_array_equal(inputs, X[rows])
-        np.testing.assert_array_equal(labels, y[rows])
-        assert inputs.dtype == np.uint8
-    inputs, labels = load_dataset(Items((X[0], "cat"), (torch.from_numpy(X[1]), "dog")))
-    np.testing.assert_array_equal(inputs, X[:2])
-    assert labels.tolist() == ["cat", "dog"]
-
-
-@pytest.mark.parametrize(
-    ("items", "message"),
-    [
-        ([], "0 samples"),
-        ([np.ones(3)], r"\(input, label\) pairs. Got ndarray at index 0"),
-        ([(np.ones(3), 0, 1)], r"\(input, label\) pairs. Got tuple at index 0"),
-        ([(np.ones(3), 0), ("picture", 1)], "Got str at index 1.*ToTensor"),
-        ([(np.ones(3), 0), (np.ones(4), 1)], r"Got \(4,\) at index 1, but \(3,\) at index 0"),
-    ],
-)
-def test_torch_datasets_that_are_refused(items, message):
-    with pytest.raises(ValueError, match=message):
-        load_dataset(Items(*items))
 
 
 def test_resolve_device(device):

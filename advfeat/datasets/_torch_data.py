@@ -1,0 +1,177 @@
+"""Training data as they come: arrays, constructed sets, torch Datasets."""
+
+from itertools import chain
+
+import numpy as np
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
+
+from advfeat.datasets._constructed import ClassIndex, ConstructedDataset
+from advfeat.utils._lazy import DatasetArray
+from advfeat.utils._progress import progress_bar
+
+
+def unpack_training_data(estimator, X, y):
+    """Return (X, y) to train on, from arrays, a ConstructedDataset or a torch Dataset.
+
+    Inputs of a torch Dataset come as a lazy array.
+
+    Raises
+    ------
+    ValueError
+        If y is missing, or is not what a ConstructedDataset was made from.
+    """
+    if isinstance(X, DataLoader):
+        raise ValueError(
+            "A DataLoader was given as X; batches are cut inside. Pass its dataset instead "
+            "(loader.dataset)."
+        )
+    if isinstance(X, IterableDataset):
+        raise ValueError(
+            "A torch Dataset given as X must be map-style (with __getitem__ and __len__), since "
+            "samples are drawn in random order. Got an IterableDataset."
+        )
+    if isinstance(X, Dataset):
+        X, labels, source = split_dataset(X, verbose=getattr(estimator, "verbose", 0))
+        if y is not None:
+            _check_source(y, source, len(labels))
+        return X, labels
+    if y is None:
+        raise ValueError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is None."
+        )
+    return X, y
+
+
+def split_dataset(dataset, verbose=0):
+    """Split a map-style torch Dataset into inputs, read when they are needed, and labels.
+
+    Returns
+    -------
+    X : ndarray or lazy array of shape (n, ...)
+    y : ndarray of shape (n,)
+    y_source : ndarray of shape (n,), or None
+        For constructed sets the labels of the samples that X was made from.
+    """
+    if isinstance(dataset, ConstructedDataset):
+        return dataset.X, dataset.y, dataset.y_source
+    if type(dataset) is Subset and isinstance(dataset.dataset, ConstructedDataset):
+        return split_dataset(dataset.dataset[list(dataset.indices)])
+    X = DatasetArray(dataset)
+    y, source = _labels(dataset, verbose)
+    return X, y, source
+
+
+def _check_source(y, source, n):
+    if source is None:
+        raise ValueError(
+            "A torch Dataset yields its own labels, so y must be None. Got y of type "
+            f"{type(y).__name__}."
+        )
+    if not np.array_equal(np.asarray(y), source):
+        raise ValueError(
+            "The y given with a ConstructedDataset must be its y_source (the labels it was "
+            "constructed from), or None: it carries the labels to train on. Got "
+            f"{len(np.atleast_1d(y))} labels that differ from its {n} source labels. "
+            "A Pipeline can hold one NonRobustRelabeler only."
+        )
+
+
+def _labels(dataset, verbose):
+    """Labels of all samples, and of what they were made from where a part was constructed."""
+    if isinstance(dataset, ConstructedDataset):
+        return dataset.y, dataset.y_source
+    # Subclasses may change the labels, so only torch's own are looked into.
+    if type(dataset) is Subset:
+        y, source = _labels(dataset.dataset, verbose)
+        rows = np.asarray(dataset.indices, dtype=np.intp)
+        return y[rows], None if source is None else source[rows]
+    if type(dataset) is ConcatDataset:
+        parts = [_labels(part, verbose) for part in dataset.datasets]
+        if all(source is None for _, source in parts):
+            return _joined([y for y, _ in parts]), None
+        sources = [y if source is None else source for y, source in parts]
+        return _joined([y for y, _ in parts]), _joined(sources)
+    targets = _known_targets(dataset)
+    return (targets, None) if targets is not None else _read_labels(dataset, verbose)
+
+
+def _known_targets(dataset):
+    """Labels as torchvision's data sets list them, if these are the labels of the items."""
+    targets = getattr(dataset, "targets", None)
+    if targets is None or getattr(dataset, "target_transform", None) is not None:
+        return None
+    targets = np.asarray(targets.cpu() if isinstance(targets, torch.Tensor) else targets)
+    n = len(dataset)
+    if targets.shape != (n,) or targets.dtype.kind == "O":
+        return None
+    for i in {0, n // 2, n - 1}:
+        label = _label(dataset[i], i)
+        if isinstance(label, ClassIndex) or label != targets[i]:
+            return None
+    return targets
+
+
+def _read_labels(dataset, verbose):
+    """Read every item once, for its label."""
+    n, labels = len(dataset), []
+    with progress_bar(total=n, desc="reading labels", unit="sample", verbose=verbose) as bar:
+        for i in range(n):
+            labels.append(_label(dataset[i], i))
+            bar.update()
+    constructed = [isinstance(label, ClassIndex) for label in labels]
+    if not any(constructed):
+        _refuse_positions(dataset)
+        return np.asarray(labels), None
+    if not all(constructed):
+        raise ValueError(
+            "A torch Dataset yields labels of a constructed set and others. Join the two with "
+            "torch.utils.data.ConcatDataset, so that it can be told which is which."
+        )
+    y = np.asarray([label.label for label in labels])
+    return y, np.asarray([label.source for label in labels])
+
+
+def _label(item, i):
+    if not (isinstance(item, (tuple, list)) and len(item) == 2):
+        raise ValueError(
+            "A torch Dataset given as X must yield (input, label) pairs. "
+            f"Got {type(item).__name__} at index {i} instead."
+        )
+    label = item[1]
+    if isinstance(label, ClassIndex):
+        return label
+    label = np.asarray(label.detach().cpu() if isinstance(label, torch.Tensor) else label)
+    if label.size != 1:
+        raise ValueError(
+            "A torch Dataset given as X must yield one label with each input. "
+            f"Got an array of shape {label.shape} at index {i}."
+        )
+    return label.item()
+
+
+def _joined(parts):
+    kinds = {"text" if part.dtype.kind in "SUO" else "numbers" for part in parts}
+    if len(kinds) > 1:
+        raise ValueError(
+            "The parts of a ConcatDataset must have labels of one kind. Got text in some and "
+            "numbers in others."
+        )
+    return np.concatenate(parts)
+
+
+def _refuse_positions(dataset):
+    """Refuse a wrapper that has turned a constructed set's labels into bare positions."""
+    held = list(vars(dataset).values())
+    held = chain(held, *(v for v in held if isinstance(v, (list, tuple))))
+    for part in held:
+        while type(part) is Subset:
+            part = part.dataset
+        if isinstance(part, ConstructedDataset) and not np.array_equal(
+            part.classes, np.arange(len(part.classes))
+        ):
+            raise ValueError(
+                f"{type(dataset).__name__} holds a ConstructedDataset, but yields labels that "
+                "are plain numbers: the positions of its labels, not the labels. Pass on what "
+                "the set yields unchanged, or train on the arrays data.X and data.y."
+            )

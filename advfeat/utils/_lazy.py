@@ -1,0 +1,217 @@
+"""Arrays whose rows are read when they are asked for, so that data may be larger than memory."""
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+_CHUNK = 2**25  # bytes that checks hold at a time
+
+
+class LazyArray:
+    """What batches are cut from in place of an ndarray: shape, dtype, length and indexing by rows.
+
+    Indexing by a slice, an index array or a mask gives an ndarray of these rows, by an integer one
+    row. ``numpy.asarray`` reads everything.
+
+    Parameters
+    ----------
+    shape : tuple
+    dtype : dtype
+    """
+
+    def __init__(self, shape, dtype):
+        self.shape = tuple(shape)
+        self.dtype = np.dtype(dtype)
+
+    def _read(self, rows):
+        """Return the rows of a slice or of an array of non-negative positions."""
+        raise NotImplementedError
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, rows):
+        if isinstance(rows, tuple):
+            first, rest = rows[0], rows[1:]
+            return self[first] if rest in ((), (Ellipsis,)) else self[first][(slice(None), *rest)]
+        if isinstance(rows, slice):
+            return self._read(rows)
+        picked = np.arange(len(self))[np.asarray(rows)]  # checks, and counts from the end
+        return self._read(picked) if picked.ndim else self._read(picked[None])[0]
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __array__(self, dtype=None, copy=None):
+        if copy is False:
+            raise ValueError("The rows of a lazy array are read, so they are always a copy.")
+        return np.asarray(self[:], dtype=dtype)
+
+    def __repr__(self):
+        return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype})"
+
+    def astype(self, dtype, copy=True):
+        """Return the same rows in another dtype, as lazily as these."""
+        return self if dtype == self.dtype else CastArray(self, dtype)
+
+    @property
+    def ndim(self):
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self):
+        """Number of values."""
+        return int(np.prod(self.shape))
+
+    @property
+    def nbytes(self):
+        """Bytes that all rows take in memory."""
+        return self.size * self.dtype.itemsize
+
+    @cached_property
+    def extent(self):
+        """Smallest and largest value of each channel or feature, found in one pass."""
+        return extent(self)
+
+
+class CastArray(LazyArray):
+    """Rows of an array, such as a memory map, in another dtype.
+
+    Parameters
+    ----------
+    X : array-like that is cut by slices and index arrays
+    dtype : dtype, default=float32
+    """
+
+    def __init__(self, X, dtype=np.float32):
+        super().__init__(X.shape, dtype)
+        self.X = X
+
+    def _read(self, rows):
+        with np.errstate(over="ignore"):  # infinity is found by the checks
+            return np.asarray(self.X[rows], dtype=self.dtype)
+
+
+class SelectedRows(LazyArray):
+    """Some rows of an array, looked up when they are read.
+
+    Parameters
+    ----------
+    X : ndarray, memory map or LazyArray
+    index : array of int or bool
+    """
+
+    def __init__(self, X, index):
+        self.X = X
+        self.index = np.arange(len(X))[index]
+        super().__init__((len(self.index), *X.shape[1:]), X.dtype)
+
+    def _read(self, rows):
+        return np.asarray(self.X[self.index[rows]])
+
+
+class DatasetArray(LazyArray):
+    """Inputs of a map-style torch Dataset, read item by item when they are asked for.
+
+    uint8 images stay uint8; everything else becomes float32.
+
+    Parameters
+    ----------
+    dataset : torch.utils.data.Dataset
+        Of tensors or arrays, or of tuples that begin with one.
+
+    Raises
+    ------
+    ValueError
+        If there are no items or their inputs are no arrays; when rows are read, if an input has
+        another shape or dtype than the first.
+    """
+
+    def __init__(self, dataset):
+        if len(dataset) == 0:
+            raise ValueError(
+                "Found a torch Dataset with 0 samples while a minimum of 1 is required."
+            )
+        self.dataset = dataset
+        first = _input(dataset[0], 0)
+        self._item_dtype = first.dtype
+        image = first.ndim == 3 and first.dtype == np.uint8
+        super().__init__((len(dataset), *first.shape), np.uint8 if image else np.float32)
+
+    def _read(self, rows):
+        rows = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for k, (i, item) in enumerate(zip(rows, self._items(list(rows)), strict=True)):
+            value = _input(item, i)
+            if value.shape != self.shape[1:] or value.dtype != self._item_dtype:
+                raise ValueError(
+                    "All inputs of a torch Dataset must have one shape and dtype. Got "
+                    f"{value.dtype} {value.shape} at index {i}, but {self._item_dtype} "
+                    f"{self.shape[1:]} at index 0."
+                )
+            found[k] = value
+        return found
+
+    def _items(self, rows):
+        if callable(getattr(self.dataset, "__getitems__", None)):
+            return self.dataset.__getitems__(rows)
+        return (self.dataset[i] for i in rows)
+
+
+def lazy(X):
+    """Return data that should not be read whole as a lazy array, all other as they are.
+
+    That is a torch Dataset, a memory map that is neither float32 nor uint8 images, and an array
+    of float16.
+    """
+    # A set that refuses to be an array, because it carries its own labels, must go on refusing.
+    if isinstance(X, Dataset) and not hasattr(type(X), "__array__"):
+        return DatasetArray(X)
+    if not isinstance(X, np.ndarray) or X.ndim not in (2, 4) or X.dtype.kind not in "buif":
+        return X
+    kept = X.dtype == np.float32 or (X.dtype == np.uint8 and X.ndim == 4)
+    if X.dtype == np.float16 or (isinstance(X, np.memmap) and not kept):
+        return CastArray(X)
+    return X
+
+
+def select_rows(X, index):
+    """Rows of X by an index array or a mask: read at once if X is in memory, else lazily."""
+    if isinstance(X, (LazyArray, np.memmap)):
+        return SelectedRows(X, index)
+    return X[index]
+
+
+def extent(X):
+    """Smallest and largest value of each channel or feature, in chunks of rows; NaN stays NaN.
+
+    Returns
+    -------
+    low, high : ndarray of shape (C,) or (d,)
+    """
+    axes = (0, *range(2, X.ndim))
+    low = np.full(X.shape[1], np.inf)
+    high = -low
+    step = max(1, _CHUNK // max(1, X.nbytes // len(X)))
+    for i in range(0, len(X), step):
+        part = X[i : i + step]
+        low, high = np.minimum(low, part.min(axes)), np.maximum(high, part.max(axes))
+    return low, high
+
+
+def _input(item, i):
+    """Return the input of an item as an array."""
+    value = item[0] if isinstance(item, (tuple, list)) and len(item) else item
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "buif":
+        kind = getattr(value, "dtype", None) or type(value).__name__
+        raise ValueError(
+            f"A torch Dataset given as X must yield tensors or arrays of numbers as inputs. Got "
+            f"{kind} at index {i} instead; for images use torchvision.transforms.ToTensor() "
+            "(float) or PILToTensor() (uint8)."
+        )
+    return value

@@ -1,0 +1,196 @@
+"""torch Datasets and memory maps as training data: read in batches, labels in one pass."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from sklearn.base import clone
+from torch import nn
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
+
+from advfeat import AdversarialClassifier, StandardClassifier
+from advfeat.datasets._torch_data import split_dataset, unpack_training_data
+
+
+class Items(Dataset):
+    """A Dataset that remembers what was read."""
+
+    def __init__(self, X, y, **attributes):
+        self.X, self.y, self.read = X, y, []
+        self.__dict__.update(attributes)
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        self.read.append(i)
+        return self.X[i], self.y[i]
+
+
+X = np.random.default_rng(0).integers(0, 256, (9, 1, 4, 4)).astype(np.uint8)
+Y = np.array([3, 1, 2, 1, 3, 2, 1, 1, 2])
+
+
+def test_inputs_and_labels():
+    data = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+    for dataset, rows in (
+        (data, slice(None)), (Subset(data, [2, 0]), [2, 0]), (ConcatDataset([data, data]), None),
+    ):  # fmt: skip
+        inputs, labels, source = split_dataset(dataset)
+        rows = np.arange(18) % 9 if rows is None else rows
+        assert_array_equal(inputs[:], X[rows])
+        assert_array_equal(labels, Y[rows])
+        assert inputs.dtype == np.uint8 and source is None
+    _, labels, _ = split_dataset(Items(X[:2], ["cat", torch.tensor(3)]))
+    assert labels.tolist() == ["cat", "3"]
+
+
+def test_targets_are_believed_where_they_are_the_labels():
+    known = Items(X, Y, targets=Y.tolist(), target_transform=None)
+    _, labels, _ = split_dataset(Subset(known, [1, 2, 3]))
+    assert_array_equal(labels, Y[1:4])
+    assert len(known.read) <= 4  # some, to compare
+    names = np.array(["a", "b", "c", "d"])[Y]
+    for attributes in (
+        {"targets": Y + 1}, {"targets": Y[:-1]}, {"targets": np.stack([Y, Y], 1)},
+        {"targets": Y, "target_transform": lambda y: y},
+    ):  # fmt: skip
+        _, labels, _ = split_dataset(Items(X, names, **attributes))
+        assert_array_equal(labels, names)
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([np.ones(3)], r"\(input, label\) pairs. Got ndarray at index 0"),
+        ([(np.ones(3), 0, 1)], r"\(input, label\) pairs. Got tuple at index 0"),
+        ([(np.ones(3), 0), (np.ones(3), [0, 1])], r"one label.*shape \(2,\) at index 1"),
+    ],
+)
+def test_items_without_a_label_are_refused(items, message):
+    class Raw(Dataset):
+        def __len__(self):
+            return len(items)
+
+        def __getitem__(self, i):
+            return items[i]
+
+    with pytest.raises(ValueError, match=message):
+        split_dataset(Raw())
+
+
+def test_what_cannot_be_read_by_rows_is_refused():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter([])
+
+    clf = StandardClassifier(verbose=0)
+    with pytest.raises(ValueError, match="Pass its dataset instead"):
+        clf.fit(DataLoader(Items(X, Y)))
+    with pytest.raises(ValueError, match="map-style"):
+        clf.fit(Stream())
+    with pytest.raises(ValueError, match="yields its own labels"):
+        clf.fit(Items(X, Y), Y)
+    with pytest.raises(ValueError, match="labels of one kind"):
+        split_dataset(ConcatDataset([Items(X, Y), Items(X, Y.astype(str))]))
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        unpack_training_data(clf, X, None)
+
+
+@pytest.fixture(scope="module", params=["images", "table"])
+def data(request):
+    rng = np.random.default_rng(1)
+    y = np.array(["no", "yes"])[np.arange(60) % 2]
+    if request.param == "images":
+        X = rng.integers(0, 200, (60, 1, 6, 6)).astype(np.uint8)
+        X[y == "yes"] += 50
+        return X, y
+    X = rng.standard_normal((60, 5))
+    X[y == "yes"] += 1
+    return X, y
+
+
+def forms(X, y, folder):
+    np.save(folder / "x.npy", X)
+    yield "memory map", np.load(folder / "x.npy", mmap_mode="r"), y
+    yield "dataset", Items(X, y), None
+    half = ConcatDataset([Items(X[30:], y[30:]), Items(X[:30], y[:30])])
+    yield "split", Subset(half, [*range(30, 60), *range(30)]), None
+
+
+@pytest.mark.parametrize("kind", [StandardClassifier, AdversarialClassifier])
+def test_the_same_bits_from_arrays_maps_and_datasets(data, kind, tmp_path):
+    X, y = data
+    clf = kind(max_epochs=2, batch_size=16, random_state=0, verbose=0)
+    expected = clone(clf).fit(X, y).decision_function(X)
+    weight = np.arange(60) % 3 / 2.0
+    weighted = clone(clf).fit(X, y, sample_weight=weight).decision_function(X)
+    for _, inputs, labels in forms(X, y, tmp_path):
+        fitted = clone(clf).fit(inputs, labels)
+        assert_array_equal(fitted.decision_function(X), expected)
+        assert_array_equal(fitted.decision_function(inputs), expected)
+        assert fitted.score(inputs, y) == fitted.score(X, y)
+        fitted = clone(clf).fit(inputs, labels, sample_weight=weight)
+        assert_array_equal(fitted.decision_function(X), weighted)
+        clone(clf).partial_fit(inputs, labels)
+
+
+def test_a_random_split_trains_on_its_labels(data):
+    X, y = data
+    generator = torch.Generator().manual_seed(0)
+    train, test = random_split(Items(X, y), [40, 20], generator=generator)
+    clf = StandardClassifier(max_epochs=2, random_state=0, verbose=0)
+    expected = clone(clf).fit(X[train.indices], y[train.indices])
+    found = clf.fit(train)
+    assert_array_equal(found.decision_function(X), expected.decision_function(X))
+    assert_array_equal(found.predict(test), expected.predict(X[test.indices]))
+
+
+class Generated(Dataset):
+    """Images that exist only while they are read."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        image = np.full((3, 16, 16), (i % 2) / 2, dtype=np.float32)
+        image[0, 0, 0] = i / self.n
+        return image, i % 2
+
+
+class Small(nn.Module):
+    def __init__(self, input_shape, n_classes):
+        super().__init__()
+        self.linear = nn.Linear(3, n_classes)
+
+    def forward(self, x):
+        return self.linear(x.mean((2, 3)))
+
+
+def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
+    def peak(n):
+        dataset = Generated(n)
+        clf = StandardClassifier(Small, max_epochs=1, random_state=0, verbose=0)
+        tracemalloc.start()
+        clf.fit(dataset)
+        clf.predict(dataset)
+        _, found = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return found / Generated(1)[0][0].nbytes
+
+    peak(20)  # what is made only once
+    few, many = peak(4500), peak(9000)
+    assert many < 1.1 * few, (few, many)

@@ -1,0 +1,155 @@
+"""Lazy arrays: they give what the array gives, and hold only the rows asked for."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from sklearn.base import BaseEstimator
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+from advfeat.utils._checks import check_inputs, take_batch
+from advfeat.utils._lazy import CastArray, DatasetArray, SelectedRows, extent, lazy, select_rows
+
+X = np.random.default_rng(0).random((11, 3, 4, 5)).astype(np.float32)
+
+
+class Items(Dataset):
+    def __init__(self, *items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+
+def lazies(array):
+    half = array.astype(np.float64)
+    return {
+        "cast": CastArray(half),
+        "dataset": DatasetArray(TensorDataset(torch.from_numpy(array), torch.zeros(len(array)))),
+        "subset": DatasetArray(Subset(Items(*((x, 0) for x in array)), range(len(array)))),
+        "selected": SelectedRows(np.concatenate([array, array]), np.arange(len(array))),
+        "twice": CastArray(half).astype(np.float64).astype(np.float32),
+    }
+
+
+@pytest.mark.parametrize("kind", lazies(X))
+def test_lazy_arrays_are_indexed_like_arrays(kind):
+    rows = lazies(X)[kind]
+    assert rows.shape == X.shape and rows.dtype == np.float32 and len(rows) == 11
+    assert rows.ndim == 4 and rows.size == X.size and rows.nbytes == X.nbytes
+    mask = np.arange(11) % 2 == 0
+    for key in [
+        slice(2, 5), slice(None, None, 3), slice(8, 99), slice(3, 3), np.array([5, 0, 5]), [1, -1],
+        mask, 4, -2, np.int64(3), (slice(1, 3), Ellipsis), (slice(0, 2), 0), ([1, 2], Ellipsis),
+    ]:  # fmt: skip
+        assert_array_equal(rows[key], X[key])
+        assert isinstance(rows[key], np.ndarray)
+    assert_array_equal(np.asarray(rows), X)
+    assert_array_equal(np.asarray(rows, dtype=np.float64), X.astype(np.float64))
+    assert_array_equal(next(iter(rows)), X[0])
+    assert_array_equal(take_batch(rows, slice(3, 6), "cpu").numpy(), X[3:6])
+    assert_array_equal(rows.extent, (X.min((0, 2, 3)), X.max((0, 2, 3))))
+    assert "shape=(11, 3, 4, 5)" in repr(rows)
+    with pytest.raises(IndexError):
+        rows[11]
+    with pytest.raises(ValueError, match="always a copy"):
+        np.array(rows, copy=False)
+
+
+@given(st.lists(st.integers(0, 10)), st.lists(st.integers(0, 30), max_size=5))
+def test_selections_of_selections(first, second):
+    rows = SelectedRows(X, np.array(first, dtype=int))
+    second = np.array([i for i in second if i < len(first)], dtype=int)
+    assert_array_equal(select_rows(rows, second)[:], X[first][second])
+
+
+def test_what_becomes_lazy(tmp_path):
+    def memmap(array):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.npy"
+        np.save(path, array)
+        return np.load(path, mmap_mode="r")
+
+    table = X[:, 0, 0]
+    for kept in (X, table, X.astype(np.float64), [[1.0]], memmap(X), memmap(table)):
+        assert lazy(kept) is kept
+    images = memmap((255 * X).astype(np.uint8))
+    assert lazy(images) is images
+    for array in (memmap(X.astype(np.float64)), memmap((9 * X[:, 0, 0]).astype(np.uint8)),
+                  X.astype(np.float16), memmap(X.astype(np.float16))):  # fmt: skip
+        assert isinstance(lazy(array), CastArray)
+        assert_array_equal(lazy(array)[:], np.asarray(array, dtype=np.float32))
+    assert isinstance(select_rows(memmap(X), [0, 1]), SelectedRows)
+    assert isinstance(select_rows(X, [0, 1]), np.ndarray)
+
+
+def test_extent_reads_in_chunks(monkeypatch):
+    from advfeat.utils import _lazy
+
+    monkeypatch.setattr(_lazy, "_CHUNK", 3 * X[0].nbytes)
+    assert_array_equal(extent(X), (X.min((0, 2, 3)), X.max((0, 2, 3))))
+    table = X.reshape(11, 60)
+    assert_array_equal(extent(table), (table.min(0), table.max(0)))
+    for at in (0, 5, 10):
+        spoilt = X.copy()
+        spoilt[at, 1, 0, 0] = np.nan
+        assert np.isnan(extent(spoilt)).tolist() == 2 * [[False, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([], "0 samples"),
+        ([("picture", 1)], "Got str at index 0.*ToTensor"),
+        ([(np.ones(3), 0), ("picture", 1)], "Got str at index 1.*ToTensor"),
+        ([(np.array(["a"]), 0)], "arrays of numbers as inputs. Got <U1 at index 0"),
+        ([(np.ones(3), 0), (np.ones(4), 1)], r"Got float64 \(4,\) at index 1, but float64 \(3,\)"),
+        ([(np.ones(3), 0), (np.ones(3, int), 1)], r"Got int64 \(3,\) at index 1, but float64"),
+    ],
+)
+def test_torch_datasets_that_are_refused(items, message):
+    with pytest.raises(ValueError, match=message):
+        DatasetArray(Items(*items))[:]
+
+
+def test_dtypes_of_dataset_items():
+    for item, dtype in [
+        (X[0], np.float32), ((255 * X[0]).astype(np.uint8), np.uint8),
+        (np.arange(4, dtype=np.uint8), np.float32), (np.arange(4), np.float32),
+        (np.ones(3, bool), np.float32),
+    ]:  # fmt: skip
+        for wrapped in ((item, 0), item, (torch.from_numpy(item),)):
+            rows = DatasetArray(Items(wrapped, wrapped))
+            assert rows.dtype == dtype
+            assert_array_equal(rows[:], np.stack([item, item]))
+
+
+@pytest.mark.parametrize("kind", lazies(X))
+def test_checks_of_lazy_arrays(kind):
+    estimator = BaseEstimator()
+    assert_array_equal(check_inputs(estimator, lazies(X)[kind], reset=True)[:], X)
+    assert estimator.input_shape_ == (3, 4, 5) and not hasattr(estimator, "n_features_in_")
+    table = X.reshape(11, 60)
+    assert_array_equal(check_inputs(estimator, lazies(table)[kind], reset=True)[:], table)
+    assert estimator.input_shape_ == (60,) and estimator.n_features_in_ == 60
+    for bad, message in [
+        (np.where(X > 0.9, np.nan, X), "contains NaN"),
+        (np.where(X > 0.9, np.inf, X), "contains infinity"),
+        (X * 3, r"Expected values in \[0, 1\], got a minimum of"),
+        (X[:, 0], "add the channel axis"),
+        (X.transpose(0, 3, 2, 1), "channels last"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            check_inputs(BaseEstimator(), lazies(bad.astype(np.float32))[kind], reset=True)
+    with pytest.raises(ValueError, match="samples of shape"):
+        check_inputs(estimator, lazies(table[:, :5].copy())[kind])
+
+
+def test_values_too_large_for_float32(tmp_path):
+    np.save(tmp_path / "x.npy", np.full((2, 3), 1e300))
+    with pytest.raises(ValueError, match="too large for dtype"):
+        check_inputs(BaseEstimator(), np.load(tmp_path / "x.npy", mmap_mode="r"), reset=True)
