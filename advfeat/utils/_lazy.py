@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-_CHUNK = 2**25  # bytes that checks hold at a time
+_CHUNK = 2**23  # bytes that checks hold at a time
 
 
 class LazyArray:
