@@ -166,7 +166,7 @@ class Generated(Dataset):
         return self.n
 
     def __getitem__(self, i):
-        image = np.full((3, 16, 16), (i % 2) / 2, dtype=np.float32)
+        image = np.full((3, 8, 8), (i % 2) / 2, dtype=np.float32)
         image[0, 0, 0] = i / self.n
         return image, i % 2
 
@@ -192,5 +192,5 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
         return found / Generated(1)[0][0].nbytes
 
     peak(20)  # what is made only once
-    few, many = peak(4500), peak(9000)
+    few, many = peak(9000), peak(14000)
     assert many < 1.1 * few, (few, many)
