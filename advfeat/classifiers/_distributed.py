@@ -31,13 +31,12 @@ class Ranks:
         return {**vars(self), "module": None}
 
     @contextlib.contextmanager
-    def training(self, module, device):
+    def training(self, net):
         """Hold the module to be called in training steps, as `module`."""
-        self.module = module
+        self.module = net.module_
         if self.size > 1:
-            # Batch-norm statistics are averaged here, not copied from the first rank.
-            ids = [device.index] if device.type == "cuda" else None
-            self.module = DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+            unused = not getattr(net, "uses_all_parameters_", True)
+            self.module = DistributedDataParallel(net.module_, find_unused_parameters=unused)
         try:
             yield
         finally:

@@ -76,7 +76,7 @@ def initialize(net, data, weights=None):
         if weights is not None:
             _load(net, weights)
         smallest = 1 if 1 in (net.batch_size, len(data)) else 2  # rows of the smallest batch
-        check_trainable(
+        net.uses_all_parameters_ = check_trainable(
             net.module_,
             net.module__network,
             input_shape=net.module__input_shape,

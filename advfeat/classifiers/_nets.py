@@ -73,12 +73,11 @@ class TrainingNet(NeuralNetClassifier):
         if not self.initialized_:
             self.initialize()
         self.ranks_ = Ranks()
-        device = torch.device(self.device)
         with (
             marked_interrupts(),
             torch.enable_grad(),
             self._own_draws(),
-            self.ranks_.training(self.module_, device),
+            self.ranks_.training(self),
         ):
             self.notify("on_train_begin", X=X, y=y)
             try:

@@ -171,6 +171,11 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
     device : str or torch.device
     needs_gradient : bool
         Whether the input has to get a gradient, as in adversarial training.
+
+    Returns
+    -------
+    bool
+        Whether all parameters get a gradient.
     """
     device = torch.device(device)
     trial = copy.deepcopy(module).train()  # batch-norm statistics stay as they are
@@ -194,17 +199,17 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
             f"as a tensor. For {n} sample(s) it returned {found}; switch further outputs off "
             "(aux_logits=False in torchvision)."
         )
-    if not needs_gradient:
-        return
-    gradient = None
+    trained = [parameter for parameter in trial.parameters() if parameter.requires_grad]
+    gradients = [None]
     if output.requires_grad:
-        (gradient,) = torch.autograd.grad(output.sum(), x, allow_unused=True)
-    if gradient is None:
+        gradients = torch.autograd.grad(output.sum(), [x, *trained], allow_unused=True)
+    if needs_gradient and gradients[0] is None:
         raise ValueError(
             f"network={network!r} passes no gradient to its input, which adversarial training "
             "needs. Look for detach(), no_grad() or integer steps in its forward, or use "
             "StandardClassifier."
         )
+    return all(gradient is not None for gradient in gradients[1:])
 
 
 def _mlp(input_shape, n_classes):
