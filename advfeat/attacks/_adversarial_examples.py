@@ -125,12 +125,13 @@ def adversarial_examples(
     True
     """
     view = attackable(estimator, X, precision, **only_given(bounds))
+    network = judge = view.network.verify(view.X)
+    if precision != "fp32":
+        judge = attackable(estimator, X, **only_given(bounds)).network.verify(view.X)
     labels = encode_labels(y, view.classes, len(view.X), unknown="mark")
     job = Attack(
-        network=view.network,
-        judge=view.network
-        if precision == "fp32"
-        else attackable(estimator, X, **only_given(bounds)).network,
+        network=network,
+        judge=judge,
         bounds=view.bounds,
         ball=make_ball(norm, eps),
         runs=_runs(len(view.classes), n_restarts) if eps > 0 else (),

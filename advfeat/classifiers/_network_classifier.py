@@ -94,7 +94,8 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         ValueError
             If the network has no linear layer.
         """
-        frozen, X = self.frozen(), self.check_inputs(X)
+        X = self.check_inputs(X)
+        frozen = self.frozen().verify(X)
         if not frozen.has_features:
             raise ValueError(
                 f"The network of {type(self).__name__} does not end in a linear layer, so it has "

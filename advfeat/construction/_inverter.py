@@ -174,7 +174,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
 
     def _invert(self, X, keep=False):
         source = self._source
-        frozen = source.frozen(precision=self.precision)
+        frozen = source.frozen(precision=self.precision).verify(X)
         if not frozen.has_features:
             raise ValueError(
                 "Inversion needs penultimate features, but the source network has no linear "

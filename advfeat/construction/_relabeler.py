@@ -168,7 +168,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         index = encode_labels(y, source.classes_, len(X))
         target = self._targets(index, np.asarray(y), source.classes_)
         job = Relabelling(
-            network=source.frozen(precision=self.precision),
+            network=source.frozen(precision=self.precision).verify(X),
             ball=make_ball(self.norm, self.eps),
             bounds=source.input_bounds_,
             n_steps=self.n_steps,

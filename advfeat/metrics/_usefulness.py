@@ -236,6 +236,7 @@ class ExtremeSearch:
 
 def _view(estimator, X, precision, bounds):
     view = attackable(estimator, X, precision, **only_given(bounds))
+    view.network.verify(view.X)
     if not view.network.has_features:
         raise ValueError(
             "Usefulness is measured on penultimate features, but the network has no linear "

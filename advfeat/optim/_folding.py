@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_weights
 
+from advfeat.optim._comparing import compare
 from advfeat.optim._tracing import trace
 from advfeat.utils._device import autocast
 
@@ -75,8 +76,9 @@ class AttackedNetwork:
         """Logits, float32 of shape (n, n_classes)."""
         if self._traced is None:
             graph = trace(self._module)
-            folds = [] if graph is None else fold_batch_norm(graph, self.precision)
-            self._traced = self._module if graph is None else graph, folds
+            same, _ = compare(self._module, graph, x)
+            folds = fold_batch_norm(graph, self.precision) if same else []
+            self._traced = graph if same else self._module, folds
         with autocast(self.device, self.precision):
             return self._traced[0](x.clone()).float()  # the network may begin in place
 
@@ -111,13 +113,14 @@ def fold_batch_norm(graph, precision):
     folds = []
     for node in graph.graph.nodes:
         norm = layer_of(node, modules)
-        if not isinstance(norm, _BatchNorm) or norm.running_var is None:
+        if not isinstance(norm, _BatchNorm) or norm.running_var is None or norm.training:
             continue
         before = input_of(node)
         conv = layer_of(before, modules)
         # A convolution that is used elsewhere too must stay as it is.
         alone = len(before.users) == 1 and uses[before.target] == 1
-        if type(conv) in (nn.Conv1d, nn.Conv2d, nn.Conv3d) and alone:
+        plain = type(conv) in (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # no parametrizations
+        if plain and alone and not (_has_hooks(conv) or _has_hooks(norm)):
             folds.append(Fold(conv, norm, precision))
             graph.set_submodule(before.target, folds[-1].folded)
             node.replace_all_uses_with(before)
@@ -125,6 +128,12 @@ def fold_batch_norm(graph, precision):
     graph.delete_all_unused_submodules()
     graph.recompile()
     return folds
+
+
+def _has_hooks(layer):
+    """Whether something is called with the layer; weight norm, for one, may be such a hook."""
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return any(getattr(layer, kind) for kind in kinds)
 
 
 def _owner(node):

@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
+from advfeat.optim._comparing import N_ROWS, compare
+from advfeat.optim._copying import copy_network
 from advfeat.optim._folding import fold_batch_norm, input_of, layer_of
 from advfeat.optim._tracing import trace, tracing
+from advfeat.utils._checks import batch_tensor
 from advfeat.utils._device import autocast
 
 # ReLUs, out of place. How a node of the graph names the operation: the type of a layer, a
@@ -86,6 +89,10 @@ _PRODUCTS = {  # after these, the last nn.Linear is not the last layer
 class FrozenNetwork:
     """Inference copy of a trained network; the original is never touched.
 
+    The network is traced (torch.fx) at the first use, to fold its batch-norm and to find its
+    features. Where the traced network would not compute the same logits and input gradients,
+    the network runs as it is.
+
     Parameters
     ----------
     module : nn.Module
@@ -97,17 +104,37 @@ class FrozenNetwork:
     def __init__(self, module, *, device, precision="fp32"):
         self.device = torch.device(device)
         self.precision = precision
-        self._module = copy.deepcopy(_unwrap(module)).to(self.device).eval().requires_grad_(False)
+        self._module = copy_network(module).to(self.device).eval().requires_grad_(False)
+        self._verdict = None  # of `compare`
         self._built = None
 
     def __getstate__(self):
         # Only the network travels: unpickling a graph of torch.fx would trace it again.
         return {**self.__dict__, "_built": None}
 
+    def verify(self, X):
+        """Decide, on a few inputs, whether the network can be run traced; returns self.
+
+        The first call does so by itself. Before the network travels to workers it is to be done
+        once for all of them.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, ...)
+            As in the public functions: uint8 is scaled to [0, 1].
+        """
+        self._parts(batch_tensor(X[:N_ROWS], self.device))
+        return self
+
+    @property
+    def random(self):
+        """Whether the logits for one input differ from call to call; known once verified."""
+        return self._verdict is not None and self._verdict[1]
+
     @property
     def has_features(self):
         """Whether the network ends in a linear layer, whose input is g(x)."""
-        return self._parts.has_features
+        return self._parts().has_features
 
     @property
     def passes_gradient(self):
@@ -115,30 +142,36 @@ class FrozenNetwork:
 
         False where there is no ReLU to pass, or where the network cannot be traced.
         """
-        return self._parts.passes_gradient
+        return self._parts().passes_gradient
 
     def __call__(self, x):
         """Logits, float32 of shape (n, n_classes)."""
-        return self._run(self._parts.logits, x)
+        return self._run(self._parts(x).logits, x)
 
     def features(self, x):
         """Penultimate features g(x), float32 of shape (n, n_features)."""
-        return self._run(self._parts.features, x).flatten(1)
+        return self._run(self._parts(x).features, x).flatten(1)
 
     def inversion_features(self, x):
         """g(x); a unit that is off gives the gradient of its input.
 
         This is the "fake ReLU" of the paper's construction, kept to the units that need it.
         """
-        return self._run(self._parts.inversion_features, x).flatten(1)
+        return self._run(self._parts(x).inversion_features, x).flatten(1)
 
-    @property
-    def _parts(self):
-        """The functions, built at first use; threads that share the network build them once."""
-        if self._built is None:
-            with tracing:
-                if self._built is None:
-                    self._built = _Parts(self._module, self.precision)
+    def _parts(self, x=None):
+        """Build the functions at the first use, and verify them as soon as there are inputs."""
+        if self._built is None or (self._verdict is None and x is not None):
+            with tracing:  # threads that share the network wait for the first
+                if self._verdict is None and x is not None:
+                    graph = trace(self._module)
+                    same, random = compare(self._module, graph, x)
+                    self._built = _Parts(self._module, graph if same else None, self.precision)
+                    self._verdict = same, random
+                elif self._built is None:
+                    traced = self._verdict is None or self._verdict[0]
+                    graph = trace(self._module) if traced else None
+                    self._built = _Parts(self._module, graph, self.precision)
         return self._built
 
     def _run(self, function, x):
@@ -150,8 +183,7 @@ class FrozenNetwork:
 class _Parts:
     """Logits and features of a network, as functions."""
 
-    def __init__(self, module, precision):
-        graph = trace(module)
+    def __init__(self, module, graph, precision):
         self.logits = module if graph is None else graph
         self.features = self.inversion_features = _no_features
         self.has_features = self.passes_gradient = False
@@ -167,17 +199,6 @@ class _Parts:
             self.features = _cut_at(graph, input_of(linear))
             self.inversion_features, n_replaced = _with_gradient_when_off(self.features)
             self.passes_gradient = n_replaced > 0
-
-
-def _unwrap(module):
-    """Take the network out of torch's wrappers (several GPUs, compile), which hide its layers."""
-    while True:
-        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            module = module.module
-        elif hasattr(module, "_orig_mod"):  # of torch.compile
-            module = module._orig_mod
-        else:
-            return module
 
 
 def _wake(features, without_relu):
@@ -292,8 +313,7 @@ class _LastLinearInput:
 
     def __init__(self, module):
         # A copy that shares the weights, as the hooks are no part of the network.
-        shared = {id(t): t for t in (*module.parameters(), *module.buffers())}
-        self.module = copy.deepcopy(module, shared)
+        self.module = copy_network(module, share_weights=True)
         self.last = threading.local()  # threads may share the network
         for layer in self.module.modules():
             if isinstance(layer, (nn.Linear, _ConvNd)):

@@ -322,7 +322,7 @@ def test_batch_norm_is_folded_into_the_convolution():
         build_network("small_cnn", (1, 8, 8), 3, torch.zeros(1), torch.ones(1))
     )
     frozen = FrozenNetwork(module, device="cpu")
-    kinds = {type(layer) for layer in frozen._parts.logits.modules()}
+    kinds = {type(layer) for layer in frozen._parts().logits.modules()}
     assert nn.Conv2d in kinds
     assert nn.BatchNorm2d not in kinds
 

@@ -1,0 +1,59 @@
+"""Whether a traced network computes what the network itself computes."""
+
+import contextlib
+
+import torch
+
+N_ROWS = 4  # inputs compared
+_TOLERANCE = 1e-3  # relative; both do the same operations, so rounding alone is far smaller
+
+
+def compare(module, graph, x):
+    """Compare a traced network with the network, and the network with itself.
+
+    Tracing loses what happens inside a custom autograd.Function, in the backward pass, or at
+    random without regard to the input.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network.
+    graph : GraphModule or None
+        The same traced, before its batch-norm is folded; None if it cannot be traced.
+    x : tensor of shape (n, ...)
+        A few of its rows are tried.
+
+    Returns
+    -------
+    same : bool
+        Whether the logits and the input gradients are equal but for rounding.
+    random : bool
+        Whether the network's own logits for one input differ from call to call.
+    """
+    x = x[:N_ROWS]
+    expected = _logits_and_gradient(module, x)
+    again = _logits_and_gradient(module, x)
+    if not _close(expected[0], again[0]):
+        return False, True
+    if graph is None:
+        return False, False
+    return all(map(_close, expected, _logits_and_gradient(graph, x))), False
+
+
+def _logits_and_gradient(module, x):
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.detach().clone().requires_grad_(True)
+        logits = module(x.clone())  # the network may begin in place
+        # A combination of the logits in which none and no sum of them is left out.
+        weight = torch.arange(1, logits.numel() + 1, device=x.device, dtype=torch.float32).cos()
+        value = (logits.float() * weight.view_as(logits)).sum()
+        gradient = None
+        if value.requires_grad:
+            with contextlib.suppress(RuntimeError):  # a network that has logits only
+                (gradient,) = torch.autograd.grad(value, x, allow_unused=True)
+    return logits.detach().float(), torch.zeros_like(x) if gradient is None else gradient
+
+
+def _close(a, b):
+    scale = torch.nan_to_num(a).abs().max() if a.numel() else 0.0
+    return torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * float(scale), equal_nan=True)
