@@ -13,14 +13,15 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, NuSVC
 from sklearn.utils.validation import check_is_fitted
-from skorch import NeuralNet, NeuralNetBinaryClassifier
+from skorch import NeuralNet
 from torch import nn
 
-from advfeat.classifiers import StandardClassifier
+from advfeat.classifiers._from_skorch import from_skorch
+from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.optim import FrozenNetwork
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import check_data
-from advfeat.utils._device import resolve_device
+from advfeat.utils._modules import refuse_module
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +148,7 @@ def _(estimator: FrozenEstimator, X, precision="fp32", **bounds):
 
 
 @attackable.register
-def _(estimator: StandardClassifier, X, precision="fp32", bounds="auto"):
+def _(estimator: NetworkClassifier, X, precision="fp32", bounds="auto"):
     if not isinstance(bounds, str):
         raise ValueError(
             f"{type(estimator).__name__} has bounds of its own, {estimator.input_bounds_}, so "
@@ -161,22 +162,14 @@ def _(estimator: StandardClassifier, X, precision="fp32", bounds="auto"):
 
 @attackable.register
 def _(estimator: NeuralNet, X, precision="fp32", bounds="auto"):
-    check_is_fitted(estimator)
     X, box = _check_foreign(estimator, X, bounds)
-    module = estimator.module_
-    if isinstance(estimator.criterion_, nn.NLLLoss):
-        # With this criterion skorch expects the module to return probabilities.
-        module = nn.Sequential(module, _Log())
-    network = FrozenNetwork(module, device=resolve_device(estimator.device), precision=precision)
-    return Attackable(network, estimator.classes_, box, X)
+    view = from_skorch(estimator, X.shape[1:])
+    return Attackable(view.frozen(precision=precision), view.classes_, box, X)
 
 
 @attackable.register
-def _(estimator: NeuralNetBinaryClassifier, X, precision="fp32", **bounds):
-    raise TypeError(
-        "A NeuralNetBinaryClassifier has one logit; robustness needs one for each class. Use "
-        "a NeuralNetClassifier whose module returns two."
-    )
+def _(estimator: nn.Module, X, precision="fp32", **bounds):
+    refuse_module(estimator)
 
 
 def _check_foreign(estimator, X, bounds="auto"):
@@ -184,11 +177,6 @@ def _check_foreign(estimator, X, bounds="auto"):
     validate_bounds(bounds, "the attack")
     X = check_data(X, type(estimator).__name__, bounds=bounds)
     return X, resolve_bounds(bounds, X.shape[1:])
-
-
-class _Log(nn.Module):
-    def forward(self, probabilities):
-        return torch.log(probabilities + torch.finfo(probabilities.dtype).eps)
 
 
 def _linear_module(estimator):

@@ -7,6 +7,7 @@
 """
 
 from advfeat.classifiers._adversarial import AdversarialClassifier
+from advfeat.classifiers._from_torch import TorchClassifier, from_torch
 from advfeat.classifiers._standard import StandardClassifier
 
-__all__ = ["AdversarialClassifier", "StandardClassifier"]
+__all__ = ["AdversarialClassifier", "StandardClassifier", "TorchClassifier", "from_torch"]

@@ -6,6 +6,7 @@ import copy
 import numpy as np
 import torch
 
+from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import check_trainable
 from advfeat.utils._random import isolated_torch_seed
 
@@ -93,7 +94,7 @@ def _load(net, weights):
     except RuntimeError as error:
         raise ValueError(
             "warm_start=True goes on from the weights of the last fit, but "
-            f"network={net.module__network!r} has others. Take the network of the last fit, or "
+            f"network={name_of(net.module__network)} has others. Take the network of the last fit, or "
             "warm_start=False."
         ) from error
 

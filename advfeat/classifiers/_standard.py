@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
+from torch import nn
 
 from advfeat.classifiers._augmentation import AUGMENTATIONS
 from advfeat.classifiers._callbacks import SCHEDULES, BestEpoch, Progress, make_schedule
@@ -17,6 +18,7 @@ from advfeat.classifiers._fitting import (
     input_statistics,
     on_device,
 )
+from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._nets import TrainingNet
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers._training_batches import n_batches
@@ -24,6 +26,7 @@ from advfeat.classifiers._training_data import check_training_data
 from advfeat.classifiers.networks import build_network, check_network_name
 from advfeat.utils._bounds import validate_bounds
 from advfeat.utils._device import resolve_device
+from advfeat.utils._modules import copy_module
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import Interval, StrOptions, _fit_context
 
@@ -33,13 +36,15 @@ class StandardClassifier(NetworkClassifier):
 
     Parameters
     ----------
-    network : str or callable, default="auto"
+    network : str, callable, nn.Module or TorchClassifier, default="auto"
         "mlp", "small_cnn", "small_resnet", "resnet9", "resnet18", "resnet34", "resnet50", "vgg16"
         (with batch-norm), "densenet121", "inception_v3", or an nn.Module class (of the keywords
         ``input_shape``, ``in_channels``, ``n_features``, ``n_classes``, ``num_classes`` it is
         given those that it accepts) that maps normalised inputs to logits of shape
         (n, n_classes), without a softmax. "auto": "mlp" for (n, d), "small_cnn" for images with a
-        side under 16 pixels, "small_resnet" for larger ones.
+        side under 16 pixels, "small_resnet" for larger ones. To go on from trained weights: what
+        `from_torch` returns, or an nn.Module that takes inputs as they are; each fit starts from
+        a copy.
     max_epochs : int, default=30
         Passes over the data. More fit the training data better and take longer in proportion; 30
         are enough for small images, the paper takes 150 on CIFAR-10.
@@ -145,7 +150,7 @@ class StandardClassifier(NetworkClassifier):
     """
 
     _parameter_constraints: dict = {
-        "network": [str, callable],
+        "network": [str, callable, TorchClassifier],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -329,16 +334,22 @@ class StandardClassifier(NetworkClassifier):
         check_is_fitted(self, "net_")
         return list(self.net_.history)
 
+    def _validate_params(self):
+        network = self.network
+        if hasattr(network, "predict") and not isinstance(network, TorchClassifier):
+            # scikit-learn's message would print the whole network of a skorch net.
+            raise ValueError(
+                f"The 'network' parameter of {type(self).__name__} must be a name, an nn.Module "
+                "or its class, or what from_torch returns. Got an instance of "
+                f"{type(network).__name__}; pass its module_ through from_torch."
+            )
+        super()._validate_params()
+
     @property
     def module_(self):
         """The torch network; it gives logits for a tensor in input units."""
         check_is_fitted(self, "net_")
         return self.net_.module_
-
-    @property
-    def input_statistics_(self):
-        """(mean, std) of the training data, as tensors that are broadcastable to one sample."""
-        return self.module_.mean, self.module_.std
 
     def _computes_in_float64(self, X):
         # Small enough for it, and a row's result does then not depend on its batch.
@@ -351,15 +362,22 @@ class StandardClassifier(NetworkClassifier):
         return check_training_data(self, X, y, sample_weight, reset=reset, classes=classes)
 
     def _build_net(self, data, epochs, seed, callbacks):
-        mean, std = input_statistics(data)
+        self.input_statistics_ = mean, std = input_statistics(data)
+        network, order = self.network, None
+        if isinstance(network, TorchClassifier):
+            start = copy_module(network.module_).cpu()
+            network, mean, std, order = start.body, start.mean, start.std, start.order
+        elif isinstance(network, nn.Module):  # takes inputs as they are
+            mean, std = torch.tensor(0.0), torch.tensor(1.0)
         net_class, extra = self._net_class()
         return net_class(
             build_network,
-            module__network=self.network,
+            module__network=network,
             module__input_shape=self.input_shape_,
             module__n_classes=len(self.classes_),
             module__mean=mean,
             module__std=std,
+            module__order=order,
             criterion=torch.nn.CrossEntropyLoss,
             optimizer=torch.optim.SGD,
             optimizer__momentum=self.momentum,

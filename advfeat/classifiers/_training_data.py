@@ -140,7 +140,10 @@ def _positive_weights(sample_weight, X):
 def _check_classes(estimator, y, classes, reset):
     name, seen = type(estimator).__name__, np.unique(y)
     if reset:
-        estimator.classes_ = seen if classes is None else np.unique(classes)
+        start = getattr(estimator.network, "classes_", None)  # of a trained network
+        if classes is not None or start is None:
+            start = seen if classes is None else np.unique(classes)
+        estimator.classes_ = start
         if len(estimator.classes_) < 2:
             raise ValueError(
                 f"{name} needs samples of at least 2 classes, but y contains only one class: "

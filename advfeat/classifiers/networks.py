@@ -4,15 +4,16 @@ Every network is wrapped in `Network`, which takes inputs in input units (images
 normalises them itself, so that ``eps`` keeps its meaning.
 """
 
-import copy
 import difflib
-import inspect
 
 import torch
 from torch import nn
 from torchvision import models
 from torchvision.models import vgg
 from torchvision.models.resnet import BasicBlock
+
+from advfeat.classifiers._own_modules import build_body, check_logits, has_gradient, name_of
+from advfeat.utils._modules import copy_module
 
 _SMALL = 96  # images with a shorter side than this get a stem without downsampling
 
@@ -25,33 +26,36 @@ class Network(nn.Module):
     body : nn.Module
         Maps normalised inputs to logits of shape (n, n_classes).
     mean, std : tensor, broadcastable to one sample
-        Statistics of the training data in input units.
+        What the inputs are normalised by, in input units.
+    order : tensor of shape (n_classes,), optional
+        The body's output for each class, where they are in another order.
     """
 
-    def __init__(self, body, mean, std):
+    def __init__(self, body, mean, std, order=None):
         super().__init__()
         self.body = body
+        self.register_buffer("order", order)
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
     def forward(self, x):
         """Logits of shape (n, n_classes) for x in input units."""
-        return self.body((x - self.mean) / self.std)
+        logits = self.body((x - self.mean) / self.std)
+        return logits if self.order is None else logits[:, self.order]
 
 
-def build_network(network, input_shape, n_classes, mean, std):
+def build_network(network, input_shape, n_classes, mean, std, order=None):
     """Build an untrained network for samples of the given shape.
 
     Parameters
     ----------
-    network : str or callable
-        A name of `NETWORKS`, "auto", or an nn.Module class (or function that returns a module).
-        Of the keywords ``input_shape``, ``in_channels``, ``n_features``, ``n_classes`` and
-        ``num_classes`` it is given those that its signature names.
+    network : str, nn.Module class, function or nn.Module
+        A name of `NETWORKS`, "auto", or what `build_body` takes.
     input_shape : tuple
         (d,) or (C, H, W).
     n_classes : int
-    mean, std : tensor, broadcastable to one sample
+    mean, std, order
+        See `Network`.
 
     Returns
     -------
@@ -65,20 +69,14 @@ def build_network(network, input_shape, n_classes, mean, std):
     if isinstance(network, str):
         body = _build_named(network, input_shape, n_classes)
     else:
-        body = _build_custom(network, input_shape, n_classes)
-    module = Network(body, mean, std)
-    _check_output(module, network, input_shape, n_classes)
+        body = build_body(network, input_shape, n_classes)
+    module = Network(body, mean, std, order)
+    _check_logits(module, network, input_shape, n_classes)
     return module
 
 
 def check_network_name(network):
     """Raise a ValueError that suggests the nearest name unless the network is known."""
-    if isinstance(network, nn.Module):
-        raise ValueError(
-            "The 'network' parameter must be a name or an nn.Module class, not an instance: each "
-            f"fit builds a fresh network. Got an instance of {type(network).__name__}; pass "
-            "the class itself, or a function that returns a new module."
-        )
     if not isinstance(network, str):
         return
     names = ["auto", *NETWORKS]
@@ -106,56 +104,14 @@ def _build_named(name, input_shape, n_classes):
     return NETWORKS[name](input_shape, n_classes).to(memory_format=torch.channels_last)
 
 
-def _build_custom(network, input_shape, n_classes):
-    offered = {
-        "input_shape": input_shape,
-        "in_channels": input_shape[0],
-        "n_features": input_shape[0],
-        "n_classes": n_classes,
-        "num_classes": n_classes,
-    }
-    signature = inspect.signature(network)
-    given = {name: value for name, value in offered.items() if name in signature.parameters}
-    kinds = {parameter.kind for parameter in signature.parameters.values()}
-    if inspect.Parameter.VAR_KEYWORD in kinds and not {"n_classes", "num_classes"} & set(given):
-        given["num_classes"] = n_classes  # functions of torchvision pass it on
-    try:
-        signature.bind(**given)
-        body = network(**given)
-    except TypeError as error:
-        raise ValueError(
-            f"network={network!r} cannot be built: {error}. It is given only those that it names "
-            f"of {list(offered)}; pass a function that fills in the others."
-        ) from error
-    if not isinstance(body, nn.Module):
-        raise ValueError(
-            "The 'network' parameter must be a name or an nn.Module class. Calling the one given "
-            f"returned {type(body).__name__}."
-        )
-    return body
-
-
-def _check_output(module, network, input_shape, n_classes):
-    training = module.training
-    module.eval()  # one sample only, and batch-norm statistics stay as they are
-    try:
-        with torch.no_grad():
-            output = module(torch.zeros(1, *input_shape))
-    except Exception as error:  # whatever the network's own code raises
-        raise ValueError(
-            f"network={network!r} failed on one sample of shape {input_shape}: {error}"
-        ) from error
-    shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-    if shape != (1, n_classes):
-        raise ValueError(
-            f"network={network!r} must return logits of shape (n, {n_classes}), as a tensor. For "
-            f"one sample it returned {shape}."
-        )
-    if not any(parameter.requires_grad for parameter in module.parameters()):
-        raise ValueError(
-            f"network={network!r} has no parameter to train: none requires a gradient."
-        )
-    module.train(training)
+def _check_logits(module, network, input_shape, n_classes):
+    what = f"network={name_of(network)}"
+    logits, _ = check_logits(module, input_shape, n_classes, what)
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    if not weights:
+        raise ValueError(f"{what} has no parameter to train: none requires a gradient.")
+    if not has_gradient(logits, weights):
+        raise ValueError(f"{what} cannot be trained: its logits have no gradient.")
 
 
 def check_trainable(module, network, *, input_shape, n_classes, n, device, needs_gradient):
@@ -178,7 +134,7 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
         Whether all parameters get a gradient.
     """
     device = torch.device(device)
-    trial = copy.deepcopy(module).train()  # batch-norm statistics stay as they are
+    trial = copy_module(module).train()  # batch-norm statistics stay as they are
     x = torch.zeros(n, *input_shape, device=device, dtype=torch.float32, requires_grad=True)
     try:
         # The draws of dropout are given back.
@@ -189,13 +145,13 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
         if n == 1:
             hint = " Batch-norm cannot train on batches of one sample: use a larger batch_size."
         raise ValueError(
-            f"network={network!r} failed in training mode on {n} sample(s) of shape "
+            f"network={name_of(network)} failed in training mode on {n} sample(s) of shape "
             f"{tuple(input_shape)}: {error}{hint}"
         ) from error
     if not isinstance(output, torch.Tensor) or output.shape != (n, n_classes):
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ValueError(
-            f"In training mode network={network!r} must return logits of shape (n, {n_classes}), "
+            f"In training mode network={name_of(network)} must return logits of shape (n, {n_classes}), "
             f"as a tensor. For {n} sample(s) it returned {found}; switch further outputs off "
             "(aux_logits=False in torchvision)."
         )
@@ -205,7 +161,7 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
         gradients = torch.autograd.grad(output.sum(), [x, *trained], allow_unused=True)
     if needs_gradient and gradients[0] is None:
         raise ValueError(
-            f"network={network!r} passes no gradient to its input, which adversarial training "
+            f"network={name_of(network)} passes no gradient to its input, which adversarial training "
             "needs. Look for detach(), no_grad() or integer steps in its forward, or use "
             "StandardClassifier."
         )

@@ -11,6 +11,8 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from advfeat.classifiers import AdversarialClassifier
+from advfeat.classifiers._fitting import input_statistics
+from advfeat.classifiers._training_data import ArrayDataset
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.optim import (
     FrozenNetwork,
@@ -43,13 +45,13 @@ class RobustFeatureInverter(TrainTimeTransformer):
 
     Parameters
     ----------
-    estimator : StandardClassifier, AdversarialClassifier or FrozenEstimator, default=None
+    estimator : advfeat classifier, skorch NeuralNetClassifier or FrozenEstimator, default=None
         The source, trained in `fit`; ``AdversarialClassifier()`` by default. Wrap a trained one
-        in ``sklearn.frozen.FrozenEstimator``.
+        in ``sklearn.frozen.FrozenEstimator``; one made by `from_torch` is never trained.
     init : {"sample", "noise"} or array like X, default="sample"
         Start of the inversion: another sample, drawn independently of the label; normal noise
-        with the mean and standard deviation of the source's training data (1 for features that
-        are constant there); or given starts.
+        with the mean and standard deviation of the source's training data (of X, where they are
+        not known; 1 for features that are constant there); or given starts.
     solver : {"momentum", "decayed", "paper"}, default="momentum"
         "paper": steps of constant length, as in the paper. "decayed": the length falls from
         step_size to zero as a half cosine. "momentum": decayed as well, and part of the last step
@@ -194,7 +196,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         job = Inversion(
             network=frozen,
             bounds=source.input_bounds_,
-            noise=_Noise(seed, *source.input_statistics_) if starts is None else None,
+            noise=self._noise(X, seed) if starts is None else None,
             n_steps=n_steps,
             step_size=step_size if self.solver == "paper" else HalfCosine(step_size, n_steps),
             momentum=self.momentum if self.solver == "momentum" else 0.0,
@@ -224,6 +226,12 @@ class RobustFeatureInverter(TrainTimeTransformer):
         given = (self.n_steps, self.step_size)
         usual = _DEFAULTS[self.solver]
         return tuple(u if g is None else g for g, u in zip(given, usual, strict=True))
+
+    def _noise(self, X, seed):
+        statistics = self._source.input_statistics_
+        if statistics is None:  # the source's training data are not known
+            statistics = input_statistics(ArrayDataset(X, np.zeros(len(X)), np.ones(len(X))))
+        return _Noise(seed, *statistics)
 
     def _starts(self, X, seed):
         """Column of starts, or None for noise."""

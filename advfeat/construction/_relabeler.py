@@ -39,9 +39,9 @@ class NonRobustRelabeler(TrainTimeTransformer):
 
     Parameters
     ----------
-    estimator : StandardClassifier, AdversarialClassifier or FrozenEstimator, default=None
+    estimator : advfeat classifier, skorch NeuralNetClassifier or FrozenEstimator, default=None
         The source, trained in `fit`; ``StandardClassifier()`` by default. Wrap a trained one in
-        ``sklearn.frozen.FrozenEstimator``.
+        ``sklearn.frozen.FrozenEstimator``; one made by `from_torch` is never trained.
     target : {"random", "deterministic", "other"}, mapping or callable, default="random"
         "random": uniform over all classes, the true one included, as in the paper; the samples
         that keep their label then teach the original classes, whatever the perturbations hold.

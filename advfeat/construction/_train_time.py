@@ -16,15 +16,19 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNet
 
 from advfeat._version import __version__
 from advfeat.classifiers import StandardClassifier
 from advfeat.classifiers._fitting import restored_on_failure
+from advfeat.classifiers._from_skorch import check_skorch_net, fit_skorch_net, from_skorch
+from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.construction._shards import Shards
 from advfeat.datasets._constructed import ConstructedDataset
 from advfeat.datasets._torch_data import unpack_training_data
 from advfeat.utils._batches import iter_batches, run_batches
-from advfeat.utils._checks import check_inputs
+from advfeat.utils._checks import check_data, check_inputs
+from advfeat.utils._modules import refuse_module
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import _fit_context
 
@@ -54,7 +58,7 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         Raises
         ------
         TypeError
-            If the source is not an advfeat classifier.
+            If the source is no network.
         ValueError
             For unusable X, y or parameters.
         """
@@ -113,28 +117,41 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         X, y = unpack_training_data(self, X, y)
         check_inputs(self, X, reset=True, bounds=None)
         source = self._default_source() if self.estimator is None else clone(self.estimator)
-        inner = self._require_classifier(source)
-        if inner is source and source.random_state is None:
+        self._check_source(source)
+        if isinstance(source, StandardClassifier) and source.random_state is None:
             # As in scikit-learn's ensembles: one random_state determines the whole.
             source.set_params(random_state=draw_seed(self.random_state))
-        self.estimator_ = source.fit(X, y)
+        if isinstance(source, NeuralNet):
+            checked = check_data(X, type(source).__name__)
+            self.estimator_ = fit_skorch_net(source, checked, y, draw_seed(self.random_state))
+        else:
+            self.estimator_ = source.fit(X, y)
         return X, y
 
-    def _require_classifier(self, source):
-        inner = source.estimator if isinstance(source, FrozenEstimator) else source
-        if not isinstance(inner, StandardClassifier):
+    def _validate_params(self):
+        refuse_module(self.estimator)  # scikit-learn's message would print the whole network
+        super()._validate_params()
+
+    def _check_source(self, source):
+        inner = _unfrozen(source)
+        refuse_module(inner)
+        if isinstance(inner, NeuralNet):
+            check_skorch_net(inner)
+        elif not isinstance(inner, NetworkClassifier):
             raise TypeError(
-                f"The 'estimator' parameter of {type(self).__name__} must be a "
-                "StandardClassifier, an AdversarialClassifier or a FrozenEstimator of one: the "
-                f"construction needs its gradients. Got {type(inner).__name__} instead"
+                f"The 'estimator' parameter of {type(self).__name__} must be an advfeat "
+                "classifier (for a torch module: from_torch), a skorch NeuralNetClassifier, or a "
+                "FrozenEstimator of one: the construction needs its gradients. Got "
+                f"{type(inner).__name__} instead"
                 + ("; pass its best_estimator_." if hasattr(inner, "best_estimator_") else ".")
             )
-        return inner
 
     @property
     def _source(self):
+        """The source as a NetworkClassifier."""
         check_is_fitted(self, "estimator_")
-        return self._require_classifier(self.estimator_)
+        inner = _unfrozen(self.estimator_)
+        return from_skorch(inner, self.input_shape_) if isinstance(inner, NeuralNet) else inner
 
     def _check_inputs(self, X):
         check_is_fitted(self, "estimator_")
@@ -189,6 +206,10 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _unfrozen(source):
+    return source.estimator if isinstance(source, FrozenEstimator) else source
 
 
 def _plain(value):

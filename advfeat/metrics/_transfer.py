@@ -6,6 +6,7 @@ from sklearn.utils.validation import check_is_fitted
 from advfeat.attacks._adversarial_examples import adversarial_examples
 from advfeat.attacks._attackable import attackable, only_given
 from advfeat.utils._labels import check_labels
+from advfeat.utils._modules import refuse_module
 
 
 def transfer_rate(source, estimator, X, y, *, norm, eps, **attack):
@@ -46,6 +47,7 @@ def transfer_rate(source, estimator, X, y, *, norm, eps, **attack):
     >>> transfer_rate(clf, clf, X[1000:1200], y[1000:1200], norm=2, eps=1.0)
     1.0
     """
+    refuse_module(estimator)
     check_is_fitted(estimator)
     view = attackable(source, X, **only_given(attack.get("bounds", "auto")))
     if view.moved:

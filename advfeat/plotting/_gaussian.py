@@ -17,6 +17,7 @@ from advfeat.plotting._style import (
     get_axes,
     import_pyplot,
 )
+from advfeat.utils._modules import refuse_module
 from advfeat.utils._norms import norm_name
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ class GaussianMetricDisplay:
         ValueError
             If the model has other than two classes, two features and one covariance.
         """
+        refuse_module(estimator)
         check_is_fitted(estimator)
         if np.shape(estimator.means_) != (2, 2) or estimator.per_class:
             raise ValueError(

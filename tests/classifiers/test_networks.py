@@ -138,7 +138,7 @@ def test_mlp_takes_images_too():
 def test_normalisation_is_part_of_the_network():
     mean, std = torch.tensor([[[0.5]], [[0.2]]]), torch.tensor([[[0.1]], [[0.3]]])
     body = nn.Sequential(nn.Flatten(), nn.Linear(8, 3))
-    module = build_network(lambda: body, (2, 2, 2), 3, mean, std)
+    module = build_network(body, (2, 2, 2), 3, mean, std)
     x = torch.rand(4, 2, 2, 2)
     torch.testing.assert_close(module(x), body((x - mean) / std))
     assert set(dict(module.named_buffers())) == {"mean", "std"}
@@ -146,8 +146,11 @@ def test_normalisation_is_part_of_the_network():
 
 
 def test_checking_the_output_leaves_statistics_and_mode_alone():
-    body = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 3))
-    module = build_network(lambda: body, (2,), 3, torch.ones(2), torch.ones(2))
+    module = build_network(
+        lambda: nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 3)),
+        (2,), 3, torch.ones(2), torch.ones(2),
+    )  # fmt: skip
+    body = module.body
     assert module.training
     assert body[0].training
     assert body[0].num_batches_tracked == 0
@@ -192,13 +195,6 @@ def test_names_without_any_likeness(wrong):
         check_network_name(wrong)
 
 
-def test_instances_are_refused():
-    with pytest.raises(
-        ValueError, match="not an instance.*Got an instance of Asks; pass the class"
-    ):
-        check_network_name(Asks((2,), 2, 2, 3, 3))
-
-
 @pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"mlp"}))
 def test_image_networks_refuse_tabular_data(name):
     with pytest.raises(ValueError, match=r"needs images of shape \(n, C, H, W\), got \(n, 5\)"):
@@ -229,7 +225,7 @@ class Fails(nn.Linear):
 def test_networks_that_do_not_fit_the_data():
     with pytest.raises(ValueError, match=r"logits of shape \(n, 3\).*returned \(1, 7\)"):
         build(TooWide, (5,))
-    with pytest.raises(ValueError, match="as a tensor. For one sample it returned tuple"):
+    with pytest.raises(ValueError, match="as a tensor. It returned a tuple of 2"):
         build(Pair, (5,))
     with pytest.raises(ValueError, match="no parameter to train"):
         build(lambda: nn.Linear(5, 3).requires_grad_(False), (5,))

@@ -188,7 +188,7 @@ def test_tabular_inversion_of_a_linear_map_recovers_the_sample():
 
 def test_bad_source(digits):
     X, y, _, _ = digits
-    with pytest.raises(TypeError, match="must be a StandardClassifier"):
+    with pytest.raises(TypeError, match="must be an advfeat classifier"):
         RobustFeatureInverter(LogisticRegression()).fit(X, y)
     with pytest.raises(ValueError, match="'estimator' parameter of RobustFeatureInverter"):
         RobustFeatureInverter("resnet50").fit(X, y)

@@ -1,0 +1,276 @@
+"""A torch module from elsewhere as a fitted classifier."""
+
+import numpy as np
+import torch
+from sklearn.utils.validation import _get_feature_names
+from torch import nn
+
+from advfeat.classifiers._fitting import restored_on_failure
+from advfeat.classifiers._network_classifier import NetworkClassifier
+from advfeat.classifiers._own_modules import check_logits, copy_of, has_gradient, name_of
+from advfeat.classifiers.networks import Network
+from advfeat.utils._bounds import resolve_bounds, validate_bounds
+from advfeat.utils._device import resolve_device
+from advfeat.utils._labels import encode_labels
+
+
+def from_torch(
+    module, *, classes, input_shape, mean=None, std=None, bounds="auto", batch_size=256,
+    device="auto",
+):  # fmt: skip
+    """Make a fitted classifier of a trained torch network.
+
+    It predicts, can be attacked and scored, and be the source of a constructor; it is never
+    trained. To train further, pass it to ``StandardClassifier(network=...)`` or
+    ``AdversarialClassifier(network=...)``: each fit starts from a copy of its weights.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Returns logits of shape (n, n_classes). It is copied, and stays as it is.
+    classes : array-like of shape (n_classes,)
+        The label of each logit, of any type, such as ``range(10)`` or names.
+    input_shape : tuple
+        Shape of one sample: (C, H, W) or (d,).
+    mean, std : float or array-like, default=None
+        What inputs are normalised by, for each channel (or feature), in input units. None for
+        networks that take inputs as they are, or normalise them inside.
+    bounds : "auto", None or (low, high), default="auto"
+        Valid range of the inputs. "auto": [0, 1] for images, unbounded for (d,).
+    batch_size : int, default=256
+        Samples predicted together.
+    device : str or torch.device, default="auto"
+        "auto" takes CUDA where there is one.
+
+    Returns
+    -------
+    TorchClassifier
+
+    Raises
+    ------
+    TypeError
+        If the module is no nn.Module.
+    ValueError
+        If it does not return logits for such inputs (tried on two samples), or they have no
+        gradient; for torch.jit modules and weights that are not float32.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from advfeat import from_torch, robust_accuracy_score
+    >>> from advfeat.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))  # trained elsewhere
+    >>> clf = from_torch(net, classes=range(10), input_shape=(1, 8, 8), mean=0.3, std=0.4)
+    >>> clf.predict_proba(X).shape
+    (1797, 10)
+    >>> robust_accuracy_score(clf, X[:100], y[:100], norm=2, eps=2.0)
+    0.0
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"from_torch takes a trained nn.Module. Got {_what(module)}")
+    return TorchClassifier(
+        copy_of(module),
+        classes=classes,
+        input_shape=input_shape,
+        mean=mean,
+        std=std,
+        bounds=bounds,
+        batch_size=batch_size,
+        device=device,
+    )._set_up()
+
+
+class TorchClassifier(NetworkClassifier):
+    """A torch network that was trained elsewhere, as a fitted classifier; see `from_torch`.
+
+    ``fit`` checks its data and changes nothing, and ``clone`` gives a classifier of the same
+    weights, as with scikit-learn's FrozenEstimator.
+
+    Attributes
+    ----------
+    module_ : nn.Module
+        The normalisation and the copy of the network; gives logits in the order of ``classes_``.
+    classes_ : ndarray of shape (n_classes,)
+        Sorted.
+    input_shape_ : tuple
+    n_features_in_ : int
+        For ``input_shape=(d,)``.
+    """
+
+    def __init__(
+        self,
+        module,
+        *,
+        classes,
+        input_shape,
+        mean=None,
+        std=None,
+        bounds="auto",
+        batch_size=256,
+        device="auto",
+    ):
+        self.module = module
+        self.classes = classes
+        self.input_shape = input_shape
+        self.mean = mean
+        self.std = std
+        self.bounds = bounds
+        self.batch_size = batch_size
+        self.device = device
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Check the data; the network stays as it is.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+        y : array-like of shape (n,), optional
+        sample_weight : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If X has another shape than the network takes, or y has labels that it does not know.
+        """
+        X = self.check_inputs(X)
+        if y is not None:
+            encode_labels(y, self.classes_, len(X))
+        return self
+
+    def check_inputs(self, X):
+        """Check X as `predict` does and return it as an array (float32, or uint8 for images).
+
+        The columns of a data frame are taken in their order.
+        """
+        if _get_feature_names(X) is not None:
+            X = np.asarray(X)
+        return super().check_inputs(X)
+
+    def set_params(self, **params):
+        """Set parameters and check the network anew."""
+        if "module" in params:
+            params["module"] = copy_of(params["module"])
+        with restored_on_failure(self):
+            super().set_params(**params)
+            return self._set_up()
+
+    def _set_up(self):
+        classes = _check_classes(self.classes)
+        shape = _check_shape(self.input_shape)
+        validate_bounds(self.bounds, type(self).__name__)
+        mean = self._per_channel("mean", 0.0, shape)
+        std = self._per_channel("std", 1.0, shape)
+        order = np.argsort(classes, kind="stable")
+        in_order = np.array_equal(order, np.arange(len(order)))
+        module = Network(self.module, mean, std, None if in_order else torch.from_numpy(order))
+        device = resolve_device(self.device)
+        module.to(device).eval()
+        what = f"The module {name_of(self.module)}"
+        logits, x = check_logits(module, shape, len(classes), what, device)
+        if not has_gradient(logits, [x]):
+            raise ValueError(
+                f"{what} gives no gradient with respect to its input (torch.no_grad, detach or "
+                "quantised layers), so it cannot be attacked."
+            )
+        self.module_, self.classes_, self.input_shape_ = module, classes[order], shape
+        if len(shape) == 1:
+            self.n_features_in_ = shape[0]
+        return self
+
+    def _per_channel(self, name, default, shape):
+        """Mean or std, checked, as a tensor that is broadcastable to one sample."""
+        given = getattr(self, name)
+        try:
+            value = torch.as_tensor(default if given is None else given, dtype=torch.float32).cpu()
+        except (TypeError, ValueError, RuntimeError):
+            value = torch.zeros(0)
+        per = "channel" if len(shape) == 3 else "feature"
+        if value.numel() not in (1, shape[0]) or not torch.isfinite(value).all():
+            raise ValueError(
+                f"{name} must be a number, or {shape[0]}, one for each {per}. Got {given!r}."
+            )
+        if name == "std" and not (value > 0).all():
+            raise ValueError(f"std must be positive. Got {given!r}.")
+        value = value.reshape((-1, 1, 1)[: len(shape)] if value.numel() > 1 else ())
+        bounds = resolve_bounds(self.bounds, shape)
+        if name == "mean" and given is not None and bounds is not None:
+            low, high = (torch.as_tensor(side) for side in bounds)
+            if not ((low <= value) & (value <= high)).all():
+                raise ValueError(
+                    f"mean must be in input units, within the bounds of the inputs. Got {given!r}; "
+                    "for images scaled to [0, 1] divide the mean and std of 0..255 by 255."
+                )
+        return value
+
+    @property
+    def input_statistics_(self):
+        """None: the training data are not known."""
+        return None
+
+    def __sklearn_clone__(self):
+        twin = object.__new__(type(self))
+        twin.__dict__ = dict(vars(self))
+        return twin
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        tensors = (*self.module_.parameters(), *self.module_.buffers())
+        if any(tensor.device.type != "cpu" for tensor in tensors):
+            module = copy_of(self.module_).cpu()
+            state = {**state, "module_": module, "module": module.body}
+        return state
+
+    def __repr__(self, N_CHAR_MAX=700):
+        # scikit-learn's would print the whole network.
+        return (
+            f"TorchClassifier({name_of(self.module)}, {len(self.classes_)} classes, "
+            f"input_shape={self.input_shape_})"
+        )
+
+
+def _what(given):
+    """Name what was given instead of a module, and what to do with it."""
+    if isinstance(given, type):
+        return f"the class {given.__name__}; pass a trained instance of it."
+    if isinstance(given, dict):
+        return "a dict; load a state dict into a module with load_state_dict, and pass that."
+    if hasattr(given, "predict"):
+        return f"{type(given).__name__}, an estimator, which needs no from_torch."
+    return f"{type(given).__name__}."
+
+
+def _check_classes(classes):
+    classes = np.asarray(classes.cpu() if isinstance(classes, torch.Tensor) else classes)
+    if classes.ndim != 1 or len(classes) < 2:
+        raise ValueError(
+            "classes must hold the label of each logit, of 2 at least, such as range(10). Got "
+            f"an array of shape {classes.shape}."
+        )
+    kinds = {type(label) for label in classes.tolist()}
+    if kinds == {str}:
+        classes = classes.astype(str)  # whatever held them, such as an array of objects
+    if len(kinds) > 1 or classes.dtype.kind not in "biuU":
+        raise ValueError(
+            "classes must be all integers, all booleans or all strings. Got "
+            f"{', '.join(sorted(kind.__name__ for kind in kinds))}."
+        )
+    if len(np.unique(classes)) < len(classes):
+        raise ValueError("classes must name each logit once, but some labels are repeated.")
+    return classes
+
+
+def _check_shape(shape):
+    try:
+        shape = tuple(int(side) for side in shape)
+    except (TypeError, ValueError):
+        shape = ()
+    if len(shape) not in (1, 3) or min(shape) < 1:
+        raise ValueError(
+            "input_shape must be the shape of one sample, (C, H, W) or (d,), such as (3, 32, 32)."
+        )
+    return shape

@@ -1,0 +1,213 @@
+"""Modules that come from the user: copied, built by the user's own code, tried on two samples.
+
+What does not fit is refused in one line that says what does; no message prints a network.
+"""
+
+import inspect
+import warnings
+
+import torch
+from torch import nn
+
+from advfeat.utils._modules import copy_module
+from advfeat.utils._random import isolated_torch_seed
+
+
+class ForwardError(ValueError):
+    """A network raised an exception of its own."""
+
+
+def name_of(network):
+    """Name of a network for messages: the repr of a module would print all of its layers."""
+    if isinstance(network, str):
+        return repr(network)
+    if isinstance(network, nn.Module):
+        return f"<{type(network).__name__}>"
+    return getattr(network, "__qualname__", type(network).__name__)
+
+
+def copy_of(module):
+    """Copy a module that can be used here, see `copy_module`.
+
+    Raises
+    ------
+    ValueError
+        For torch.jit modules, weights that are not float32, and what cannot be copied.
+    """
+    _refuse_unusable(module)
+    try:
+        return copy_module(module)
+    except Exception as error:  # whatever the module holds
+        raise ValueError(f"The module {name_of(module)} cannot be copied: {error}") from error
+
+
+def _refuse_unusable(module):
+    for layer in module.modules():
+        if isinstance(layer, torch.jit.ScriptModule):
+            raise ValueError(
+                f"torch.jit modules are not supported (found {type(layer).__name__}): pass the "
+                "nn.Module that was scripted or traced."
+            )
+    for name, weight in module.named_parameters():
+        if weight.is_meta:
+            raise ValueError(f"{name} of {name_of(module)} is on the meta device: load weights.")
+        if weight.is_floating_point() and weight.dtype != torch.float32:
+            raise ValueError(
+                f"Weights must be float32. {name} of {name_of(module)} is {weight.dtype}; pass "
+                "copy.deepcopy(module).float()."
+            )
+
+
+def build_body(network, input_shape, n_classes):
+    """Build the module that a class or function gives, or copy a module.
+
+    Parameters
+    ----------
+    network : nn.Module, nn.Module class or function that returns a new module
+        Of the keywords ``input_shape``, ``in_channels``, ``n_features``, ``n_classes`` and
+        ``num_classes`` a class or function is given those that its signature names.
+    input_shape : tuple
+    n_classes : int
+
+    Returns
+    -------
+    nn.Module
+
+    Raises
+    ------
+    ValueError
+        If no module comes out, or the same one each time.
+    """
+    if isinstance(network, nn.Module):
+        return copy_of(network).cpu()
+    offered = {
+        "input_shape": input_shape,
+        "in_channels": input_shape[0],
+        "n_features": input_shape[0],
+        "n_classes": n_classes,
+        "num_classes": n_classes,
+    }
+    signature = inspect.signature(network)
+    given = {name: value for name, value in offered.items() if name in signature.parameters}
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD in kinds and not {"n_classes", "num_classes"} & set(given):
+        given["num_classes"] = n_classes  # functions of torchvision pass it on
+    try:
+        signature.bind(**given)
+        body = network(**given)
+    except TypeError as error:
+        raise ValueError(
+            f"network={name_of(network)} cannot be built: {error}. It is given only those that it "
+            f"names of {list(offered)}; pass a function that fills in the others."
+        ) from error
+    if not isinstance(body, nn.Module):
+        raise ValueError(
+            "The 'network' parameter must be a name or an nn.Module class. Calling the one given "
+            f"returned {type(body).__name__}."
+        )
+    if not isinstance(network, type):
+        with isolated_torch_seed("cpu", 1):
+            _compare(network, body, network(**given))
+    return body
+
+
+def _compare(network, body, again):
+    """Refuse a function that returns a module which exists already; warn of trained weights."""
+    weights = dict(body.named_parameters())
+    others = {id(weight) for weight in again.parameters()}
+    if body is again or any(id(weight) in others for weight in weights.values()):
+        raise ValueError(
+            f"network={name_of(network)} returns the same module at every call, so each fit would "
+            "go on from the last one and change your module. Pass the module itself, or "
+            "from_torch(module, ...), to start every fit from a copy of its weights; or a "
+            "function that builds a new module."
+        )
+    varied = [weight for weight in weights.values() if weight.numel() and weight.std(None) > 0]
+    second = dict(again.named_parameters())
+    if varied and all(torch.equal(weights[name], second.get(name)) for name in weights):
+        warnings.warn(
+            f"network={name_of(network)} returns the same weights at every call. If they are "
+            "trained, note that the mean and std of the training data come in front of them: to "
+            "go on from trained weights pass from_torch(module, ...) as the network.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def check_logits(module, input_shape, n_classes, what, device="cpu"):
+    """Raise a ValueError unless the module gives logits: one number per sample and class.
+
+    Modes, batch-norm statistics and gradients of the module stay as they are.
+
+    Parameters
+    ----------
+    module : nn.Module
+    input_shape : tuple
+    n_classes : int or None
+        None for any number.
+    what : str
+        Names the module in the message.
+    device : torch.device
+
+    Returns
+    -------
+    logits : Tensor of shape (2, n_classes)
+        Of two samples, with their graph.
+    x : Tensor of shape (2, *input_shape)
+        The samples, which require a gradient.
+    """
+    size = torch.Size(input_shape).numel()
+    x = torch.linspace(0, 1, 2 * size, device=device).reshape(2, *input_shape).requires_grad_()
+    modes = {layer: layer.training for layer in module.modules()}
+    module.eval()
+    try:
+        with torch.enable_grad():
+            outputs = [module(x[:n].clone()) for n in (1, 2)]  # clones: it may begin in place
+    except Exception as error:  # whatever the network's own code raises
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ForwardError(
+            f"{what} failed on one sample of shape {tuple(input_shape)}: {reason[0]}"
+        ) from error
+    finally:
+        for layer, training in modes.items():
+            layer.training = training
+    for n, output in enumerate(outputs, 1):
+        _check_shape(output, n, n_classes, what)
+    logits = outputs[-1].detach().float()
+    if torch.all(logits >= 0) and torch.allclose(logits.sum(1), torch.ones(2, device=device)):
+        raise ValueError(
+            f"{what} returns probabilities (its outputs sum to 1); logits are needed. Take the "
+            "softmax away from its end."
+        )
+    return outputs[-1], x
+
+
+def has_gradient(logits, sources):
+    """Whether the logits depend on one of the tensors in a way that has a gradient."""
+    if not logits.requires_grad:
+        return False
+    found = torch.autograd.grad(logits.sum(), sources, allow_unused=True)
+    return any(gradient is not None for gradient in found)
+
+
+def _check_shape(output, n, n_classes, what):
+    expected = f"{what} must return logits of shape (n, {n_classes or 'n_classes'}), as a tensor."
+    if isinstance(output, dict):
+        keys = ", ".join(map(repr, output))
+        raise ValueError(f"{expected} It returned a dict of {keys}; return one of its tensors.")
+    if isinstance(output, (tuple, list)):
+        raise ValueError(
+            f"{expected} It returned a {type(output).__name__} of {len(output)}; return the "
+            "tensor of logits alone."
+        )
+    if not isinstance(output, torch.Tensor):
+        raise ValueError(f"{expected} It returned {type(output).__name__}.")
+    shape = tuple(output.shape)
+    if shape == (n, n_classes) or (not n_classes and shape[:-1] == (n,) and shape[-1] > 1):
+        return
+    hint = ""
+    if n_classes in (2, None) and output.numel() == n:
+        hint = " One logit z for two classes: return torch.stack([torch.zeros_like(z), z], 1)."
+    raise ValueError(
+        f"{expected} For {('one sample', 'two samples')[n - 1]} it returned {shape}." + hint
+    )

@@ -1,0 +1,462 @@
+"""from_torch: networks from elsewhere are fitted, frozen classifiers, and stay as they are."""
+
+import copy
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import accuracy_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from advfeat import (
+    AdversarialClassifier,
+    StandardClassifier,
+    adversarial_examples,
+    feature_usefulness,
+    from_torch,
+    make_robust_scorer,
+    robust_accuracy_score,
+    robust_feature_usefulness,
+    transfer_rate,
+)
+from advfeat.plotting import AccuracyBarDisplay, RobustnessCurveDisplay
+
+IMAGES = {"classes": range(10), "input_shape": (1, 8, 8)}
+NAMES = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    """Network trained by a plain torch loop on normalised images, its mean and its std."""
+    X, y, _, _ = digits
+    mean, std = float(X.mean()), float(X.std())
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2),
+        nn.Linear(288, 32), nn.ReLU(), nn.Linear(32, 10),
+    )  # fmt: skip
+    x, labels = torch.from_numpy((X - mean) / std).float(), torch.from_numpy(y)
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+    for _ in range(30):
+        for rows in torch.randperm(len(x)).split(100):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x[rows]), labels[rows]).backward()
+            optimizer.step()
+    return net, mean, std
+
+
+@pytest.fixture(scope="module")
+def clf(trained):
+    net, mean, std = trained
+    return from_torch(net, mean=mean, std=std, **IMAGES)
+
+
+@pytest.fixture
+def unchanged(trained):
+    """Fails if the test changes the network in any way."""
+    net, _, _ = trained
+    before = copy.deepcopy(net.state_dict())
+    modes = [layer.training for layer in net.modules()]
+    yield net
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert [layer.training for layer in net.modules()] == modes
+    assert all(p.requires_grad and p.grad is not None for p in net.parameters())
+    for layer in net.modules():
+        assert not layer._forward_hooks and not layer._forward_pre_hooks
+
+
+def logits_of(net, X, mean, std):
+    twin = copy.deepcopy(net).eval()
+    with torch.no_grad():
+        return twin((torch.from_numpy(X) - mean) / std).numpy()
+
+
+def test_predictions_are_the_networks(trained, clf, unchanged, digits):
+    _, _, X_test, y_test = digits
+    logits = logits_of(*trained[:1], X_test, *trained[1:])
+    assert unchanged.training  # as the loop left it
+    np.testing.assert_allclose(clf.decision_function(X_test), logits, atol=1e-4)
+    assert_array_equal(clf.predict(X_test), logits.argmax(1))
+    proba = clf.predict_proba(X_test)
+    np.testing.assert_allclose(proba, torch.from_numpy(logits).softmax(1).numpy(), atol=1e-5)
+    assert clf.score(X_test, y_test) == accuracy_score(y_test, logits.argmax(1)) > 0.85
+    assert clf.features(X_test[:5]).shape == (5, 32)
+    assert clf.frozen().has_features
+
+
+def test_networks_that_normalise_inside_need_no_mean_and_std(trained, clf, digits):
+    class Inside(nn.Module):
+        def __init__(self, net, mean, std):
+            super().__init__()
+            self.net, self.mean, self.std = net, mean, std
+
+        def forward(self, x):
+            return self.net((x - self.mean) / self.std)
+
+    _, _, X_test, y_test = digits
+    inside = from_torch(Inside(*trained), **IMAGES)
+    attack = {"norm": 2, "eps": 0.5, "n_steps": 5, "verbose": 0}
+    assert_array_equal(inside.predict(X_test), clf.predict(X_test))
+    ours, theirs = (adversarial_examples(c, X_test, y_test, **attack)[0] for c in (clf, inside))
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_eps_is_in_input_units(clf, digits):
+    _, _, X_test, y_test = digits
+    X_adv, fooled = adversarial_examples(clf, X_test, y_test, norm=np.inf, eps=0.1, verbose=0)
+    assert np.abs(X_adv - X_test).max() == pytest.approx(0.1, abs=1e-6)
+    assert X_adv.min() >= 0 and X_adv.max() <= 1
+    assert_array_equal(clf.predict(X_adv) != y_test, fooled)
+
+
+def test_scores_scorers_and_searches(clf, unchanged, digits):
+    _, _, X_test, y_test = digits
+    attack = {"norm": 2, "eps": 0.3, "n_steps": 3, "random_start": False}
+    expected = robust_accuracy_score(clf, X_test, y_test, verbose=0, **attack)
+    scorer = make_robust_scorer(**attack)
+    assert expected < clf.score(X_test, y_test)
+    assert scorer(clf, X_test, y_test) == expected
+    folds = cross_val_score(clf, X_test, y_test, scoring=scorer, cv=4)
+    assert np.mean(folds) == pytest.approx(expected)
+    search = GridSearchCV(clf, {"batch_size": [16, 64]}, scoring=scorer, cv=2)
+    search.fit(X_test, y_test)
+    assert search.best_score_ == pytest.approx(expected)
+    assert clf.batch_size == 256  # the search set its clones only
+    assert robust_accuracy_score(search, X_test, y_test, verbose=0, **attack) == expected
+
+
+def test_calibration_of_the_frozen_network(clf, unchanged, digits):
+    X, y, X_test, y_test = digits
+    for source in (FrozenEstimator(clf), clf):
+        calibrated = CalibratedClassifierCV(source, cv=2).fit(X, y)
+        assert calibrated.score(X_test, y_test) > 0.8
+
+
+def test_usefulness_transfer_and_displays(clf, standard, digits):
+    _, _, X_test, y_test = digits
+    assert feature_usefulness(clf, X_test, y_test).shape == (10, 32)
+    small = {"norm": 2, "eps": 0.1, "n_steps": 1, "verbose": 0}
+    gamma = robust_feature_usefulness(clf, X_test[:12], y_test[:12], **small)
+    assert gamma.shape == (10, 32)
+    attack = {"norm": 2, "eps": 1.0, "n_steps": 5, "verbose": 0}
+    for source, other in ((clf, standard), (standard, clf)):
+        assert 0 < transfer_rate(source, other, X_test, y_test, **attack) <= 1
+    assert transfer_rate(clf, clf, X_test, y_test, **attack) == 1
+    curve = RobustnessCurveDisplay.from_estimator(
+        clf, X_test, y_test, norm=2, eps_values=[0, 1], n_steps=2, verbose=0
+    )
+    assert curve.accuracy[0] == clf.score(X_test, y_test)
+    bars = AccuracyBarDisplay.from_estimators(
+        {"torch": clf}, X_test, y_test, norm=2, eps=1.0, n_steps=2, verbose=0
+    )
+    assert bars.figure_ is not None
+
+
+@pytest.mark.parametrize("labels", [NAMES, list(NAMES), NAMES.astype(object), 100 - np.arange(10)])
+def test_classes_of_any_kind_in_the_order_of_the_logits(trained, clf, digits, labels):
+    _, _, X_test, y_test = digits
+    net, mean, std = trained
+    named = from_torch(net, classes=labels, input_shape=(1, 8, 8), mean=mean, std=std)
+    labels = np.asarray(labels)
+    assert_array_equal(named.classes_, np.sort(labels))
+    assert_array_equal(named.predict(X_test), labels[clf.predict(X_test)])
+    assert named.score(X_test, labels[y_test]) == clf.score(X_test, y_test)
+    attack = {"norm": 2, "eps": 0.5, "n_steps": 5, "verbose": 0, "random_start": False}
+    ours = adversarial_examples(named, X_test, labels[y_test], **attack)
+    theirs = adversarial_examples(clf, X_test, y_test, **attack)
+    assert np.mean(ours[1] == theirs[1]) > 0.98
+    assert_array_equal(named.features(X_test), clf.features(X_test))
+
+
+def test_clones_and_pickles_keep_the_network(clf, digits):
+    _, _, X_test, _ = digits
+    expected = clf.decision_function(X_test)
+    for twin in (clone(clf), pickle.loads(pickle.dumps(clf)), copy.deepcopy(clf)):
+        assert_array_equal(twin.decision_function(X_test), expected)
+        assert twin.get_params().keys() == clf.get_params().keys()
+    other = clone(clf).set_params(bounds=(-1, 2))
+    assert (other.input_bounds_, clf.input_bounds_) == ((-1, 2), (0, 1))
+    with pytest.raises(ValueError, match=r"logits of shape \(n, 3\)"):
+        other.set_params(classes=range(3))
+    assert len(other.classes) == len(other.classes_) == 10
+
+
+def test_fit_changes_nothing_but_checks(clf, unchanged, digits):
+    X, y, X_test, _ = digits
+    before = clf.decision_function(X_test)
+    assert clf.fit(X, y) is clf
+    assert_array_equal(clf.decision_function(X_test), before)
+    with pytest.raises(ValueError, match=r"not among the classes .*: \[10 11\]"):
+        clf.fit(X, np.resize([10, 11], len(X)))
+    with pytest.raises(ValueError, match="samples of shape"):
+        clf.fit(np.zeros((4, 1, 7, 8)), [0, 1, 2, 3])
+
+
+def test_later_training_of_the_network_does_not_reach_the_classifier(digits):
+    _, _, X_test, _ = digits
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    clf = from_torch(net, **IMAGES)
+    before = clf.decision_function(X_test)
+    with torch.no_grad():
+        net[1].weight.zero_()
+    assert_array_equal(clf.decision_function(X_test), before)
+
+
+def test_tables_and_data_frames():
+    rng = np.random.default_rng(0)
+    X = rng.normal(5, 2, size=(50, 3)).astype(np.float32)
+    net = nn.Linear(3, 2)
+    clf = from_torch(
+        net, classes=[False, True], input_shape=(3,), mean=X.mean(0), std=list(X.std(0))
+    )
+    with torch.no_grad():
+        logits = net(torch.from_numpy((X - X.mean(0)) / X.std(0))).numpy()
+    np.testing.assert_allclose(clf.decision_function(X), logits[:, 1] - logits[:, 0], atol=1e-5)
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    assert_array_equal(clf.predict(frame), clf.predict(X))
+    assert clf.n_features_in_ == 3
+    assert clf.input_bounds_ is None
+
+
+def test_repr_names_the_network_only(clf):
+    assert repr(clf) == "TorchClassifier(<Sequential>, 10 classes, input_shape=(1, 8, 8))"
+
+
+# ---- what is refused ----------------------------------------------------------------------------
+
+
+class Returns(nn.Module):
+    """Network with another last step."""
+
+    def __init__(self, last, n_outputs=3):
+        super().__init__()
+        self.layer, self.last = nn.Linear(4, n_outputs), last
+
+    def forward(self, x):
+        return self.last(self.layer(x))
+
+
+def no_grad(z):
+    return z.detach()
+
+
+REFUSED = {
+    "tuple": (lambda: Returns(lambda z: (z, z)), "as a tensor. It returned a tuple of 2"),
+    "dict": (
+        lambda: Returns(lambda z: {"out": z, "aux": z}),
+        "a dict of 'out', 'aux'; return one",
+    ),
+    "nothing": (lambda: Returns(lambda z: None), "It returned NoneType"),
+    "probabilities": (lambda: Returns(lambda z: z.softmax(1)), "probabilities .*softmax away"),
+    "two classes": (
+        lambda: Returns(lambda z: z, 2),
+        r"\(n, 3\).*For one sample it returned \(1, 2\)",
+    ),
+    "squeezed": (lambda: Returns(lambda z: z.squeeze()), r"returned \(3,\)"),
+    "one row": (lambda: Returns(lambda z: z[:1]), r"For two samples it returned \(1, 3\)"),
+    "no gradient": (lambda: Returns(no_grad), "no gradient with respect to its input"),
+    "raises": (lambda: Returns(lambda z: {}["key"]), "failed on one sample of shape .4,.*'key'"),
+    "scripted": (lambda: torch.jit.script(nn.Linear(4, 3)), "torch.jit modules are not supported"),
+    "scripted inside": (
+        lambda: nn.Sequential(torch.jit.trace(nn.Linear(4, 3), torch.zeros(1, 4))),
+        "torch.jit modules are not supported",
+    ),
+    "double": (
+        lambda: nn.Linear(4, 3).double(),
+        "must be float32. weight of <Linear> is torch.float64",
+    ),
+    "half": (lambda: nn.Linear(4, 3).half(), "must be float32"),
+    "meta": (lambda: nn.Linear(4, 3, device="meta"), "meta device"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit")
+@pytest.mark.parametrize("kind", REFUSED)
+def test_networks_that_do_not_fit(kind):
+    module, reason = REFUSED[kind]
+    with pytest.raises(ValueError, match=reason) as caught:
+        from_torch(module(), classes=["a", "b", "c"], input_shape=(4,))
+    assert "\n" not in str(caught.value)
+
+
+def test_one_logit_for_two_classes():
+    for last in (lambda z: z, lambda z: z[:, 0]):
+        with pytest.raises(ValueError, match=r"One logit z for two classes: return torch.stack"):
+            from_torch(Returns(last, 1), classes=[0, 1], input_shape=(4,))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "reason"),
+    [
+        ({"module": nn.Linear}, TypeError, "the class Linear; pass a trained instance"),
+        ({"module": {"weight": 1}}, TypeError, "a dict; load a state dict into"),
+        ({"module": StandardClassifier()}, TypeError, "an estimator, which needs no from_torch"),
+        ({"module": "net.pt"}, TypeError, "Got str"),
+        ({"classes": 3}, ValueError, r"such as range\(10\)"),
+        ({"classes": [["a"], ["b"]]}, ValueError, r"of shape \(2, 1\)"),
+        ({"classes": ["a"]}, ValueError, "of 2 at least"),
+        ({"classes": ["a", "b", "a"]}, ValueError, "some labels are repeated"),
+        ({"classes": [0.5, 1.5, 2.5]}, ValueError, "Got float"),
+        ({"classes": np.array(["a", 1, 2], dtype=object)}, ValueError, "Got int, str"),
+        ({"classes": range(4)}, ValueError, r"\(n, 4\).*returned \(1, 3\)"),
+        ({"input_shape": 4}, ValueError, r"such as \(3, 32, 32\)"),
+        ({"input_shape": (2, 2)}, ValueError, r"such as \(3, 32, 32\)"),
+        ({"input_shape": (5,)}, ValueError, r"failed on one sample of shape \(5,\)"),
+        ({"mean": [1, 2, 3]}, ValueError, "mean must be a number, or 4, one for each feature"),
+        ({"mean": "x"}, ValueError, "mean must be a number"),
+        ({"std": 0}, ValueError, "std must be positive"),
+        ({"std": [1, 1, -1, 1]}, ValueError, "std must be positive"),
+        ({"std": np.nan}, ValueError, "std must be a number"),
+        ({"mean": 125, "bounds": (0, 1)}, ValueError, "input units.*divide the mean and std"),
+        ({"bounds": (1, 0)}, ValueError, "'bounds' parameter of TorchClassifier"),
+        ({"device": "nope"}, ValueError, "'device' parameter"),
+    ],
+)
+def test_wrong_arguments(change, error, reason):
+    given = {"module": nn.Linear(4, 3), "classes": range(3), "input_shape": (4,), **change}
+    with pytest.raises(error, match=reason) as caught:
+        from_torch(given.pop("module"), **given)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="no usable CUDA device"):
+        from_torch(nn.Linear(4, 3), classes=range(3), input_shape=(4,), device="cuda")
+
+
+# ---- wrappers and normalised weights ------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize(
+    "change",
+    [
+        nn.utils.weight_norm,
+        nn.utils.spectral_norm,
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+        nn.DataParallel,
+        pytest.param(torch.compile, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_networks_in_wrappers(change, inside):
+    torch.manual_seed(0)
+    plain = nn.Linear(6, 3)
+    module = change(plain)
+    module = nn.Sequential(nn.Flatten(), module) if inside else module
+    x = torch.rand(5, 6)
+    if change is not torch.compile:
+        expected = module.eval()(x).detach().numpy()  # it now holds computed weights
+    else:
+        expected = plain(x).detach().numpy()
+    clf = from_torch(module, classes=range(3), input_shape=(6,))
+    np.testing.assert_allclose(clf.decision_function(x), expected, atol=1e-6)
+    assert clone(clf).score(x, clf.predict(x)) == 1
+
+
+# ---- training further ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("Classifier", [StandardClassifier, AdversarialClassifier])
+def test_training_goes_on_from_a_copy_of_the_weights(Classifier, trained, clf, unchanged, digits):
+    X, y, X_test, y_test = digits
+    still = Classifier(clf, max_epochs=1, lr=1e-7, random_state=0, verbose=0)
+    for _ in range(2):
+        still.fit(X, y)
+        # Batch-norm statistics move, weights hardly.
+        for ours, theirs in zip(still.module_.parameters(), unchanged.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    assert still.score(X_test, y_test) > clf.score(X_test, y_test) - 0.05
+    assert clone(still).network.module is clf.module
+    once = [Classifier(clf, max_epochs=1, random_state=0, verbose=0).fit(X, y) for _ in range(2)]
+    assert_array_equal(*(c.decision_function(X_test) for c in once))
+
+
+def test_a_module_alone_takes_inputs_as_they_are(digits):
+    X, y, X_test, _ = digits
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    clf = StandardClassifier(net, max_epochs=1, lr=1e-7, random_state=0, verbose=0).fit(X, y)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(X_test)).numpy()
+    np.testing.assert_allclose(clf.decision_function(X_test), expected, atol=1e-5)
+    assert not net.training
+    mean, std = clf.input_statistics_  # of the training data, for starts from noise
+    assert float(mean) == pytest.approx(X.mean(), rel=1e-5)
+    assert float(std) == pytest.approx(X.std(), rel=1e-5)
+
+
+def test_folds_do_not_go_on_from_each_other(clf, unchanged, digits):
+    X, y, _, _ = digits
+    further = StandardClassifier(clf, max_epochs=1, random_state=0, verbose=0)
+    first, second = (cross_val_score(further, X, y, cv=2) for _ in range(2))
+    assert_array_equal(first, second)
+    assert first.min() > 0.85
+
+
+def test_classes_and_partial_fit_when_training_goes_on(trained, digits):
+    X, y, X_test, y_test = digits
+    net, mean, std = trained
+    named = from_torch(net, classes=NAMES, input_shape=(1, 8, 8), mean=mean, std=std)
+    few = y < 4
+    further = StandardClassifier(named, lr=1e-5, random_state=0, verbose=0)
+    further.partial_fit(X[few], NAMES[y[few]])
+    assert_array_equal(further.classes_, np.sort(NAMES))
+    assert further.score(X_test, NAMES[y_test]) > 0.8
+    with pytest.raises(ValueError, match="not among the classes.*ten"):
+        clone(further).fit(X, np.where(few, "ten", NAMES[y]))
+
+
+def test_functions_that_return_one_module_are_refused(trained, unchanged, digits):
+    X, y, _, _ = digits
+    net = trained[0]
+    for network in (
+        lambda: net,
+        lambda: nn.Sequential(net),
+        lambda: nn.Sequential(nn.ReLU(), net),
+    ):
+        with pytest.raises(ValueError, match=r"the same module at every call.*from_torch\(module"):
+            StandardClassifier(network, verbose=0).fit(X, y)
+
+
+def test_functions_that_return_trained_weights_are_warned_of(trained, digits):
+    X, y, _, _ = digits
+    net = trained[0]
+    clf = StandardClassifier(lambda: copy.deepcopy(net), max_epochs=1, random_state=0, verbose=0)
+    with pytest.warns(UserWarning, match="the same weights at every call"):
+        clf.fit(X, y)
+
+
+def test_functions_that_build_anew_give_the_same_bits_as_a_class(digits):
+    X, y, X_test, _ = digits
+
+    class Net(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Flatten(), nn.Linear(64, 10))
+
+    settings = {"max_epochs": 1, "random_state": 0, "verbose": 0}
+    by_class, by_function = (
+        StandardClassifier(network, **settings).fit(X, y).decision_function(X_test)
+        for network in (Net, lambda: Net())
+    )
+    assert_array_equal(by_class, by_function)
+
+
+def test_an_estimator_is_no_network(digits):
+    X, y, _, _ = digits
+    net = NeuralNetClassifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))).initialize()
+    for wrong in (net, StandardClassifier(), 3):
+        with pytest.raises(ValueError, match="'network' parameter of StandardClass") as caught:
+            StandardClassifier(wrong, verbose=0).fit(X, y)
+        assert "\n" not in str(caught.value)
