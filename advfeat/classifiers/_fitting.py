@@ -94,8 +94,8 @@ def _load(net, weights):
     except RuntimeError as error:
         raise ValueError(
             "warm_start=True goes on from the weights of the last fit, but "
-            f"network={name_of(net.module__network)} has others. Take the network of the last fit, or "
-            "warm_start=False."
+            f"network={name_of(net.module__network)} has others. Take the network of the last "
+            "fit, or warm_start=False."
         ) from error
 
 

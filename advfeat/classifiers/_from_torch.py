@@ -202,7 +202,7 @@ class TorchClassifier(NetworkClassifier):
             low, high = (torch.as_tensor(side) for side in bounds)
             if not ((low <= value) & (value <= high)).all():
                 raise ValueError(
-                    f"mean must be in input units, within the bounds of the inputs. Got {given!r}; "
+                    f"mean must be in input units, within the bounds of the inputs. Got {given}; "
                     "for images scaled to [0, 1] divide the mean and std of 0..255 by 255."
                 )
         return value

@@ -151,9 +151,9 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
     if not isinstance(output, torch.Tensor) or output.shape != (n, n_classes):
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ValueError(
-            f"In training mode network={name_of(network)} must return logits of shape (n, {n_classes}), "
-            f"as a tensor. For {n} sample(s) it returned {found}; switch further outputs off "
-            "(aux_logits=False in torchvision)."
+            f"In training mode network={name_of(network)} must return logits of shape "
+            f"(n, {n_classes}), as a tensor. For {n} sample(s) it returned {found}; switch "
+            "further outputs off (aux_logits=False in torchvision)."
         )
     trained = [parameter for parameter in trial.parameters() if parameter.requires_grad]
     gradients = [None]
@@ -161,8 +161,8 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
         gradients = torch.autograd.grad(output.sum(), [x, *trained], allow_unused=True)
     if needs_gradient and gradients[0] is None:
         raise ValueError(
-            f"network={name_of(network)} passes no gradient to its input, which adversarial training "
-            "needs. Look for detach(), no_grad() or integer steps in its forward, or use "
+            f"network={name_of(network)} passes no gradient to its input, which adversarial "
+            "training needs. Look for detach(), no_grad() or integer steps in its forward, or use "
             "StandardClassifier."
         )
     return all(gradient is not None for gradient in gradients[1:])

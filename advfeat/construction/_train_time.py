@@ -129,7 +129,9 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         return X, y
 
     def _validate_params(self):
-        refuse_module(self.estimator)  # scikit-learn's message would print the whole network
+        refuse_module(
+            _unfrozen(self.estimator)
+        )  # scikit-learn's message would print the whole network
         super()._validate_params()
 
     def _check_source(self, source):
