@@ -11,8 +11,12 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from advfeat.classifiers import AdversarialClassifier
+<<<<<<< HEAD
 from advfeat.classifiers._fitting import input_statistics
 from advfeat.classifiers._training_data import ArrayDataset
+=======
+from advfeat.construction._kept import make_store
+>>>>>>> 573e2b2 (Constructions with a store are one .npy written in place: larger than memory, checked, locked; dtype='float16')
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.optim import (
     FrozenNetwork,
@@ -68,9 +72,15 @@ class RobustFeatureInverter(TrainTimeTransformer):
     n_jobs : int, default=None
         Batches run in parallel through joblib.
     store : path, default=None
-        Folder in which `fit_transform` keeps finished batches; called again with the same
-        source, data and parameters, it goes on where it was stopped, to the same bits. Needs an
-        integer ``random_state``.
+        Folder in which `fit_transform` writes the set as one ``X.npy``, batch by batch.
+        The result is then a read-only memory map, so that it may be larger than memory.
+        Called again with the same source, data and parameters, it goes on where it was stopped,
+        to the same bits (with the same versions and number of threads). Needs an integer
+        ``random_state``; pass a trained source in a FrozenEstimator, for one that is trained
+        anew may get other weights.
+    dtype : {"float32", "float16"}, default="float32"
+        Of the constructed inputs. float16 halves memory and disk, and rounds values in [0, 1] by
+        at most 0.00025, far below usual eps; training computes in float32 all the same.
     precision : {"fp32", "bf16"}, default="fp32"
     random_state : int, RandomState or None, default=None
     verbose : int, default=1
@@ -117,6 +127,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
         "store": [str, os.PathLike, None],
+        "dtype": [StrOptions({"float32", "float16"})],
         "precision": [StrOptions({"fp32", "bf16"})],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -134,6 +145,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         batch_size=256,
         n_jobs=None,
         store=None,
+        dtype="float32",
         precision="fp32",
         random_state=None,
         verbose=1,
@@ -147,6 +159,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.store = store
+        self.dtype = dtype
         self.precision = precision
         self.random_state = random_state
         self.verbose = verbose
@@ -161,7 +174,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
 
         Returns
         -------
-        X_r : ndarray like X, float32, in input units
+        X_r : ndarray like X, in ``dtype`` and input units
         residual : ndarray of shape (n,)
             ||g(x_r) - g(x)|| / ||g(x)||; only if ``return_residual`` is true.
 
@@ -201,10 +214,12 @@ class RobustFeatureInverter(TrainTimeTransformer):
             step_size=step_size if self.solver == "paper" else HalfCosine(step_size, n_steps),
             momentum=self.momentum if self.solver == "momentum" else 0.0,
         )
-        shards = self._shards(X=X) if keep else None
+        store = None
+        if keep and self.store is not None:
+            store = make_store(self, source, X, {"residual": np.float32, "distance": np.float32})
         columns = (X,) if starts is None else (X, starts)
-        X_r, residual, distance = self._run(job, columns, "inversion", shards)
-        if np.median(residual) > _POOR:
+        X_r, residual, distance = self._run(job, columns, "inversion", store)
+        if not np.median(residual) <= _POOR:  # also if it is NaN
             warnings.warn(
                 f"The features were matched poorly: the median relative residual is "
                 f"{np.median(residual):.2f}. Raise n_steps (got {n_steps}) or step_size "

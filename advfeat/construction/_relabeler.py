@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from advfeat.classifiers import StandardClassifier
+from advfeat.construction._kept import make_store
 from advfeat.construction._train_time import TrainTimeTransformer
-from advfeat.datasets._constructed import ConstructedDataset
+from advfeat.datasets._constructed import ConstructedDataset, storable_labels
 from advfeat.optim import (
     FrozenNetwork,
     L2Ball,
@@ -60,9 +61,15 @@ class NonRobustRelabeler(TrainTimeTransformer):
     n_jobs : int, default=None
         Batches run in parallel through joblib.
     store : path, default=None
-        Folder in which `fit_transform` keeps finished batches; called again with the same
-        source, data and parameters, it goes on where it was stopped, to the same bits. Needs an
-        integer ``random_state``.
+        Folder in which `fit_transform` writes the set as one ``X.npy``, batch by batch.
+        ``X`` of the result is then a read-only memory map, so that it may be larger than memory.
+        Called again with the same source, data and parameters, it goes on where it was stopped,
+        to the same bits (with the same versions and number of threads). Needs an integer
+        ``random_state``; pass a trained source in a FrozenEstimator, for one that is trained
+        anew may get other weights.
+    dtype : {"float32", "float16"}, default="float32"
+        Of the constructed inputs. float16 halves memory and disk, and rounds values in [0, 1] by
+        at most 0.00025, far below usual eps; training computes in float32 all the same.
     precision : {"fp32", "bf16"}, default="fp32"
     random_state : int, RandomState or None, default=None
     verbose : int, default=1
@@ -107,6 +114,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
         "store": [str, os.PathLike, None],
+        "dtype": [StrOptions({"float32", "float16"})],
         "precision": [StrOptions({"fp32", "bf16"})],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -124,6 +132,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         batch_size=256,
         n_jobs=None,
         store=None,
+        dtype="float32",
         precision="fp32",
         random_state=None,
         verbose=1,
@@ -137,6 +146,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.store = store
+        self.dtype = dtype
         self.precision = precision
         self.random_state = random_state
         self.verbose = verbose
@@ -174,9 +184,15 @@ class NonRobustRelabeler(TrainTimeTransformer):
             n_steps=self.n_steps,
             step_size=self.eps / 5 if self.step_size is None else self.step_size,
         )
-        shards = self._shards(X=X, target_labels=source.classes_[target]) if keep else None
-        X_adv, success = self._run(job, (X, target), "relabelling", shards)
-        data = ConstructedDataset(X_adv, source.classes_[target], y, source.classes_)
+        store, classes = None, source.classes_
+        if keep and self.store is not None:
+            labels = {"y": classes[target], "y_source": np.asarray(y), "classes": classes}
+            store = make_store(
+                self, source, X, {"success": np.bool_}, target_labels=classes[target],
+                extras={name: storable_labels(values) for name, values in labels.items()},
+            )  # fmt: skip
+        X_adv, success = self._run(job, (X, target), "relabelling", store)
+        data = ConstructedDataset(X_adv, classes[target], y, classes)
         return data, float(success.mean())
 
     def __sklearn_tags__(self):

@@ -7,25 +7,29 @@ unmodified data. scikit-learn's TargetEncoder sets the precedent: ``fit_transfor
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from contextlib import closing
-from numbers import Integral, Real
 
-import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
+<<<<<<< HEAD
 from skorch import NeuralNet
+=======
+from torch.utils.data import Dataset
+>>>>>>> 573e2b2 (Constructions with a store are one .npy written in place: larger than memory, checked, locked; dtype='float16')
 
-from advfeat._version import __version__
 from advfeat.classifiers import StandardClassifier
 from advfeat.classifiers._fitting import restored_on_failure
+<<<<<<< HEAD
 from advfeat.classifiers._from_skorch import check_skorch_net, fit_skorch_net, from_skorch
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.construction._shards import Shards
+=======
+from advfeat.construction._kept import InDtype, check_dtype, check_store
+>>>>>>> 573e2b2 (Constructions with a store are one .npy written in place: larger than memory, checked, locked; dtype='float16')
 from advfeat.datasets._constructed import ConstructedDataset
-from advfeat.datasets._torch_data import unpack_training_data
+from advfeat.datasets._torch_data import unpack_labelled_data
 from advfeat.utils._batches import iter_batches, run_batches
 from advfeat.utils._checks import check_data, check_inputs
 from advfeat.utils._modules import refuse_module
@@ -82,10 +86,14 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         The constructed set, see the class.
         """
         with restored_on_failure(self):
-            constructed = self._construct(*self._fit_source(X, y))
-        if isinstance(X, ConstructedDataset) and not isinstance(constructed, ConstructedDataset):
+            check_store(self)
+            inputs, labels, source_labels = self._fit_source(X, y)
+            constructed = self._construct(inputs, labels)
+        if isinstance(X, Dataset) and not isinstance(constructed, ConstructedDataset):
             # New inputs for a set that carries its own labels: they must not get lost.
-            return ConstructedDataset(constructed, X.y, X.y_source, X.classes)
+            source_labels = labels if source_labels is None else source_labels
+            classes = X.classes if isinstance(X, ConstructedDataset) else np.unique(labels)
+            return ConstructedDataset(constructed, labels, source_labels, classes)
         return constructed
 
     def transform(self, X):
@@ -114,19 +122,24 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         """Construct the training set from checked X and y."""
 
     def _fit_source(self, X, y):
-        X, y = unpack_training_data(self, X, y)
+        X, y, source_labels = unpack_labelled_data(self, X, y)
         check_inputs(self, X, reset=True, bounds=None)
         source = self._default_source() if self.estimator is None else clone(self.estimator)
         self._check_source(source)
         if isinstance(source, StandardClassifier) and source.random_state is None:
             # As in scikit-learn's ensembles: one random_state determines the whole.
             source.set_params(random_state=draw_seed(self.random_state))
+<<<<<<< HEAD
         if isinstance(source, NeuralNet):
             checked = check_data(X, type(source).__name__)
             self.estimator_ = fit_skorch_net(source, checked, y, draw_seed(self.random_state))
         else:
             self.estimator_ = source.fit(X, y)
         return X, y
+=======
+        self.estimator_ = source.fit(X, y)
+        return X, y, source_labels
+>>>>>>> 573e2b2 (Constructions with a store are one .npy written in place: larger than memory, checked, locked; dtype='float16')
 
     def _validate_params(self):
         refuse_module(
@@ -160,54 +173,30 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         check_inputs(self, X, bounds=None)
         return self._source.check_inputs(X)
 
-    def _run(self, job, columns, desc, shards=None):
-        """Run the job over the batches of the columns; with shards, keep each in its place."""
+    def _run(self, job, columns, desc, store=None):
+        """Run the job over the batches of the columns; with a store, keep each in its place."""
         settings = {
             "batch_size": self.batch_size,
             "n_jobs": self.n_jobs,
             "desc": desc,
             "verbose": self.verbose,
         }
-        if shards is None:
+        check_dtype(columns[0], self.dtype)
+        job = InDtype(job, self.dtype)
+        if store is None:
             return run_batches(job, columns, **settings)
-        with closing(iter_batches(job, columns, skip=shards.holds, **settings)) as parts:
+        with store, closing(iter_batches(job, columns, skip=store.holds, **settings)) as parts:
             for begin, part in parts:
-                shards.put(begin, part)
-        begins = range(0, len(columns[0]), self.batch_size)
-        columns = zip(*(shards.get(begin) for begin in begins), strict=True)
-        return tuple(np.concatenate(parts) for parts in columns)
-
-    def _shards(self, **data):
-        """Where `fit_transform` keeps its batches, or None.
-
-        Parameters
-        ----------
-        **data : arrays
-            What is constructed from, beside the source and the parameters.
-        """
-        if self.store is None:
-            return None
-        if not isinstance(self.random_state, Integral):
-            raise ValueError(
-                f"{type(self).__name__} with a 'store' needs an integer 'random_state': another "
-                f"run could not go on from one that drew its own. Got {self.random_state!r}."
-            )
-        elsewhere = ("estimator", "n_jobs", "verbose", "store")
-        params = self.get_params(deep=False)
-        source = self._source
-        weights = source.module_.state_dict()
-        manifest = {"constructor": type(self).__name__, "advfeat": __version__}
-        manifest.update((name, _plain(params[name])) for name in params if name not in elsewhere)
-        manifest.update(network=repr(source.module_), bounds=repr(source.input_bounds_))
-        manifest["weights"] = joblib.hash({k: v.cpu().numpy() for k, v in weights.items()})
-        manifest.update((name, joblib.hash(np.asarray(array))) for name, array in data.items())
-        return Shards(self.store, manifest)
+                store.put(begin, part)
+        X, *rest = store.read()
+        return X, *(np.array(column) for column in rest)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+<<<<<<< HEAD
 
 
 def _unfrozen(source):
@@ -223,3 +212,5 @@ def _plain(value):
     if callable(value) or isinstance(value, Mapping):
         return "custom"  # the targets that it gives are in the manifest themselves
     return joblib.hash(np.asarray(value))
+=======
+>>>>>>> 573e2b2 (Constructions with a store are one .npy written in place: larger than memory, checked, locked; dtype='float16')

@@ -12,9 +12,21 @@ from advfeat.utils._progress import progress_bar
 
 
 def unpack_training_data(estimator, X, y):
-    """Return (X, y) to train on, from arrays, a ConstructedDataset or a torch Dataset.
+    """Return (X, y) to train on; see `unpack_labelled_data`."""
+    return unpack_labelled_data(estimator, X, y)[:2]
 
-    Inputs of a torch Dataset come as a lazy array.
+
+def unpack_labelled_data(estimator, X, y):
+    """Unpack arrays, a ConstructedDataset or a torch Dataset.
+
+    Returns
+    -------
+    X : array-like of shape (n, ...)
+        Inputs of a torch Dataset come as a lazy array.
+    y : array-like of shape (n,)
+        The labels to train on.
+    y_source : ndarray of shape (n,), or None
+        For constructed sets the labels of the samples that X was made from.
 
     Raises
     ------
@@ -35,12 +47,12 @@ def unpack_training_data(estimator, X, y):
         X, labels, source = split_dataset(X, verbose=getattr(estimator, "verbose", 0))
         if y is not None:
             _check_source(y, source, len(labels))
-        return X, labels
+        return X, labels, source
     if y is None:
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
         )
-    return X, y
+    return X, y, None
 
 
 def split_dataset(dataset, verbose=0):

@@ -193,13 +193,14 @@ def extent(X):
     low, high : ndarray of shape (C,) or (d,)
     """
     axes = (0, *range(2, X.ndim))
-    low = np.full(X.shape[1], np.inf)
-    high = -low
+
+    def ends(part):  # a function, so that no chunk is held while the next is read
+        return part.min(axes), part.max(axes)
+
     step = max(1, _CHUNK // max(1, X.nbytes // len(X)))
-    for i in range(0, len(X), step):
-        part = X[i : i + step]
-        low, high = np.minimum(low, part.min(axes)), np.maximum(high, part.max(axes))
-    return low, high
+    found = [ends(X[i : i + step]) for i in range(0, len(X), step)]
+    low, high = zip(*found, strict=True)
+    return np.min(low, axis=0), np.max(high, axis=0)
 
 
 def _input(item, i):

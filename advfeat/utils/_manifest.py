@@ -5,6 +5,7 @@ import json
 
 from advfeat.utils._files import is_clutter, writing
 
+CHECKSUMS = "checksums-"  # how the names of the files of checksums begin
 FORMAT = 2  # of the folders of `Store`; 1 had one npz file per batch
 
 
@@ -57,7 +58,7 @@ class Manifest:
             there, made_with = dict(kept["content"]), dict(kept["made_with"])
         except FileNotFoundError:
             if not ours:
-                self._refuse_other_files()
+                refuse_other_files(self.path.parent, self.name)
             return
         except (ValueError, TypeError, KeyError) as error:
             if ours:
@@ -70,17 +71,6 @@ class Manifest:
         differing = [key for key in keys if there.get(key) != self.content.get(key)]
         if differing:
             raise ValueError(self._difference(differing, there, made_with))
-
-    def _refuse_other_files(self):
-        folder = self.path.parent
-        files = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
-        files = [name for name in files if not is_clutter(name)]
-        if files:
-            raise ValueError(
-                f"{self.name} must be an empty or a new folder, or one in which this work was "
-                f"begun. It holds other files: {', '.join(files[:3])}"
-                f"{', ...' if len(files) > 3 else ''}."
-            )
 
     def _difference(self, differing, there, made_with):
         told = ", ".join(_told(key, there, self.content) for key in differing)
@@ -101,6 +91,29 @@ class Manifest:
             )
             message += f" It was made with other {', '.join(changed)}."
         return message
+
+
+def refuse_other_files(folder, name):
+    """Raise a ValueError if a folder that should be empty or new is not.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str
+        The folder as the user gave it, for messages.
+    """
+    files = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+    files = [file for file in files if not is_clutter(file)]
+    if files:
+        raise ValueError(
+            f"{name} must be an empty or a new folder, or one in which this work was begun. It "
+            f"holds other files: {', '.join(files[:3])}{', ...' if len(files) > 3 else ''}."
+        )
+
+
+def is_begun(folder):
+    """Whether some store has begun to write into the folder."""
+    return (folder / "manifest.json").exists() or any(folder.glob(f"{CHECKSUMS}*"))
 
 
 def _told(key, there, here):

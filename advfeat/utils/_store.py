@@ -24,7 +24,7 @@ from advfeat.utils._files import (
     writing,
 )
 from advfeat.utils._fingerprint import digest_arrays
-from advfeat.utils._manifest import Manifest, read_content
+from advfeat.utils._manifest import CHECKSUMS, Manifest, read_content
 from advfeat.utils._npy import RowFile
 from advfeat.utils._progress import progress_bar
 
@@ -100,7 +100,7 @@ class Store:
         self._manifest = Manifest(self.folder, self.name, manifest, made_with or {})
         # The name ties the checksums to the manifest, should that file get damaged.
         self._checksums = RowFile(
-            self.folder / f"checksums-{self._manifest.key}.npy",
+            self.folder / f"{CHECKSUMS}{self._manifest.key}.npy",
             np.uint8,
             (math.ceil(n / batch_size), _DIGEST),
         )
@@ -312,6 +312,6 @@ def open_finished(folder):
         )
     found = dict(zip(columns, store.read(), strict=True))
     for path in folder.glob("*.npy"):
-        if path.stem not in found and not path.name.startswith("checksums"):
+        if path.stem not in found and not path.name.startswith(CHECKSUMS):
             found[path.stem] = np.load(path, allow_pickle=False)
     return found
