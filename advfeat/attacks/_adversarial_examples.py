@@ -18,6 +18,7 @@ from advfeat.optim import (
     make_ball,
     projected_gradient,
     targeted_margin,
+    useful_radius,
 )
 from advfeat.utils._batches import run_batches
 from advfeat.utils._checks import batch_tensor
@@ -129,13 +130,14 @@ def adversarial_examples(
     if precision != "fp32":
         judge = attackable(estimator, X, **only_given(bounds)).network.verify(view.X)
     labels = encode_labels(y, view.classes, len(view.X), unknown="mark")
+    radius = useful_radius(norm, eps, view.bounds, view.X.shape[1:])
     job = Attack(
         network=network,
         judge=judge,
         bounds=view.bounds,
-        ball=make_ball(norm, eps),
+        ball=make_ball(norm, radius),
         runs=_runs(len(view.classes), n_restarts) if eps > 0 else (),
-        step_size=HalfCosine(eps if step_size is None else step_size, n_steps),
+        step_size=HalfCosine(radius if step_size is None else step_size, n_steps),
         n_steps=n_steps,
         seed=draw_seed(random_state) if random_start else None,
     )

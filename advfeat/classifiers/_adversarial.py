@@ -5,6 +5,7 @@ from numbers import Integral, Real
 from advfeat.classifiers._nets import AdversarialNet
 from advfeat.classifiers._overfitting import OverfittingGuard
 from advfeat.classifiers._standard import StandardClassifier
+from advfeat.optim import useful_radius
 from advfeat.utils._checks import resolve_bounds
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._sklearn import Interval
@@ -122,14 +123,16 @@ class AdversarialClassifier(StandardClassifier):
 
     def _net_class(self):
         # Steps that sum to 2.5 eps can cross the ball.
-        step_size = 2.5 * self.eps / self.n_steps if self.step_size is None else self.step_size
+        bounds = resolve_bounds(self.bounds, self.input_shape_)
+        eps = useful_radius(self.norm, self.eps, bounds, self.input_shape_)
+        step_size = 2.5 * eps / self.n_steps if self.step_size is None else self.step_size
         attack = {
             "norm": self.norm,
-            "eps": self.eps,
+            "eps": eps,
             "step_size": step_size,
             "n_steps": self.n_steps,
             "random_start": self.random_start,
-            "bounds": resolve_bounds(self.bounds, self.input_shape_),
+            "bounds": bounds,
         }
         return AdversarialNet, {"attack": attack}
 

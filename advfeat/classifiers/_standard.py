@@ -152,10 +152,10 @@ class StandardClassifier(NetworkClassifier):
     _parameter_constraints: dict = {
         "network": [str, callable, TorchClassifier],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "lr": [Interval(Real, 0, None, closed="neither")],
+        "lr": [Interval(Real, 0, 1e30, closed="right")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "momentum": [Interval(Real, 0, 1, closed="left")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "weight_decay": [Interval(Real, 0, 1e30, closed="both")],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "lr_schedule": [StrOptions(set(SCHEDULES))],

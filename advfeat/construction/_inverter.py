@@ -25,6 +25,7 @@ from advfeat.optim import (
     feature_distance,
     into_box,
     projected_gradient,
+    row_norms,
 )
 from advfeat.utils._batches import Rows
 from advfeat.utils._checks import as_array, batch_tensor
@@ -307,12 +308,11 @@ class Inversion:
             start=start,
         )
         with torch.no_grad():
-            gap = torch.linalg.vector_norm(network.features(found) - target, dim=1)
-            scale = torch.linalg.vector_norm(target, dim=1)
+            gap, scale = row_norms(network.features(found) - target), row_norms(target)
         residual = gap / scale.clamp_min(torch.finfo(scale.dtype).tiny)
         start = into_box(start, self.bounds)  # where the search began
-        distance = torch.linalg.vector_norm((found - start).flatten(1), dim=1)
-        return found.cpu().numpy(), residual.cpu().numpy(), distance.cpu().numpy()
+        distance = row_norms(found - start)
+        return found.cpu().numpy(), residual.float().cpu().numpy(), distance.float().cpu().numpy()
 
 
 class _Noise:

@@ -19,6 +19,7 @@ from advfeat.optim import (
     make_ball,
     projected_gradient,
     targeted_cross_entropy,
+    useful_radius,
 )
 from advfeat.utils._checks import batch_tensor, encode_labels
 from advfeat.utils._norms import NORM_CONSTRAINT
@@ -177,12 +178,13 @@ class NonRobustRelabeler(TrainTimeTransformer):
         source = self._source
         index = encode_labels(y, source.classes_, len(X))
         target = self._targets(index, np.asarray(y), source.classes_)
+        eps = useful_radius(self.norm, self.eps, source.input_bounds_, X.shape[1:])
         job = Relabelling(
             network=source.frozen(precision=self.precision).verify(X),
-            ball=make_ball(self.norm, self.eps),
+            ball=make_ball(self.norm, eps),
             bounds=source.input_bounds_,
             n_steps=self.n_steps,
-            step_size=self.eps / 5 if self.step_size is None else self.step_size,
+            step_size=eps / 5 if self.step_size is None else self.step_size,
         )
         store, classes = None, source.classes_
         if keep and self.store is not None:

@@ -16,6 +16,7 @@ from advfeat.optim import (
     feature_value,
     make_ball,
     projected_gradient,
+    useful_radius,
 )
 from advfeat.utils._batches import Forward, run_batches
 from advfeat.utils._checks import batch_tensor
@@ -134,11 +135,12 @@ def robust_feature_usefulness(
     features = _features(view, batch_size)
     mean, std = _standardise(features)
     n, n_hidden = features.shape
+    radius = useful_radius(norm, eps, view.bounds, view.X.shape[1:])
     job = ExtremeSearch(
         network=view.network,
         bounds=view.bounds,
-        ball=make_ball(norm, eps),
-        step_size=HalfCosine(eps if step_size is None else step_size, n_steps),
+        ball=make_ball(norm, radius),
+        step_size=HalfCosine(radius if step_size is None else step_size, n_steps),
         n_steps=n_steps,
         n_restarts=n_restarts,
         seed=draw_seed(random_state) if random_start else None,

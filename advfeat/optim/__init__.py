@@ -1,6 +1,6 @@
 """The one place where inputs are optimised: the loop, the feasible sets, the losses."""
 
-from advfeat.optim._balls import L2Ball, LinfBall, make_ball
+from advfeat.optim._balls import L2Ball, LinfBall, make_ball, row_norms, useful_radius
 from advfeat.optim._folding import AttackedNetwork
 from advfeat.optim._frozen import FrozenNetwork
 from advfeat.optim._losses import (
@@ -26,6 +26,8 @@ __all__ = [
     "into_box",
     "make_ball",
     "projected_gradient",
+    "row_norms",
     "targeted_cross_entropy",
     "targeted_margin",
+    "useful_radius",
 ]

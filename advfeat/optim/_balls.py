@@ -5,30 +5,64 @@ import math
 import numpy as np
 import torch
 
-
-def _per_sample(values, like):
-    """Reshape (n,) to broadcast against ``like`` of shape (n, ...)."""
-    return values.view(-1, *[1] * (like.ndim - 1))
+# Larger radii and steps count as this: what a float32 network makes of it must stay finite.
+LARGEST = 1e30
 
 
-class L2Ball:
-    """All perturbations with Euclidean norm at most ``eps`` (infinity: no constraint).
+def row_norms(values):
+    """Euclidean norm of each sample's values, of shape (n,), float64: squares cannot overflow."""
+    return torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
+
+
+def useful_radius(norm, eps, bounds, shape):
+    """``eps``, but no larger than it takes to reach all of the box from anywhere in it.
+
+    A larger ball holds no more of the box, while steps in proportion to it would only jump from
+    corner to corner.
 
     Parameters
     ----------
+    norm : {2, numpy.inf}
     eps : float, in input units
+    bounds : (low, high) or None
+        Floats, or arrays that are broadcastable to one sample.
+    shape : tuple
+        Of one sample.
+    """
+    if bounds is None:
+        return min(eps, LARGEST)
+    widths = np.broadcast_to(np.subtract(*bounds[::-1], dtype=np.float64), shape)
+    return min(eps, float(widths.max() if norm == np.inf else np.linalg.norm(widths)))
+
+
+def _per_sample(values, like):
+    """Reshape (n,) to broadcast against ``like`` of shape (n, ...)."""
+    return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
+
+
+class L2Ball:
+    """All perturbations with Euclidean norm at most ``eps``.
+
+    Parameters
+    ----------
+    eps : float
+        Radius, in input units; infinity: no constraint.
     """
 
     def __init__(self, eps):
-        self.eps = eps
+        self.eps = eps if math.isinf(eps) else min(eps, LARGEST)
 
     def direction(self, gradient):
         """Steepest ascent direction of norm 1; zero where the gradient is zero or not finite."""
-        # Scaling by the largest entry first keeps the squares of tiny gradients from underflow.
+        # Two divisions: first by the largest entry, so that the squares of tiny gradients do not
+        # vanish and those of huge ones do not overflow, then by the norm of the result, which is
+        # 1 or more. A gradient that cannot be scaled is divided by infinity instead. That makes
+        # it zero (the norm is then 0, and clamped), and NaN where an entry is infinite or NaN,
+        # which becomes zero at the end. All without a question to the device in between.
         flat = gradient.flatten(1)
-        scale = flat.abs().amax(1, keepdim=True)  # vector_norm takes ten times as long on a CPU
+        scale = flat.abs().amax(1, keepdim=True)
         usable = torch.isfinite(scale) & (scale > 0)
-        flat = flat / torch.where(usable, scale, math.inf)  # 0, or NaN where it is not finite
+        flat = flat / torch.where(usable, scale, math.inf)
         flat /= torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1)
         return flat.nan_to_num_().view_as(gradient)
 
@@ -36,7 +70,7 @@ class L2Ball:
         """Nearest perturbation in the ball."""
         if math.isinf(self.eps):
             return delta
-        norm = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        norm = row_norms(delta)
         factor = self.eps / norm.clamp_min(max(self.eps, torch.finfo(norm.dtype).tiny))
         return delta * _per_sample(factor, delta)
 
@@ -55,11 +89,12 @@ class LinfBall:
 
     Parameters
     ----------
-    eps : float, in input units
+    eps : float
+        Radius, in input units.
     """
 
     def __init__(self, eps):
-        self.eps = eps
+        self.eps = min(eps, LARGEST)
 
     def direction(self, gradient):
         """Steepest ascent direction: the sign; zero where the gradient is not finite."""

@@ -5,6 +5,8 @@ from numbers import Real
 
 import torch
 
+from advfeat.optim._balls import LARGEST
+
 
 def projected_gradient(
     network,
@@ -75,11 +77,19 @@ def projected_gradient(
             z = z.detach().requires_grad_(True)
             output = network(z)
             value = loss(output, target)
-            (gradient,) = torch.autograd.grad(value.sum(), z)
+            gradient = None
+            if value.requires_grad:
+                (gradient,) = torch.autograd.grad(value.sum(), z, allow_unused=True)
+            if gradient is None:
+                raise ValueError(
+                    "The network has no gradient with respect to its input: nothing that it does "
+                    "to it can be differentiated (is it detached, or turned into integers?). Use "
+                    "a network that lets gradients through."
+                )
         with torch.no_grad():
             if best is not None:
                 best.update(z, value, is_better and is_better(output, target))
-            length = step_size(step) if callable(step_size) else step_size
+            length = min(step_size(step) if callable(step_size) else step_size, LARGEST)
             direction = ball.direction(gradient)
             # Without momentum, two passes over the batch less.
             velocity = momentum * velocity + direction if momentum else direction
@@ -110,7 +120,7 @@ class _Best:
     def __init__(self, z):
         n = len(z)
         self.z = z.detach().clone()
-        self.value = torch.full((n,), -torch.inf, device=z.device)
+        self.value = torch.full((n,), -torch.inf, dtype=torch.float32, device=z.device)
         self.good = torch.zeros(n, dtype=torch.bool, device=z.device)
 
     def update(self, z, value, good):

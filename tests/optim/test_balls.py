@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.optimize import minimize
 
-from advfeat.optim import L2Ball, LinfBall, make_ball
+from advfeat.optim import L2Ball, LinfBall, make_ball, row_norms, useful_radius
 
 SEEDS = st.integers(0, 2**31 - 1)
 NORMS = [2, np.inf]
@@ -124,3 +124,50 @@ def test_samples_of_the_linf_ball_are_uniform():
     for column in points.flatten(1).T:
         assert stats.kstest(column, "uniform", args=(-0.5, 1)).pvalue > 1e-3
     np.testing.assert_allclose(np.corrcoef(points.flatten(1).T), np.eye(6), atol=0.06)
+
+
+POWERS = st.integers(-95, 95)  # of two: in such units every float32 is scaled without rounding
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@given(seed=SEEDS, power=POWERS, eps=st.sampled_from([0.1, 1, 30]))
+def test_projection_does_not_depend_on_the_unit(norm, seed, power, eps):
+    delta, unit = normal(seed, 4, 6), 2.0**power
+    expected = unit * make_ball(norm, eps).project(delta)
+    actual = make_ball(norm, unit * eps).project(unit * delta)
+    torch.testing.assert_close(actual / unit, expected / unit, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@given(seed=SEEDS, power=POWERS)
+def test_directions_do_not_depend_on_the_unit(norm, seed, power):
+    gradient, ball = normal(seed, 4, 6), make_ball(norm, 1)
+    torch.testing.assert_close(ball.direction(2.0**power * gradient), ball.direction(gradient))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("eps", [1e22, 1e30, 1e38, 1e300])
+def test_radii_out_of_range_of_float32_move_far_and_stay_finite(norm, eps):
+    ball = make_ball(norm, eps)
+    for delta in (1e20 * normal(0, 3, 5), ball.sample(normal(1, 3, 7), like=normal(0, 3, 5))):
+        projected = ball.project(delta)
+        assert torch.isfinite(projected).all()
+        assert (length(projected.double(), norm) > 1e19).all()
+
+
+@given(seed=SEEDS, power=POWERS)
+def test_norms_neither_overflow_nor_vanish(seed, power):
+    values = normal(seed, 3, 2, 4)
+    expected = 2.0**power * np.linalg.norm(values.flatten(1).double(), axis=1)
+    np.testing.assert_allclose(row_norms(2.0**power * values), expected, rtol=1e-6)
+
+
+def test_useful_radius():
+    assert useful_radius(2, 0.5, (0, 1), (3, 2, 2)) == 0.5
+    assert useful_radius(2, 1e30, (0, 1), (3, 2, 2)) == pytest.approx(12**0.5)
+    assert useful_radius(np.inf, 1e30, (-1.0, 1.0), (3, 2, 2)) == 2
+    assert useful_radius(2, 5, None, (4,)) == 5
+    assert np.isfinite(np.float32(useful_radius(2, 1e300, None, (4,))))
+    low, high = np.zeros((2, 1, 1), np.float32), np.array([1, 3], np.float32).reshape(2, 1, 1)
+    assert useful_radius(np.inf, 9, (low, high), (2, 4, 4)) == 3
+    assert useful_radius(2, 99, (low, high), (2, 4, 4)) == pytest.approx((16 + 144) ** 0.5)

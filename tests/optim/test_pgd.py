@@ -283,12 +283,6 @@ def test_it_runs_where_gradients_are_switched_off():
     assert torch.equal(inside, ascend(net, x, keep="best"))
 
 
-def test_a_network_that_ignores_its_input_is_an_error():
-    # Zero gradients would pass for robustness.
-    with pytest.raises(RuntimeError, match="grad"):
-        ascend(lambda z: torch.zeros(len(z), 1), uniform(0, 4, 12))
-
-
 @pytest.mark.parametrize("n_steps", [1, 2, 7, 100])
 def test_half_cosine(n_steps):
     lengths = [HalfCosine(0.4, n_steps)(step) for step in range(n_steps)]
@@ -357,3 +351,47 @@ def test_momentum_is_the_heavy_ball():
     z = ascend(lambda v: v @ w[:, None], x, eps=np.inf, n_steps=4, step_size=0.1, momentum=0.5)
     steps = sum(0.1 * sum(0.5**i for i in range(n)) for n in range(1, 5))
     torch.testing.assert_close(z, x + steps * w / torch.linalg.vector_norm(w))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@given(seed=SEEDS, power=st.integers(-80, 80))
+def test_the_loop_does_not_depend_on_the_unit(norm, seed, power):
+    unit = 2.0**power
+    net, x = small_net(seed), normal(seed + 1, 5, 12)
+    y = torch.arange(5) % 3
+    expected = ascend(net, x, cross_entropy, norm=norm, target=y, n_steps=4, momentum=0.5)
+    actual = ascend(
+        lambda z: net(z / unit), unit * x, cross_entropy,
+        norm=norm, eps=0.5 * unit, target=y, n_steps=4, momentum=0.5,
+    )  # fmt: skip
+    torch.testing.assert_close(actual / unit, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("size", [1e22, 1e38, 1e300])
+@pytest.mark.parametrize("bounds", [None, BOX])
+def test_huge_steps_and_radii_still_climb(norm, size, bounds):
+    weight, x = torch.tensor([[1.0, -2.0, 0.5]]), uniform(0, 4, 3)
+    found = ascend(
+        lambda z: z @ weight.T, x, norm=norm, eps=size, step_size=size, n_steps=3, bounds=bounds
+    )
+    assert torch.isfinite(found).all()
+    if bounds is None:
+        assert (value(found @ weight.T, None) > 1e21).all()
+    else:
+        assert torch.equal(found, torch.tensor([[1.0, 0.0, 1.0]]).expand(4, 3))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda z: torch.zeros(len(z), 1),
+        lambda z: z.detach(),
+        lambda z: torch.ones(1, 2, requires_grad=True).expand(len(z), 2),
+    ],
+    ids=["constant", "detached", "of weights alone"],
+)
+def test_a_network_without_a_gradient_to_its_input_is_an_error(network):
+    # Zero gradients would pass for robustness.
+    with pytest.raises(ValueError, match="gradient with respect to its input"):
+        ascend(network, uniform(0, 2, 3), n_steps=1)
