@@ -11,12 +11,9 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from advfeat.classifiers import AdversarialClassifier
-<<<<<<< HEAD
 from advfeat.classifiers._fitting import input_statistics
 from advfeat.classifiers._training_data import ArrayDataset
-=======
 from advfeat.construction._kept import make_store
->>>>>>> 573e2b2 (Constructions with a store are one .npy written in place: larger than memory, checked, locked; dtype='float16')
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.optim import (
     FrozenNetwork,

@@ -13,21 +13,14 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
-<<<<<<< HEAD
 from skorch import NeuralNet
-=======
 from torch.utils.data import Dataset
->>>>>>> 573e2b2 (Constructions with a store are one .npy written in place: larger than memory, checked, locked; dtype='float16')
 
 from advfeat.classifiers import StandardClassifier
 from advfeat.classifiers._fitting import restored_on_failure
-<<<<<<< HEAD
 from advfeat.classifiers._from_skorch import check_skorch_net, fit_skorch_net, from_skorch
 from advfeat.classifiers._network_classifier import NetworkClassifier
-from advfeat.construction._shards import Shards
-=======
 from advfeat.construction._kept import InDtype, check_dtype, check_store
->>>>>>> 573e2b2 (Constructions with a store are one .npy written in place: larger than memory, checked, locked; dtype='float16')
 from advfeat.datasets._constructed import ConstructedDataset
 from advfeat.datasets._torch_data import unpack_labelled_data
 from advfeat.utils._batches import iter_batches, run_batches
@@ -129,17 +122,12 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         if isinstance(source, StandardClassifier) and source.random_state is None:
             # As in scikit-learn's ensembles: one random_state determines the whole.
             source.set_params(random_state=draw_seed(self.random_state))
-<<<<<<< HEAD
         if isinstance(source, NeuralNet):
             checked = check_data(X, type(source).__name__)
             self.estimator_ = fit_skorch_net(source, checked, y, draw_seed(self.random_state))
         else:
             self.estimator_ = source.fit(X, y)
-        return X, y
-=======
-        self.estimator_ = source.fit(X, y)
         return X, y, source_labels
->>>>>>> 573e2b2 (Constructions with a store are one .npy written in place: larger than memory, checked, locked; dtype='float16')
 
     def _validate_params(self):
         refuse_module(
@@ -196,21 +184,7 @@ class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_key
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-<<<<<<< HEAD
 
 
 def _unfrozen(source):
     return source.estimator if isinstance(source, FrozenEstimator) else source
-
-
-def _plain(value):
-    """Return the value as JSON can hold it; arrays by their hash."""
-    if value is None or isinstance(value, (str, bool)):
-        return value
-    if isinstance(value, Real):
-        return float(value)
-    if callable(value) or isinstance(value, Mapping):
-        return "custom"  # the targets that it gives are in the manifest themselves
-    return joblib.hash(np.asarray(value))
-=======
->>>>>>> 573e2b2 (Constructions with a store are one .npy written in place: larger than memory, checked, locked; dtype='float16')
