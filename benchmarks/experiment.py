@@ -6,48 +6,22 @@ Everything is a stage: computed once, kept on disk, shared by all tables.
 import dataclasses
 import functools
 import zlib
-from dataclasses import dataclass
-from pathlib import Path
 
 import joblib
 import numpy as np
-import torch
-from sklearn.frozen import FrozenEstimator
-from skorch.callbacks import Callback
 
-import architectures
+import measures
 from advfeat import (
     AdversarialClassifier,
     NonRobustRelabeler,
     RobustFeatureInverter,
     StandardClassifier,
-    robust_accuracy_curve,
 )
+from making import TestAccuracy, construct_inverted, construct_relabelled
+from measures import VERBOSE, accuracy_curve, some_of
+from sets import POSITIONS, SETS
 
-SOURCES = ("standard", "adversarial")  # trained on D itself
-SECOND = "standard, second"  # as "standard", with another seed
-
-
-@dataclass(frozen=True)
-class SetRecipe:
-    """How a set is constructed."""
-
-    source: str
-    how: str  # "invert", or the relabeler's target
-    init: str = "sample"
-
-
-SETS = {
-    "D_R": SetRecipe("adversarial", "invert"),
-    "D_NR": SetRecipe("standard", "invert"),
-    "D_rand": SetRecipe("standard", "random"),
-    "D_det": SetRecipe("standard", "deterministic"),
-    "D_R from noise": SetRecipe("adversarial", "invert", "noise"),
-    "D_NR from noise": SetRecipe("standard", "invert", "noise"),
-    "D_rand, robust source": SetRecipe("adversarial", "random"),
-    "D_det, robust source": SetRecipe("adversarial", "deterministic"),
-}
-_POSITIONS = {name: i for i, name in enumerate((*SOURCES, *SETS, SECOND))}
+LEAK = "accuracy, robust features alone"
 
 
 class Experiment:
@@ -60,24 +34,29 @@ class Experiment:
     seed : int
     stages : Stages
     device : str
+    class_names : sequence of str, default=None
+        To be written under images.
     """
 
-    def __init__(self, preset, data, seed, stages, device="auto"):
+    def __init__(self, preset, data, seed, stages, device="auto", class_names=None):
         self.preset, self.seed, self.stages, self.device = preset, seed, stages, device
         self.X, self.y, self.X_test, self.y_test = data
+        self.class_names = class_names
 
     def variant(self, **changes):
         """Give the same experiment with other settings of the preset."""
-        preset = dataclasses.replace(self.preset, **changes)
         data = self.X, self.y, self.X_test, self.y_test
-        other = Experiment(preset, data, self.seed, self.stages, self.device)
+        other = self._like(dataclasses.replace(self.preset, **changes), data)
         other.data_key, other.test_key = self.data_key, self.test_key
         return other
 
     def part(self, n_train, n_test):
         """Give the same experiment on some random samples only; on all of them if None."""
         data = *some_of(n_train, self.X, self.y), *some_of(n_test, self.X_test, self.y_test)
-        return Experiment(self.preset, data, self.seed, self.stages, self.device)
+        return self._like(self.preset, data)
+
+    def _like(self, preset, data):
+        return Experiment(preset, data, self.seed, self.stages, self.device, self.class_names)
 
     @functools.cached_property
     def data_key(self):
@@ -99,14 +78,16 @@ class Experiment:
 
         ``network`` replaces the preset's architecture.
         """
-        unfitted = self._unfitted(name, network)
+        unfitted = self.unfitted(name, network)
         if name not in SETS:
             return self.stage(
+                "train",
                 f"train {name}{_with(network)}",
                 self.classifier_key(name, network),
                 lambda: unfitted.fit(self.X, self.y),
             )
         return self.stage(
+            "train",
             f"train on {name}{_with(network)}",
             self.classifier_key(name, network),
             lambda constructed: unfitted.fit(constructed["set"], self.y),
@@ -115,17 +96,36 @@ class Experiment:
 
     def constructed(self, name):
         """Give a set of `SETS`, as dict: "set" and what the constructor said of it."""
-        source = SETS[name].source
+        recipe = SETS[name]
+        constructor = self.constructor(name)
+
+        def construct(source):
+            if recipe.relabelled:
+                return construct_relabelled(constructor, source, self.X, self.y)
+            return construct_inverted(constructor, source, self.X, self.y, self.starts(name))
+
         return self.stage(
+            "relabel" if recipe.relabelled else "invert",
             f"construct {name}",
             self.set_key(name),
-            lambda classifier: _construct(self.constructor(name), classifier, self.X, self.y),
-            needs=[lambda: self.classifier(source)],
+            construct,
+            needs=[lambda: self.classifier(recipe.source)],
         )
+
+    def starts(self, name, n=None):
+        """Rows from which an inversion starts: another image for each; None for noise."""
+        if SETS[name].init == "noise":
+            return None
+        n = n or len(self.X)
+        other = np.random.default_rng(seed_of(self.seed, 10 + POSITIONS[name])).integers(
+            max(1, n - 1), size=n
+        )
+        return (np.arange(n) + 1 + other) % n
 
     def scores(self, name, network=None):
         """Accuracy on the test set, under the key 0, and robust accuracy at each eps."""
         return self.stage(
+            "measure",
             f"evaluate {name}{_with(network)}",
             (self.classifier_key(name, network), self.test_key, self.preset.test_eps, self.attack),
             lambda classifier: accuracy_curve(
@@ -144,13 +144,14 @@ class Experiment:
 
     def autoattack_records(self, name, network=None, row=None):
         """AutoAttack and this library's attack on the same few test images, as records."""
-        n, eps_values = self.preset.other_samples, self.preset.test_eps
+        n, eps_values = self.preset.autoattack_samples, self.preset.test_eps
         X, y = some_of(n, self.X_test, self.y_test)
         found = self.stage(
+            "measure",
             f"autoattack {name}{_with(network)}",
             (self.classifier_key(name, network), self.test_key, n, eps_values, self.attack),
             lambda classifier: {
-                "AutoAttack": autoattack_curve(classifier, X, y, eps_values),
+                "AutoAttack": measures.autoattack_curve(classifier, X, y, eps_values),
                 "this library": accuracy_curve(classifier, X, y, eps_values, self.attack),
             },
             needs=[lambda: self.classifier(name, network)],
@@ -163,20 +164,46 @@ class Experiment:
             for attack in ("AutoAttack", "this library")
         ]
 
-    def diagnostics(self, name):
-        """Give what the constructor said of a set."""
-        metrics = (
-            ("median residual", "mean residual", "mean distance moved")
-            if SETS[name].how == "invert"
-            else ("success rate",)
-        )
+    def set_records(self, name):
+        """Give what the constructor, and both sources, say of a set, as records."""
+        recipe = SETS[name]
+
+        def diagnose(constructed, standard, robust):
+            data = constructed["set"]
+            said = {name: value for name, value in constructed.items() if name != "set"}
+            if recipe.relabelled:
+                return {**said, **measures.relabelled_set(data, self.X, standard, robust)}
+            begun = self.starts(name)
+            return {
+                **said,
+                **measures.inverted_set(data, self.X, self.y, begun, standard, robust),
+            }
+
         found = self.stage(
+            "measure",
             f"diagnose {name}",
-            ("diagnostics", self.set_key(name)),
-            lambda constructed: {metric: constructed[metric] for metric in metrics},
-            needs=[lambda: self.constructed(name)],
+            ("set", self.set_key(name), *map(self.classifier_key, ("standard", "adversarial"))),
+            diagnose,
+            needs=[
+                lambda: self.constructed(name),
+                lambda: self.classifier("standard"),
+                lambda: self.classifier("adversarial"),
+            ],
         )
-        return {metric: found[metric] for metric in metrics}
+        return [self.record(name, metric, found[metric]) for metric in found]
+
+    def leak_records(self, name):
+        """Give what robust features alone teach of a relabelled set, as a record."""
+        found = self.stage(
+            "measure",
+            f"leak of {name}",
+            ("leak", self.set_key(name), self.classifier_key("adversarial"), self.test_key),
+            lambda robust, constructed: measures.accuracy_of_robust_features(
+                robust, constructed["set"].X, constructed["set"].y, self.X_test, self.y_test
+            ),
+            needs=[lambda: self.classifier("adversarial"), lambda: self.constructed(name)],
+        )
+        return [self.record(name, LEAK, found)]
 
     def record(self, row, metric, value, eps=None):
         """One measured value; None where there is none."""
@@ -190,137 +217,77 @@ class Experiment:
             "value": value,
         }
 
-    def stage(self, title, key, compute, needs=()):
-        """Return the value of a stage of this seed; new code of this file makes it anew."""
-        return self.stages.get(f"{title}, seed {self.seed}", (key, _code()), compute, needs)
+    def stage(self, kind, title, key, compute, needs=()):
+        """Return the value of a stage of this seed."""
+        return self.stages.get(kind, f"{title}, seed {self.seed}", key, compute, needs)
 
     def constructor(self, name):
-        """Unfitted constructor of a set; its source is still missing."""
+        """Unfitted constructor of a set; its source, and its starts, are still missing."""
         preset, recipe = self.preset, SETS[name]
         common = dict(
-            random_state=seed_of(self.seed, 10 + _POSITIONS[name]), precision=preset.precision
+            random_state=seed_of(self.seed, 10 + POSITIONS[name]),
+            precision=preset.precision,
+            verbose=VERBOSE,
         )
-        if recipe.how == "invert":
-            from_noise = recipe.init == "noise"
+        if not recipe.relabelled:
+            how = preset.inversion
             return RobustFeatureInverter(
                 init=recipe.init,
-                solver=preset.inversion_solver,
-                n_steps=preset.noise_steps if from_noise else preset.inversion_steps,
-                step_size=preset.inversion_step_size,
-                momentum=preset.inversion_momentum,
+                solver=how.solver,
+                n_steps=how.noise_steps if recipe.init == "noise" else how.n_steps,
+                step_size=how.step_size,
+                momentum=how.momentum,
                 **common,
             )
+        return self.relabeler(recipe.how, recipe.eps, **common)
+
+    def relabeler(self, target, eps=None, **common):
+        """Unfitted relabeler with the preset's attack, or with its steps at another eps."""
+        how = self.preset.relabelling
         return NonRobustRelabeler(
-            target=recipe.how, eps=preset.relabel_eps, n_steps=preset.relabel_steps, **common
+            target=target,
+            eps=how.eps if eps is None else eps,
+            n_steps=how.n_steps,
+            step_size=how.step_size if eps is None else None,
+            **common,
         )
 
     def classifier_key(self, name, network=None):
         """Everything that decides a classifier."""
         data = self.set_key(name) if name in SETS else self.data_key
         followed_on = self.test_key if _is_followed(name, network) else None
-        return settings_of(self._unfitted(name, network)), data, followed_on
+        return settings_of(self.unfitted(name, network)), data, followed_on
 
     def set_key(self, name):
         """Everything that decides a constructed set."""
         return settings_of(self.constructor(name)), self.classifier_key(SETS[name].source)
 
-    def _unfitted(self, name, network):
+    def unfitted(self, name, network=None, row=None):
+        """Untrained classifier with the training of a source or set; its seed hangs on all."""
         preset = self.preset
-        recipe = SETS.get(name)
-        relabelled = recipe is not None and recipe.how != "invert"
+        row = row or preset.training_of(name)
         common = dict(
             network=network or preset.network,
-            lr=preset.lr,
-            lr_schedule=preset.lr_schedule,
-            batch_size=preset.batch_size,
-            augmentation=preset.augmentation,
+            max_epochs=row.epochs,
+            lr=row.lr,
+            lr_schedule=row.lr_schedule,
+            batch_size=row.batch_size,
+            augmentation=row.augmentation,
+            momentum=row.momentum,
+            weight_decay=row.weight_decay,
             precision=preset.precision,
             device=self.device,
-            random_state=seed_of(self.seed, _POSITIONS[name], _number(network)),
+            verbose=VERBOSE,
+            random_state=seed_of(self.seed, POSITIONS[name], _number(network)),
         )
         if name == "adversarial":
+            attack = preset.adversary
             return AdversarialClassifier(
-                eps=preset.train_eps,
-                n_steps=preset.train_steps,
-                max_epochs=preset.adversarial_epochs,
-                **common,
+                eps=attack.eps, n_steps=attack.n_steps, step_size=attack.step_size, **common
             )
-        if recipe is not None and recipe.how == "random":
-            common.update(lr=preset.lr_relabelled)
-        if recipe is not None and recipe.how == "deterministic":
-            common.update(augmentation="none")  # as in the paper (Table 3)
         if _is_followed(name, network):
             common.update(callbacks=[TestAccuracy(self.X_test, self.y_test)])
-        epochs = preset.epochs_relabelled if relabelled else preset.epochs
-        return StandardClassifier(max_epochs=epochs, **common)
-
-
-class TestAccuracy(Callback):
-    """Keeps the accuracy on the test set after each epoch; it decides nothing."""
-
-    __test__ = False  # for pytest
-
-    def __init__(self, X, y):
-        self.data = X, y
-
-    def on_epoch_end(self, net, **kwargs):
-        """Predict the test set."""
-        X, y = self.data
-        labels = np.searchsorted(np.unique(y), y)
-        found = net.forward(as_floats(X)).argmax(1).cpu().numpy()
-        net.history.record("test_accuracy", float(np.mean(found == labels)))
-
-    def on_train_end(self, net, **kwargs):
-        """Let go of the data, so that they are not kept with the classifier."""
-        self.data = None
-
-
-def accuracy_curve(classifier, X, y, eps_values, attack):
-    """Accuracy, under the key 0, and robust accuracy at each eps."""
-    eps_values = (0.0, *eps_values)
-    curve = robust_accuracy_curve(classifier, X, y, eps_values=eps_values, **attack)
-    return dict(zip(eps_values, curve.tolist(), strict=True))
-
-
-def autoattack_curve(classifier, X, y, eps_values):
-    """Share that withstands AutoAttack (torchattacks) at each eps, in L2."""
-    import torchattacks
-
-    network = classifier.net_.module_.eval()
-    device = next(network.parameters()).device
-    labels = torch.from_numpy(np.searchsorted(classifier.classes_, y)).to(device)
-    images = torch.from_numpy(as_floats(X)).to(device)
-    with torch.no_grad():
-        alive = network(images).argmax(1) == labels
-    curve = {}
-    for eps in sorted(eps_values):  # who falls at a small eps falls at every larger one
-        rows = torch.nonzero(alive).flatten()
-        if len(rows):
-            attack = torchattacks.AutoAttack(
-                network, norm="L2", eps=eps, n_classes=len(classifier.classes_), seed=0
-            )
-            found = attack(images[rows], labels[rows])
-            with torch.no_grad():
-                alive[rows] = network(found).argmax(1) == labels[rows]
-        curve[eps] = float(alive.float().mean())
-    return curve
-
-
-def some_of(n, *arrays):
-    """Give the same n random rows of each array, in order; all of them if None.
-
-    Image folders come sorted by class, so that the first rows would be those of one class.
-    """
-    if n is None or n >= len(arrays[0]):
-        return arrays
-    rows = np.sort(np.random.default_rng(0).permutation(len(arrays[0]))[:n])
-    return tuple(array[rows] for array in arrays)
-
-
-def as_floats(X):
-    """Images in [0, 1], as networks see them."""
-    X = np.asarray(X)
-    return X.astype(np.float32) / 255 if X.dtype == np.uint8 else X.astype(np.float32)
+        return StandardClassifier(**common)
 
 
 def settings_of(estimator):
@@ -332,7 +299,7 @@ def settings_of(estimator):
     return type(estimator).__name__, {
         name: value
         for name, value in params.items()
-        if name not in ("callbacks", "device", "n_jobs", "verbose")
+        if name not in ("callbacks", "device", "n_jobs", "store", "verbose")
     }
 
 
@@ -344,14 +311,7 @@ def seed_of(seed, position, *more):
 
 def _is_followed(name, network):
     """Whether the test accuracy of every epoch is kept (Figure 10)."""
-    return network is None and name in SETS and SETS[name].how != "invert"
-
-
-@functools.cache
-def _code():
-    """Hash of what decides a result besides the library: this file and the networks."""
-    files = (__file__, architectures.__file__)
-    return joblib.hash([Path(file).read_bytes() for file in files])
+    return network is None and name in SETS and SETS[name].relabelled
 
 
 def _number(network):
@@ -362,15 +322,3 @@ def _number(network):
 
 def _with(network):
     return "" if network is None else f" with {getattr(network, '__name__', network)}"
-
-
-def _construct(constructor, source, X, y):
-    constructor.set_params(estimator=FrozenEstimator(source))
-    found = {"set": constructor.fit_transform(X, y)}
-    if isinstance(constructor, RobustFeatureInverter):
-        found["median residual"] = float(np.median(constructor.residual_))
-        found["mean residual"] = float(np.mean(constructor.residual_))
-        found["mean distance moved"] = float(np.mean(constructor.distance_))
-    else:
-        found["success rate"] = constructor.success_rate_
-    return found

@@ -1,8 +1,52 @@
-"""Settings of the paper's comparison at different sizes."""
+"""Settings of the paper's comparison at different sizes, and the paper's own."""
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from architectures import small_densenet, small_inception, small_vgg
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained: a row of Table 3, whose momentum and decay are the same in all."""
+
+    lr: float
+    batch_size: int
+    lr_schedule: str  # "step" has the paper's drops, "constant" has none
+    augmentation: str
+    epochs: int
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """Attack of adversarial training, in L2 (Table 4 and Appendix C.3)."""
+
+    eps: float
+    n_steps: int
+    step_size: float | None  # None: 2.5 eps / n_steps
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """How D_R and D_NR are constructed (Table 5)."""
+
+    solver: str
+    n_steps: int
+    step_size: float
+    noise_steps: int  # from noise
+    momentum: float = 0.0  # only for the solver "momentum"
+
+
+@dataclass(frozen=True)
+class Relabelling:
+    """How D_rand, D_other and D_det are constructed, in L2 (Table 6)."""
+
+    eps: float
+    n_steps: int
+    step_size: float | None  # None: eps / 5, also in rows with another eps
 
 
 @dataclass(frozen=True)
@@ -12,140 +56,216 @@ class Preset:
     network: str
     n_train: int | None  # None: all
     n_test: int | None
-    augmentation: str
-    lr: float
-    lr_schedule: str
-    batch_size: int
-    epochs: int  # standard training, of sources and on constructed sets
-    adversarial_epochs: int
-    train_eps: float  # radius of adversarial training
-    train_steps: int
-    inversion_solver: str
-    inversion_steps: int
-    inversion_step_size: float
-    relabel_eps: float
-    relabel_steps: int
-    lr_relabelled: float  # for D_rand
-    epochs_relabelled: int  # for D_rand and D_det
+    training: Mapping[str, Training]  # for each source and set; D_other as D_rand
+    adversary: Adversary
+    inversion: Inversion
+    relabelling: Relabelling
+    more_sets: tuple[str, ...]  # extra rows: relabelled sets at another eps
     test_eps: tuple[float, ...]
     attack_steps: int
-    noise_steps: int  # inversion from noise; the paper takes ten times as many
-    other_samples: int  # test images for AutoAttack, Figure 8 and usefulness
-    curve_steps: tuple[int, ...]  # Figure 8
+    autoattack_samples: int | None  # test images for AutoAttack, Figure 8 and usefulness
+    curve_samples: int | None
+    curve_steps: tuple[int, ...]
+    usefulness_samples: int | None
+    usefulness_steps: int
     architectures: tuple  # Figure 3; the first is that of the sources
-    n_grid: int | None  # training images and epochs of the grid search (Table 3)
+    grid_samples: int | None  # training images and epochs of the grid search (Table 3)
     grid_epochs: int
     grid_sets: tuple[str, ...]
-    early_epochs: int  # of the model whose own mistakes make a set (controls)
+    early_epochs: int  # of the model whose own mistakes make a set
+    slight_eps: tuple[float, ...]  # of the slightly robust sources
+    noise_eps: tuple[float, ...]  # of the perturbations on images of noise
     n_compared: tuple[int | None, int | None]  # training and test images of our own comparisons
-    imagenet_size: int  # pixels, and training images (Figures 11 and 12)
-    imagenet_samples: int
     precision: str = "fp32"
-    inversion_momentum: float = 0.9  # for the solver "momentum"
+    image_size: int | None = None  # pixels of Restricted ImageNet
+
+    def training_of(self, name):
+        """Training on D ("standard", "adversarial") or on a set, whatever its variant."""
+        base = name.split(",")[0].split(" from ")[0]
+        return self.training["D_rand" if base == "D_other" else base]
+
+
+def shortened(preset, epochs, **changes):
+    """Give the preset with so many epochs for every training, and other changes."""
+    training = {
+        name: dataclasses.replace(row, epochs=epochs) for name, row in preset.training.items()
+    }
+    return dataclasses.replace(preset, training=training, **changes)
 
 
 _CURVE = (5, 10, 25, 50, 100, 250, 500, 1000, 2500)
 _SMALL = ("small_resnet", small_vgg, small_densenet, small_inception)
+_AT_EPS_1 = ("D_rand, eps 1", "D_other, eps 1", "D_det, eps 1")
+_GRID_SETS = ("D_R", "D_NR", "D_rand", "D_det")
 
-# digits, and the relabelling of small: chosen on held-out training images, never on the test set.
+# digits and small: learning rates and schedules were chosen on held-out training images
+# (--validate), never on the test set.
+_DIGITS = Training(0.2, 64, "one-cycle", "none", 20)
+_SMALL_RUN = Training(0.1, 128, "one-cycle", "flip-crop", 15)
+
 PRESETS = {
     "digits": Preset(
         network="small_cnn",
         n_train=None,
         n_test=None,
-        augmentation="none",
-        lr=0.2,
-        lr_schedule="one-cycle",
-        batch_size=64,
-        epochs=25,
-        adversarial_epochs=25,
-        train_eps=1.0,
-        train_steps=3,
-        inversion_solver="decayed",
-        inversion_steps=40,
-        inversion_step_size=0.6,
-        relabel_eps=1.0,
-        relabel_steps=30,
-        lr_relabelled=0.2,
-        epochs_relabelled=25,
+        training=dict.fromkeys(
+            ("standard", "adversarial", "D_R", "D_NR", "D_rand", "D_det"), _DIGITS
+        ),
+        adversary=Adversary(eps=1.0, n_steps=7, step_size=0.2),
+        inversion=Inversion("decayed", 40, 0.6, noise_steps=400),
+        relabelling=Relabelling(eps=0.5, n_steps=30, step_size=None),
+        more_sets=_AT_EPS_1,
         test_eps=(0.25, 0.5),
-        attack_steps=10,
-        noise_steps=400,
-        other_samples=100,
+        attack_steps=20,
+        autoattack_samples=100,
+        curve_samples=100,
         curve_steps=_CURVE,
+        usefulness_samples=None,
+        usefulness_steps=20,
         architectures=("small_cnn", *_SMALL),
-        n_grid=None,
+        grid_samples=None,
         grid_epochs=10,
-        grid_sets=("D_R", "D_NR", "D_rand", "D_det"),
+        grid_sets=_GRID_SETS,
         early_epochs=2,
+        slight_eps=(0.0, 0.1, 0.25, 0.5, 1.0),
+        noise_eps=(0.5, 1.0, 2.0),
         n_compared=(None, None),
-        imagenet_size=32,
-        imagenet_samples=900,
     ),
+    # 10,000 images of 32x32 pixels: about two hours a seed on two cores.
     "small": Preset(
         network="small_resnet",
         n_train=10_000,
         n_test=1_000,
-        augmentation="flip-crop",
-        lr=0.1,
-        lr_schedule="one-cycle",
-        batch_size=128,
-        epochs=15,
-        adversarial_epochs=15,
-        train_eps=0.5,
-        train_steps=3,
-        inversion_solver="momentum",
-        inversion_steps=150,
-        inversion_step_size=0.05,
-        relabel_eps=1.0,
-        relabel_steps=20,
-        lr_relabelled=0.05,
-        epochs_relabelled=15,
+        training={
+            **dict.fromkeys(("standard", "adversarial", "D_R", "D_NR"), _SMALL_RUN),
+            "D_rand": dataclasses.replace(_SMALL_RUN, lr=0.05),
+            "D_det": dataclasses.replace(_SMALL_RUN, augmentation="none"),
+        },
+        adversary=Adversary(eps=0.5, n_steps=7, step_size=0.1),
+        inversion=Inversion("momentum", 200, 0.15, noise_steps=200, momentum=0.7),
+        relabelling=Relabelling(eps=0.5, n_steps=30, step_size=None),
+        more_sets=_AT_EPS_1,
         test_eps=(0.25, 0.5),
         attack_steps=20,
-        noise_steps=100,
-        other_samples=50,
+        autoattack_samples=100,
+        curve_samples=100,
         curve_steps=_CURVE,
-        architectures=("small_resnet", *_SMALL[1:], "small_cnn"),
-        n_grid=2_000,
+        usefulness_samples=500,
+        usefulness_steps=10,
+        architectures=(*_SMALL, "small_cnn"),
+        grid_samples=2_000,
         grid_epochs=10,
         grid_sets=("D_R", "D_det"),
         early_epochs=2,
+        slight_eps=(0.0, 0.1, 0.25, 0.5),
+        noise_eps=(0.5, 1.0, 2.0),
         n_compared=(5_000, None),
-        imagenet_size=64,
-        imagenet_samples=9_000,
+    ),
+    # All 50,000 + 10,000 images: Tables 1 and 7 from trained sources are some 15 PFLOP, a night
+    # on a CPU with bf16 instructions (--precision bf16), minutes on a GPU.
+    "cifar": Preset(
+        network="resnet9",
+        n_train=None,
+        n_test=None,
+        training={
+            "standard": Training(0.1, 128, "one-cycle", "flip-crop", 15),
+            "adversarial": Training(0.1, 128, "one-cycle", "flip-crop", 20),
+            "D_R": Training(0.1, 128, "one-cycle", "flip-crop", 15),
+            "D_NR": Training(0.1, 128, "one-cycle", "flip-crop", 15),
+            "D_rand": Training(0.01, 128, "one-cycle", "flip-crop", 15),
+            "D_det": Training(0.1, 128, "one-cycle", "none", 15),
+        },
+        adversary=Adversary(eps=0.5, n_steps=7, step_size=0.1),
+        inversion=Inversion("momentum", 100, 0.2, noise_steps=100, momentum=0.7),
+        relabelling=Relabelling(eps=0.5, n_steps=30, step_size=0.1),
+        more_sets=(),
+        test_eps=(0.25, 0.5),
+        attack_steps=20,
+        autoattack_samples=1_000,
+        curve_samples=500,
+        curve_steps=_CURVE,
+        usefulness_samples=500,
+        usefulness_steps=5,
+        architectures=("resnet9", *_SMALL),
+        grid_samples=10_000,
+        grid_epochs=10,
+        grid_sets=("D_R", "D_det"),
+        early_epochs=1,
+        slight_eps=(0.0, 0.1, 0.25, 0.5),
+        noise_eps=(0.5, 1.0, 2.0),
+        n_compared=(10_000, None),
     ),
     "paper": Preset(
         network="resnet50",
         n_train=None,
         n_test=None,
-        augmentation="paper",
-        lr=0.1,
-        lr_schedule="step",
-        batch_size=128,
-        epochs=150,
-        adversarial_epochs=150,
-        train_eps=0.5,
-        train_steps=7,
-        inversion_solver="paper",
-        inversion_steps=1000,
-        inversion_step_size=0.1,
-        relabel_eps=0.5,
-        relabel_steps=100,
-        lr_relabelled=0.01,
-        epochs_relabelled=150,
+        training={  # Table 3; the first two rows are not printed there
+            "standard": Training(0.1, 128, "step", "paper", 150),
+            "adversarial": Training(0.1, 128, "step", "paper", 150),
+            "D_R": Training(0.1, 128, "step", "paper", 150),
+            "D_NR": Training(0.1, 128, "step", "paper", 150),
+            "D_rand": Training(0.01, 128, "step", "paper", 150),
+            "D_det": Training(0.1, 128, "step", "none", 150),
+        },
+        adversary=Adversary(eps=0.5, n_steps=7, step_size=0.1),
+        inversion=Inversion("paper", 1000, 0.1, noise_steps=10_000),
+        relabelling=Relabelling(eps=0.5, n_steps=100, step_size=0.1),
+        more_sets=(),
         test_eps=(0.25, 0.5),
         attack_steps=20,
-        noise_steps=10_000,
-        other_samples=1_000,
+        autoattack_samples=1_000,
+        curve_samples=1_000,
         curve_steps=_CURVE,
+        usefulness_samples=None,
+        usefulness_steps=20,
         architectures=("resnet50", "resnet18", "vgg16", "densenet121", "inception_v3"),
-        n_grid=None,
+        grid_samples=None,
         grid_epochs=150,
-        grid_sets=("D_R", "D_NR", "D_rand", "D_det"),
+        grid_sets=_GRID_SETS,
         early_epochs=2,
+        slight_eps=(0.0, 0.1, 0.25, 0.5),
+        noise_eps=(0.5, 1.0, 2.0),
         n_compared=(None, None),
-        imagenet_size=224,
-        imagenet_samples=36_000,
+    ),
+}
+
+
+def _restricted_imagenet(preset, size, n_train, **changes):
+    """Give a preset at the paper's eps for Restricted ImageNet, six times that of CIFAR-10."""
+    inversion = dataclasses.replace(
+        preset.inversion, step_size=round(10 * preset.inversion.step_size, 3)
+    )
+    settings = dict(
+        n_train=n_train,
+        n_test=None if n_train is None else n_train // 5,
+        adversary=Adversary(eps=3.0, n_steps=7, step_size=0.6),
+        inversion=inversion,
+        relabelling=Relabelling(3.0, preset.relabelling.n_steps, None),
+        more_sets=(),
+        test_eps=(1.5, 3.0),
+        image_size=size,
+    )
+    return dataclasses.replace(preset, **{**settings, **changes})
+
+
+_PAPER = PRESETS["paper"]
+RESTRICTED_IMAGENET = {
+    "digits": _restricted_imagenet(PRESETS["digits"], 32, 900),
+    "small": _restricted_imagenet(PRESETS["small"], 64, 9_000),
+    "cifar": _restricted_imagenet(PRESETS["cifar"], 64, 45_000),
+    "paper": _restricted_imagenet(
+        _PAPER,
+        224,
+        None,
+        training={  # Table 3; it prints no row for D, nor one for D_NR
+            "standard": Training(0.1, 128, "step", "paper", 150),
+            "adversarial": Training(0.1, 128, "step", "paper", 150),
+            "D_R": Training(0.01, 128, "constant", "paper", 150),
+            "D_NR": Training(0.01, 128, "constant", "paper", 150),
+            "D_rand": Training(0.01, 256, "constant", "none", 150),
+            "D_det": Training(0.05, 256, "constant", "none", 150),
+        },
+        inversion=Inversion("paper", 2000, 1.0, noise_steps=20_000),
+        relabelling=Relabelling(eps=3.0, n_steps=100, step_size=0.1),
     ),
 }

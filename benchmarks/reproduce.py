@@ -4,6 +4,7 @@
     python benchmarks/reproduce.py                            # the overview, on embedded digits
     python benchmarks/reproduce.py table1 figure8 --seeds 3
     python benchmarks/reproduce.py all --preset small --data FOLDER  # FOLDER/{train,test}/<class>/
+    python benchmarks/reproduce.py figure2 table1 --preset cifar --data cifar10
 
 Trained sources, constructed sets and measurements are kept under ``OUT/stages`` and shared by all
 tables; a run that was stopped goes on where it was.
@@ -11,16 +12,21 @@ tables; a run that was stopped goes on where it was.
 
 import argparse
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 
 from sklearn.model_selection import train_test_split
 
 import tables
-from advfeat.datasets import load_digits, load_image_folder
+import work
+from advfeat.datasets import fetch_cifar10, load_digits, load_image_folder
 from experiment import Experiment
+from files import make_folder
+from index import write_list
+from measures import some_of
 from presets import PRESETS
-from report import print_table, write, write_index
+from report import print_table, write
 from stages import BudgetSpentError, Stages
 
 
@@ -29,13 +35,16 @@ def main(arguments=None):
     options = _parse(arguments)
     if options.list:
         for name in tables.NAMES:
-            own = "" if name in tables.ALL else " (not in 'all')"
+            own = "" if name in tables.GROUPS["all"] else " (not in 'all')"
             print(f"{name:<20}{tables.table(name).title}{own}")
         return
     wanted = _wanted(options)
     preset = _preset(options)
+    make_folder(options.out)
+    stages = Stages(options.stages or options.out / "stages", options.budget)
+    if changed := work.changed():
+        print(f"Code that differs from what work.json records: {', '.join(changed)}.")
     try:
-        stages = Stages(options.stages or options.out / "stages", options.budget)
         runs = [(table, *_experiments(table, options, preset, stages)) for table in wanted]
     except (ValueError, OSError) as error:
         sys.exit(f"Could not load the data: {error}")
@@ -52,9 +61,9 @@ def main(arguments=None):
                 record for experiment in experiments for record in table.measure(experiment)
             ]
             print_table(table, records, label)
-            minutes = _minutes(stages, table, experiments)
-            write(options.out, table, records, experiments[0], label, minutes, options)
-            write_index(options.out)
+            made = _made(stages, table, experiments)
+            write(options.out, table, records, experiments[0], label, made, options)
+            write_list(options.out)
             finished.append(table.name)
     except BudgetSpentError:
         print(f"\nThe budget of {options.budget:g} minutes is spent. Finished: {finished}.")
@@ -68,14 +77,26 @@ def _parse(arguments):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "tables", nargs="*", default=["overview"], metavar="TABLE", help="see --list; or 'all'"
+        "tables",
+        nargs="*",
+        default=["overview"],
+        metavar="TABLE",
+        help="see --list; or a group: 'all', 'debate'",
     )
     parser.add_argument("--list", action="store_true", help="say what there is")
     parser.add_argument("--preset", choices=PRESETS, default="digits")
     parser.add_argument(
         "--data",
         metavar="FOLDER",
-        help="image folder with train/ and test/ (default for the preset digits: embedded digits)",
+        help="image folder with train/ and test/, or 'cifar10' for the original CIFAR-10, "
+        "downloaded to --cache (default for the preset digits: embedded digits)",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("~/.cache/advfeat"),
+        metavar="FOLDER",
+        help="of CIFAR-10",
     )
     parser.add_argument("--label", help="name of the data in tables (default: the folder's)")
     parser.add_argument("--imagenet", metavar="FOLDER", help="ILSVRC2012, for figure11")
@@ -114,12 +135,11 @@ def _positive(text):
 
 def _wanted(options):
     """Tables asked for, each once."""
-    names = options.tables
-    if "all" in names:
-        names = [*tables.ALL, *(name for name in names if name != "all")]
+    names = [one for name in options.tables for one in tables.GROUPS.get(name, (name,))]
     unknown = [name for name in names if name not in tables.NAMES]
     if unknown:
-        sys.exit(f"Unknown table {', '.join(unknown)}. There are: {', '.join(tables.NAMES)}, all.")
+        known = ", ".join((*tables.NAMES, *tables.GROUPS))
+        sys.exit(f"Unknown table {', '.join(unknown)}. There are: {known}.")
     wanted = list({table.name: table for table in map(tables.table, names)}.values())
     lacking = [table.name for table in wanted if table.load and not options.imagenet]
     if lacking and "all" in options.tables:
@@ -142,39 +162,52 @@ def _preset(options):
 
 def _experiments(table, options, preset, stages):
     """Experiment of every seed, and the name of the data."""
+    names = None
     if not table.needs_images:
         data, label = (None,) * 4, "random samples"
     elif table.load:
-        data, label = table.load(options, preset)
+        data, label, names, preset = table.load(options, preset)
     else:
-        data, label = _load(options, preset)
+        data, label, names = _load(options, preset)
     if options.validate and table.needs_images:
         data, label = _validation_split(data), f"{label}, VALIDATION on held-out training images"
     seeds = range(1 if table.first_seed_only else options.seeds)
-    experiments = [Experiment(preset, data, seed, stages, options.device) for seed in seeds]
+    experiments = [Experiment(preset, data, seed, stages, options.device, names) for seed in seeds]
     if table.prepare:
         experiments = [table.prepare(experiment) for experiment in experiments]
     return experiments, label
 
 
-def _load(options, preset):
-    """Return (X, y, X_test, y_test) and a label for the tables."""
-    if options.data is None:
-        if options.preset != "digits":
-            raise ValueError(
-                f"the preset '{options.preset}' needs --data FOLDER, with train/ and test/ and a "
-                "folder of images for each class in both."
+@functools.cache
+def _load_once(source, n_train, n_test, cache):
+    """Training and test part as Bunches."""
+    parts = []
+    for split, n in (("train", n_train), ("test", n_test)):
+        if source is None:
+            parts.append(load_digits(split=split))
+        elif source == "cifar10":
+            found = fetch_cifar10(cache, split=split, download=True)
+            found.data, found.target = some_of(n, found.data, found.target)
+            parts.append(found)
+        else:
+            parts.append(
+                load_image_folder(source, split=split, n_samples=n, random_state=0, n_jobs=2)
             )
-        parts = (load_digits(split=split, return_X_y=True) for split in ("train", "test"))
-        (X, y), (X_test, y_test) = parts
-        return (X, y, X_test, y_test), options.label or "digits (8x8)"
-    train, test = (
-        load_image_folder(
-            options.data, split=split, n_samples=n, random_state=0, n_jobs=2, return_X_y=True
+    return parts
+
+
+def _load(options, preset):
+    """Return (X, y, X_test, y_test), a label for the tables, and the names of the classes."""
+    if options.data is None and options.preset != "digits":
+        raise ValueError(
+            f"the preset '{options.preset}' needs --data FOLDER, with train/ and test/ and a "
+            "folder of images for each class in both, or --data cifar10."
         )
-        for split, n in (("train", preset.n_train), ("test", preset.n_test))
-    )
-    return (*train, *test), options.label or Path(options.data).resolve().name
+    train, test = _load_once(options.data, preset.n_train, preset.n_test, options.cache)
+    label = {None: "digits (8x8)", "cifar10": "CIFAR-10"}.get(options.data)
+    label = options.label or label or Path(options.data).resolve().name
+    names = [str(name) for name in train.target_names]
+    return (train.data, train.target, test.data, test.target), label, names
 
 
 def _validation_split(data):
@@ -183,11 +216,12 @@ def _validation_split(data):
     return X, y, X_test, y_test
 
 
-def _minutes(stages, table, experiments):
+def _made(stages, table, experiments):
+    """Minutes and commits of the stages behind a table."""
     with stages.planning() as needed:
         for experiment in experiments:
             table.measure(experiment)
-    return stages.minutes(needed)
+    return {"minutes": round(stages.minutes(needed), 1), "commits": stages.made_by(needed)}
 
 
 if __name__ == "__main__":

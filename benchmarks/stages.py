@@ -1,19 +1,16 @@
 """Results of long stages, kept on disk under the hash of everything that decides them."""
 
 import contextlib
-import functools
-import inspect
 import json
-import os
 import time
 from pathlib import Path
 
 import joblib
+import torch
 
-import advfeat
-
-# Parts of the library that no stage uses: a change there invalidates none.
-_UNUSED = ("gaussian", "datasets", "plotting")
+import provenance
+import work
+from files import make_folder, read_json, whole_file, write_text
 
 
 class BudgetSpentError(Exception):
@@ -33,7 +30,8 @@ class Planned:
 class Stages:
     """Compute each stage once; a run that was killed goes on after its last finished stage.
 
-    The files are pickles: use only a folder that you wrote yourself.
+    A stage is kept under its settings, its data and the number of its kind of work (`work`). The
+    files are pickles: use only a folder that you wrote yourself.
 
     Parameters
     ----------
@@ -44,7 +42,7 @@ class Stages:
 
     def __init__(self, folder, budget=None):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self.deadline = None if budget is None else time.monotonic() + 60 * budget
         self.todo = {}  # file: title of every stage that is still to be computed
         self.finished = {}  # the same for those that are on disk
@@ -65,31 +63,27 @@ class Stages:
         finally:
             self._planning = False
 
-    def get(self, title, settings, compute, needs=()):
+    def get(self, kind, title, settings, compute, needs=()):
         """Return the stage's value, from disk if it is there.
 
         Parameters
         ----------
+        kind : str
+            Kind of work, of `work.KINDS`. Its version number counts as a setting.
         title : str
-            Its first word says what kind of work it is.
         settings : picklable
             Everything that decides the value, the parents' settings included.
         compute : callable
-            Gets the values of ``needs``. The source file that it stands in counts as a setting.
+            Gets the values of ``needs``.
         needs : sequence of callables without arguments
             Give the values that ``compute`` works on; called only if it has to run.
         """
-        path = self._path(title, settings, compute)
+        path = self._path(kind, title, settings)
         if self._planning:
             return self._plan(path, title, needs)
-        if path in self._values:
-            return self._values[path]
-        if path.exists():
-            value = joblib.load(path)
-        else:
-            value = self._compute(path, title, compute, needs)
-        self._values[path] = value
-        return value
+        if path not in self._values:
+            self._values[path] = self._read(path, title, kind, compute, needs)
+        return self._values[path]
 
     def begin(self):
         """Let go of the values in memory; they stay on disk."""
@@ -97,12 +91,26 @@ class Stages:
 
     def minutes(self, needed):
         """Minutes that the stages took that planning saw, in this run or in earlier ones."""
-        return sum(_seconds(path) or 0.0 for path in needed) / 60
+        return sum(_about(path).get("seconds", 0.0) for path in needed) / 60
 
-    def _path(self, title, settings, compute):
-        file = inspect.getsourcefile(inspect.unwrap(compute))
-        key = joblib.hash((title, settings, _code_of_the_library(), Path(file).read_bytes()))
+    def made_by(self, needed):
+        """Count the stages that planning saw by the commit that computed them."""
+        commits = [str(_about(path).get("commit")) for path in needed]
+        return {commit: commits.count(commit) for commit in dict.fromkeys(commits)}
+
+    def _path(self, kind, title, settings):
+        key = joblib.hash((title, settings, kind, work.number(kind)))
         return self.folder / f"{title.replace(' ', '-').replace('/', '-')}-{key}.joblib"
+
+    def _read(self, path, title, kind, compute, needs):
+        if path.exists():
+            try:
+                return joblib.load(path)
+            except Exception as error:  # whatever unpickling half a file raises
+                print(f"The stage file {path.name} is damaged ({error!r:.80}): computed again.")
+                self.finished.pop(path, None)
+                self.todo[path] = title
+        return self._compute(path, title, kind, compute, needs)
 
     def _plan(self, path, title, needs):
         first = path not in self._seen
@@ -116,21 +124,28 @@ class Stages:
                 need()
         return Planned()
 
-    def _compute(self, path, title, compute, needs):
+    def _compute(self, path, title, kind, compute, needs):
         values = [need() for need in needs]
         if self.deadline is not None and time.monotonic() > self.deadline:
             raise BudgetSpentError
         begun = time.monotonic()
         value = compute(*values)
         seconds = time.monotonic() - begun
-        # A rename is atomic, so a killed run leaves no half-written stage behind.
-        partial = path.with_suffix(f".{os.getpid()}.partial")
+        about = {
+            "title": title,
+            "kind": kind,
+            "number": work.number(kind),
+            "seconds": seconds,
+            "date": provenance.today(),
+            "commit": provenance.commit(),
+            "threads": torch.get_num_threads(),
+            "versions": provenance.versions(),
+        }
         try:
-            joblib.dump(value, partial, compress=1)
-            _about(path).write_text(json.dumps({"title": title, "seconds": seconds}))
-            os.replace(partial, path)
+            write_text(_beside(path), json.dumps(about))
+            with whole_file(path) as partial:
+                joblib.dump(value, partial, compress=1)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise SystemExit(
                 f"Could not keep the stage '{title}' in {self.folder}: {error}. The stages "
                 "finished before it are intact; free some space and start again."
@@ -144,37 +159,28 @@ class Stages:
         return value
 
     def _seconds_left(self):
-        """Guess from stages of the same kind, or from all."""
-        by_kind = {}
+        """Guess from stages whose titles begin alike, or from all."""
+        by_word = {}
         for path, title in self.finished.items():
-            if (seconds := _seconds(path)) is not None:
-                by_kind.setdefault(title.split()[0], []).append(seconds)
-        known = [seconds for values in by_kind.values() for seconds in values]
-        typical = {kind: sum(values) / len(values) for kind, values in by_kind.items()}
+            if (seconds := _about(path).get("seconds")) is not None:
+                by_word.setdefault(title.split()[0], []).append(seconds)
+        known = [seconds for values in by_word.values() for seconds in values] or [0.0]
+        typical = {word: sum(values) / len(values) for word, values in by_word.items()}
         return sum(
             typical.get(title.split()[0], sum(known) / len(known)) for title in self.todo.values()
         )
 
 
-def _about(path):
+def _beside(path):
     return path.with_suffix(".json")
 
 
-def _seconds(path):
-    """Time that a finished stage took, or None."""
-    try:
-        return json.loads(_about(path).read_text())["seconds"]
-    except (OSError, ValueError):
-        return None
-
-
-@functools.cache
-def _code_of_the_library():
-    """Hash of the sources, so that no stage outlives the code that made it."""
-    root = Path(advfeat.__file__).parent
-    sources = [
-        path
-        for path in sorted(root.rglob("*.py"))
-        if path.relative_to(root).parts[0] not in _UNUSED
-    ]
-    return joblib.hash([path.read_bytes() for path in sources])
+def _about(path):
+    """Tell what is known of a finished stage; nothing if its file is missing or broken."""
+    beside = _beside(path)
+    if not beside.exists():
+        return {}
+    about = read_json(beside)
+    if not isinstance(about.get("seconds"), int | float):
+        return {}
+    return about

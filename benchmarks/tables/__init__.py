@@ -23,13 +23,23 @@ _MODULES = {
     "usefulness": "usefulness",
     "cross-architecture": "cross_architecture",
     "controls": "controls",
+    "leakage": "leakage",
 }
+_DEBATE = {"goh": "goh", "wallace": "wallace", "springer": "springer", "kumano": "kumano"}
 _COMPARISONS = {"precision": "precision", "solvers": "solvers", "few-steps": "few_steps"}
-ALL = tuple(_MODULES)  # what "all" stands for; the comparisons would take as long again
-NAMES = (*_MODULES, *_COMPARISONS)
+GROUPS = {
+    "all": (*_MODULES, *_DEBATE),  # the comparisons would take as long again
+    "debate": tuple(_DEBATE),  # what others found after the paper
+}
+NAMES = (*_MODULES, *_DEBATE, *_COMPARISONS)
 
 
 def table(name):
     """Return the `Table` of an id."""
-    module = (_MODULES | _COMPARISONS)[name]
+    module = (_MODULES | _DEBATE | _COMPARISONS)[name]
     return importlib.import_module(f"tables.{module}").TABLE
+
+
+def in_order():
+    """Every table once, in order."""
+    return list({found.name: found for found in map(table, NAMES)}.values())

@@ -1,9 +1,25 @@
-"""What a table is, and what several of them draw."""
+"""What a table is, what it claims, and what several of them draw."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One cell is higher than another, or than chance; the paper says so unless the text does not.
+
+    Attributes
+    ----------
+    text : str
+    high, low : tuple (row, metric, eps)
+        ``low`` may be the word "chance" instead.
+    """
+
+    text: str
+    high: tuple
+    low: tuple | str
 
 
 @dataclass(frozen=True)
@@ -21,10 +37,18 @@ class Table:
     draw : callable
         ``draw(records, experiment)`` gives the figures by name; the experiment is that of the
         first seed.
+    main : tuple of str
+        Metrics of the first table of the page, beside the paper's figures; the others follow in
+        a second one.
     paper : mapping of (row, metric, eps) to float
         The paper's figures.
+    sets : tuple of str
+        Sources and sets that are made as the paper makes them, to list what differs.
+    claims : tuple of Claim
+    summary : callable or None
+        ``summary(records)`` gives sentences for the page.
     note : str
-        What differs from the paper, and how to read it.
+        How to read it.
     first_seed_only : bool
         Whether the others are left out, for time.
     needs_images : bool
@@ -32,14 +56,18 @@ class Table:
         ``load(options, preset)`` gives data of its own and their label.
     prepare : callable or None
         ``prepare(experiment)`` gives the experiment on which all of it is measured, if that has
-        settings or samples of its own.
+        samples of its own.
     """
 
     name: str
     title: str
     measure: Callable
     draw: Callable
+    main: tuple = ("accuracy", "robust accuracy")
     paper: Mapping = field(default_factory=dict)
+    sets: tuple = ()
+    claims: tuple = ()
+    summary: Callable | None = None
     note: str = ""
     first_seed_only: bool = False
     needs_images: bool = True
@@ -85,22 +113,17 @@ def accuracy_bars(records, experiment, rows=None):
 
 
 def sample_grid(experiment, sets, n_samples=10):
-    """Draw the same samples in the original set and in constructed ones."""
+    """Draw the same samples in the original set and in constructed ones, with class names."""
     from advfeat.plotting import SampleGridDisplay
 
     images = {name: experiment.constructed(name)["set"] for name in sets}
     return SampleGridDisplay.from_datasets(
-        {"original": experiment.X, **images}, y=experiment.y, n_samples=n_samples, random_state=0
+        {"original": experiment.X, **images},
+        y=experiment.y,
+        class_names=experiment.class_names,
+        n_samples=n_samples,
+        random_state=0,
     ).figure_
-
-
-def construction_records(experiment, names):
-    """Give what the constructors said of their sets, as records."""
-    return [
-        experiment.record(name, metric, value)
-        for name in names
-        for metric, value in experiment.diagnostics(name).items()
-    ]
 
 
 def simple_bars(records, metrics, xlabel):

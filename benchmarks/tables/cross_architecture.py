@@ -1,6 +1,6 @@
 """D_R and D_NR used by other architectures than their source (Section 3.1)."""
 
-from experiment import SECOND
+from sets import SECOND
 from tables._table import Table, accuracy_bars
 from tables.figure3 import _name
 
@@ -26,6 +26,7 @@ TABLE = Table(
     title="D_R and D_NR used by other architectures than their source (Section 3.1)",
     measure=_measure,
     draw=_draw,
+    sets=("standard", "adversarial", "D_R", "D_NR"),
     note=(
         "If the sets only encoded the weights of their source, other architectures would not "
         "inherit its robustness, or the lack of it. The paper says so without figures."

@@ -9,6 +9,7 @@ def _measure(experiment):
     records = []
     for name in _SETS:
         curve = experiment.stage(
+            "train",
             f"read the epochs of {name}",
             ("figure 10", experiment.classifier_key(name), experiment.test_key),
             lambda classifier: [epoch["test_accuracy"] for epoch in classifier.history_],
@@ -55,6 +56,8 @@ TABLE = Table(
     title="Test accuracy by epoch on the relabelled sets (Figure 10)",
     measure=_measure,
     draw=_draw,
+    main=("accuracy, last epoch", "accuracy, highest of any epoch"),
+    sets=("standard", "adversarial", "D_rand", "D_det"),
     note=(
         "Accuracy in the precision of training. Lines are means over the seeds, bands the range. "
         "Tables report the last epoch; the highest of any epoch, which looks at the test set, is "

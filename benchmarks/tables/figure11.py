@@ -1,34 +1,42 @@
 """Figures 11 and 12 and Table 1, right: Restricted ImageNet."""
 
+import dataclasses
+
 import joblib
 import numpy as np
 
 from advfeat.datasets import RestrictedImageNet
-from tables._table import Table, accuracy_bars, construction_records, sample_grid
+from files import whole_file
+from presets import RESTRICTED_IMAGENET
+from tables._table import Table, accuracy_bars, sample_grid
 
 _SETS = ("D_R", "D_NR", "D_rand", "D_det")
 _ROWS = ("standard", "adversarial", *_SETS)
-_EPS = 3.0
 
 
 def _load(options, preset):
-    """Images of an ILSVRC2012 folder as memory maps of uint8, read once."""
+    """Images of an ILSVRC2012 folder as memory maps of uint8, read once; and the preset's own."""
+    preset = dataclasses.replace(
+        RESTRICTED_IMAGENET[options.preset], network=preset.network, precision=preset.precision
+    )
     folder = options.stages or options.out / "stages"
     parts = []
-    for split, n in (("train", preset.imagenet_samples), ("val", preset.imagenet_samples // 5)):
-        images = RestrictedImageNet(options.imagenet, split=split, size=preset.imagenet_size)
+    for split, n in (("train", preset.n_train), ("val", preset.n_test)):
+        images = RestrictedImageNet(options.imagenet, split=split, size=preset.image_size)
         rows = _balanced(images.targets, n)
-        name = joblib.hash((images.paths, rows, preset.imagenet_size))
+        name = joblib.hash((images.paths, rows, preset.image_size))
         path = folder / f"imagenet-{split}-{name}.npy"
         if not path.exists():
-            _write(images, rows, path)
+            with whole_file(path) as partial:
+                _write(images, rows, partial)
         parts += [np.load(path, mmap_mode="r"), images.targets[rows]]
-    label = f"Restricted ImageNet ({preset.imagenet_size} pixels)"
-    return tuple(parts), label
+    return tuple(parts), f"Restricted ImageNet ({preset.image_size} pixels)", None, preset
 
 
 def _balanced(targets, n):
-    """Rows of a random subset with equally many samples of each class, in order."""
+    """Rows of a random subset with equally many samples of each class, in order; None: all."""
+    if n is None:
+        return np.arange(len(targets))
     rng = np.random.default_rng(0)
     order = rng.permutation(len(targets))
     per_class = max(1, n // (targets.max() + 1))
@@ -37,30 +45,17 @@ def _balanced(targets, n):
 
 
 def _write(images, rows, path):
-    """Decode images one by one into a file, which is there only when it is whole."""
-    partial = path.with_suffix(".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Decode images one by one into a file."""
     shape = (len(rows), *images[0][0].shape)
-    array = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
     for i, row in enumerate(rows):
         array[i] = images[row][0].numpy()
     array.flush()
-    partial.replace(path)
-
-
-def _prepare(experiment):
-    return experiment.variant(
-        train_eps=_EPS,
-        relabel_eps=_EPS,
-        inversion_step_size=experiment.preset.inversion_step_size * 10,
-        test_eps=(_EPS / 2, _EPS),
-        lr_relabelled=0.01,
-    )
 
 
 def _measure(experiment):
     records = [record for row in _ROWS for record in experiment.records(row)]
-    return records + construction_records(experiment, _SETS)
+    return records + [record for name in _SETS for record in experiment.set_records(name)]
 
 
 def _draw(records, experiment):
@@ -80,7 +75,7 @@ TABLE = Table(
         ("D_rand", "accuracy", None): 87.9,
         ("D_det", "accuracy", None): 64.4,
     },
-    note="A balanced random part of the images, resized; the paper takes all, at 224 pixels.",
+    sets=_ROWS,
+    note="Presets other than 'paper' take a balanced random part of the images, at fewer pixels.",
     load=_load,
-    prepare=_prepare,
 )

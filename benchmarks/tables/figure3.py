@@ -3,8 +3,10 @@
 import numpy as np
 
 from advfeat import transfer_rate
-from experiment import SECOND
+from sets import SECOND
 from tables._table import Table, rows_of, values
+
+_LEARNED = "accuracy after D_det"
 
 
 def _name(network):
@@ -13,7 +15,7 @@ def _name(network):
 
 def _measure(experiment):
     preset = experiment.preset
-    X, y, eps = experiment.X_test, experiment.y_test, preset.relabel_eps
+    X, y, eps = experiment.X_test, experiment.y_test, preset.relabelling.eps
     records = []
     for network in preset.architectures:
 
@@ -22,6 +24,7 @@ def _measure(experiment):
 
         row = _name(network)
         rate = experiment.stage(
+            "figure3",
             f"transfer to {row}",
             (
                 experiment.classifier_key("standard"),
@@ -37,8 +40,9 @@ def _measure(experiment):
             ],
         )
         records.append(experiment.record(row, "transfer rate", rate, eps))
-        for name, metric in ((SECOND, "accuracy"), ("D_det", "accuracy after D_det")):
+        for name, metric in ((SECOND, "accuracy"), ("D_det", _LEARNED)):
             accuracy = experiment.stage(
+                "figure3",
                 f"accuracy of {row} on {name}",
                 (experiment.classifier_key(name, network), experiment.test_key),
                 lambda classifier: float(np.mean(classifier.predict(X) == y)),
@@ -48,19 +52,44 @@ def _measure(experiment):
     return records
 
 
+def _points(records):
+    """(name, learned, transferred) of each architecture, over the seeds, in per cent."""
+    points = []
+    for row in rows_of(records):
+        learned = 100 * values(records, row, _LEARNED)
+        eps = next(r["eps"] for r in records if r["metric"] == "transfer rate")
+        transferred = 100 * values(records, row, "transfer rate", eps)
+        if len(learned) and len(transferred):
+            points.append((row, learned, transferred))
+    return points
+
+
+def _summary(records):
+    points = _points(records)
+    return [
+        f"Pearson's correlation {_correlation(points)}; without the source's own architecture "
+        f"({points[0][0]}) {_correlation(points[1:])}. Intervals are Fisher's, over "
+        "architectures, each the mean of its seeds."
+    ]
+
+
+def _correlation(points):
+    from scipy.stats import pearsonr
+
+    x = [learned.mean() for _, learned, _ in points]
+    y = [transferred.mean() for _, _, transferred in points]
+    if len(points) < 4 or not np.ptp(x) or not np.ptp(y):
+        return "cannot be said"
+    found = pearsonr(x, y)
+    low, high = found.confidence_interval()
+    return f"r = {found.statistic:.2f} (95 % interval {low:.2f} to {high:.2f}, n = {len(points)})"
+
+
 def _draw(records, experiment):
     import matplotlib.pyplot as plt
-    from scipy.stats import pearsonr, spearmanr
 
-    eps = experiment.preset.relabel_eps
-    rows = rows_of(records)
     figure, ax = plt.subplots(figsize=(5.5, 4.2), layout="constrained")
-    means = []
-    for row in rows:
-        learned = 100 * values(records, row, "accuracy after D_det")
-        transferred = 100 * values(records, row, "transfer rate", eps)
-        if not (len(learned) and len(transferred)):
-            continue
+    for row, learned, transferred in _points(records):
         spread = [cell.std(ddof=1) if len(cell) > 1 else 0 for cell in (learned, transferred)]
         ax.errorbar(
             learned.mean(), transferred.mean(), xerr=spread[0], yerr=spread[1], fmt="o", capsize=2
@@ -68,13 +97,8 @@ def _draw(records, experiment):
         ax.annotate(
             row, (learned.mean(), transferred.mean()), xytext=(5, 5), textcoords="offset points"
         )
-        means.append((learned.mean(), transferred.mean()))
-    x, y = np.array(means).reshape(-1, 2).T
-    title = f"{len(x)} architectures"
-    if len(x) and np.ptp(x) and np.ptp(y):
-        title += f": r = {pearsonr(x, y)[0]:.2f}, rho = {spearmanr(x, y)[0]:.2f}"
-    ax.set_title(title)
     ax.set_xlabel("accuracy on the test set after training on D_det, %")
+    eps = experiment.preset.relabelling.eps
     ax.set_ylabel(f"transfer of the source's examples, %\n(L2 {eps:g})")
     ax.grid(alpha=0.4)
     ax.margins(0.15)
@@ -87,10 +111,14 @@ TABLE = Table(
     title="Learning from D_det and transfer of adversarial examples (Figure 3)",
     measure=_measure,
     draw=_draw,
+    main=(_LEARNED, "transfer rate", "accuracy"),
+    sets=("standard", "D_det"),
+    summary=_summary,
     note=(
-        "The transfer rate is counted over test images that source and target classify correctly "
-        "and on which the source is fooled. Targets are trained on D with another seed than the "
-        "source, also where the architecture is the same. The paper prints no figures, only the "
-        "plot."
+        "Every architecture learns the D_det of the one source. The transfer rate is counted over "
+        "the test images that source and target classify correctly and on which the source is "
+        "fooled; the paper does not say over which. Targets are trained on D with another seed "
+        "than the source, also where the architecture is the same. The paper prints no figures, "
+        "only the plot."
     ),
 )

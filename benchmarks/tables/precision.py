@@ -1,6 +1,6 @@
 """Does bfloat16 change the results? Training and construction, and the attack, in both."""
 
-from experiment import accuracy_curve
+from measures import accuracy_curve
 from tables._table import Table, accuracy_bars
 
 _ROWS = ("standard", "adversarial", "D_R", "D_NR", "D_rand")
@@ -19,6 +19,7 @@ def _measure(experiment):
             continue
         attack = {**run.attack, "precision": "bf16"}
         scores = run.stage(
+            "measure",
             f"evaluate {row} in bf16",
             (run.classifier_key(row), run.test_key, _EPS, attack),
             lambda classifier, attack=attack: accuracy_curve(

@@ -4,37 +4,40 @@ import csv
 import dataclasses
 import json
 import re
-import signal
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.utils import Bunch
 
 import experiment
+import measures
 import reproduce
 import tables
 from advfeat.optim import cross_entropy
-from presets import PRESETS, Preset
+from making import TestAccuracy
+from presets import PRESETS, RESTRICTED_IMAGENET, Adversary, Inversion, Relabelling, shortened
 from stages import Stages
 from tables import figure8
 
-TINY = dataclasses.replace(
+TINY = shortened(
     PRESETS["digits"],
-    epochs=1,
-    epochs_relabelled=1,
-    adversarial_epochs=1,
-    train_steps=1,
-    inversion_steps=2,
-    relabel_steps=2,
+    1,
+    adversary=Adversary(1.0, 1, 0.2),
+    inversion=Inversion("decayed", 2, 0.6, noise_steps=2),
+    relabelling=Relabelling(0.5, 2, None),
     attack_steps=1,
-    noise_steps=2,
-    other_samples=5,
+    autoattack_samples=5,
+    curve_samples=5,
     curve_steps=(1, 2),
+    usefulness_samples=20,
+    usefulness_steps=1,
     grid_epochs=1,
     grid_sets=("D_R", "D_det"),
+    early_epochs=1,
+    slight_eps=(0.0, 0.5),
+    noise_eps=(2.0,),
     n_compared=(60, 20),
-    imagenet_size=8,
-    imagenet_samples=90,
 )
 # Two classes only: AutoAttack, in particular, takes long for many.
 CLASSES = (3, 8)
@@ -52,18 +55,22 @@ def tiny(monkeypatch):
     load = reproduce.load_digits
 
     def load_few(**options):
-        X, y = load(**options)
-        rows = np.flatnonzero(np.isin(y, CLASSES))[:100]
-        return X[rows], y[rows]
+        data = load(**options)
+        rows = np.flatnonzero(np.isin(data.target, CLASSES))[:100]
+        names = [f"digit {name}" for name in CLASSES]
+        return Bunch(data=data.data[rows], target=data.target[rows], target_names=names)
 
     monkeypatch.setattr(reproduce, "load_digits", load_few)
+    reproduce._load_once.cache_clear()
+    yield
+    reproduce._load_once.cache_clear()
 
 
 @pytest.fixture
 def quick_autoattack(monkeypatch):
     """AutoAttack itself is tested as a slow test."""
     monkeypatch.setattr(
-        experiment, "autoattack_curve", lambda classifier, X, y, eps: dict.fromkeys(eps, 0.5)
+        measures, "autoattack_curve", lambda classifier, X, y, eps: dict.fromkeys(eps, 0.5)
     )
 
 
@@ -76,22 +83,21 @@ def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, ca
     arguments = ["--preset", "digits", "--seeds", "2", "--out", str(tmp_path)]
     reproduce.main(arguments)
     first = capsys.readouterr().out
-    assert "40 stages to compute, 0 kept" in first and "[40/40]" in first
+    assert "54 stages to compute, 0 kept" in first and "[54/54]" in first
     assert "L2 0.5" in first and "2 seeds, mean ± standard deviation" in first
     folder = tmp_path / "overview"
     rows = rows_of(folder)
     for name in ("standard", "adversarial", "D_R", "D_NR", "D_rand", "D_det"):
         mine = [row for row in rows if row["row"] == name]
         assert {row["seed"] for row in mine} == {"0", "1"}
-        assert [row["eps"] for row in mine if row["metric"] == "robust accuracy"] == [
-            "0.25",
-            "0.5",
-        ] * 2
+        assert [r["eps"] for r in mine if r["metric"] == "robust accuracy"] == ["0.5"] * 2
     report = json.loads((folder / "results.json").read_text())
-    assert report["settings"]["inversion_steps"] == 2 and report["seeds"] == 2
-    assert {"torch", "advfeat", "python"} <= set(report["versions"])
+    assert report["settings"]["inversion"]["n_steps"] == 2 and report["seeds"] == 2
+    assert {"torch", "torchattacks", "advfeat", "python"} <= set(report["versions"])
+    assert {"commit", "commits", "date"} <= set(report)
+    assert report["hardware"]["processor"] and sum(report["commits"].values()) == 54
     page = (folder / "README.md").read_text()
-    assert "| 95.25 |" in page and "chance 50.0 %" in page  # the paper's, and ours
+    assert "(95.25) |" in page and "chance 50.0 %" in page  # the paper's, and ours
     for name in ("samples.png", "accuracy.png"):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 200
@@ -101,7 +107,7 @@ def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, ca
     (tmp_path / "stages" / "train-standard-x.1.partial").write_bytes(b"half written")
     reproduce.main(arguments)
     again = capsys.readouterr().out
-    assert "0 stages to compute, 40 kept" in again and "[" not in again.split("Written")[0]
+    assert "0 stages to compute, 54 kept" in again and "[" not in again.split("Written")[0]
     # The time is that of the computation, not of reading it again.
     same = json.loads((folder / "results.json").read_text())
     assert {**same, "versions": None} == {**report, "versions": None}
@@ -128,23 +134,26 @@ def test_all_tables_share_their_stages(tiny, quick_autoattack, tmp_path, capsys)
     assert "60 training and 20 test images" in page  # its own number, not the preset's
     report = json.loads((tmp_path / "precision" / "results.json").read_text())
     assert report["settings"]["test_eps"] == [0.25, 0.5, 1.0]
+    for table in tables.in_order():
+        if table.name in names and table.needs_images:
+            _check_page(tmp_path / table.name / "README.md", table)
+
+
+def _check_page(path, table):
+    """The comparison comes first, in few columns; what differs from the paper is listed."""
+    page = path.read_text()
+    heads = [line for line in page.splitlines() if line.startswith("| |") or line == "|---|"]
+    assert page.index("| |") < page.index("![") < page.index("## Settings")
+    assert all(line.count("|") <= 8 for line in page.splitlines() if line.startswith("|")), heads
+    if table.sets:
+        assert "network: small_cnn (paper: resnet50)" in page
+        assert "100 training and" in page or table.prepare
 
 
 def test_a_page_by_hand_is_not_overwritten(tiny, tmp_path):
     (tmp_path / "README.md").write_text("# Results\n")
     reproduce.main(["figure4", "--out", str(tmp_path)])
     assert (tmp_path / "README.md").read_text() == "# Results\n"
-
-
-def test_stages_of_an_experiment_hang_on_its_code(tiny, tmp_path, monkeypatch):
-    options = reproduce._parse(["--out", str(tmp_path)])
-    stages = Stages(tmp_path)
-    data = [np.zeros((4, 1, 8, 8)), np.arange(4), np.zeros((2, 1, 8, 8)), np.arange(2)]
-    run = experiment.Experiment(reproduce._preset(options), data, 0, stages)
-    assert run.stage("try", "key", lambda: 1) == 1
-    assert run.stage("try", "key", lambda: 2) == 1
-    monkeypatch.setattr(experiment, "_code", lambda: "changed")
-    assert run.stage("try", "key", lambda: 3) == 3
 
 
 def test_figure10_follows_the_test_images_that_it_reports(tmp_path):
@@ -173,13 +182,22 @@ def test_budget_stops_between_stages_and_says_what_is_left(tiny, tmp_path, capsy
     assert "is spent" not in capsys.readouterr().out and (tmp_path / "table10").exists()
 
 
-def test_restricted_imagenet_from_a_folder_to_the_page(tiny, imagenet, tmp_path, capsys):
+def test_restricted_imagenet_from_a_folder_to_the_page(
+    tiny, imagenet, tmp_path, capsys, monkeypatch
+):
     """A small generated folder in the layout of ILSVRC2012."""
+    usual = RESTRICTED_IMAGENET["digits"]
+    tiny_one = dataclasses.replace(
+        TINY, n_train=90, n_test=18, test_eps=usual.test_eps, image_size=8
+    )
+    monkeypatch.setitem(RESTRICTED_IMAGENET, "digits", tiny_one)
     out = tmp_path / "out"
     arguments = ["figure11", "--imagenet", str(imagenet), "--out", str(out)]
     reproduce.main(arguments)
     rows = rows_of(out / "figure11")
     assert {row["eps"] for row in rows if row["metric"] == "robust accuracy"} == {"1.5", "3.0"}
+    page = (out / "figure11" / "README.md").read_text()
+    assert "all images of the classes of Table 2" in page
     assert {row["row"] for row in rows} >= {"standard", "D_R", "D_NR", "D_rand", "D_det"}
     assert (out / "figure11" / "figure11.png").exists()
     assert (out / "figure11" / "figure12.png").exists()
@@ -196,8 +214,8 @@ def test_restricted_imagenet_from_a_folder_to_the_page(tiny, imagenet, tmp_path,
 def test_autoattack_agrees_with_this_library(standard, digits):
     _, _, X, y = digits
     eps_values = (0.25, 0.5)
-    found = experiment.autoattack_curve(standard, X[:60], y[:60], eps_values)
-    ours = experiment.accuracy_curve(standard, X[:60], y[:60], eps_values, {"norm": 2})
+    found = measures.autoattack_curve(standard, X[:60], y[:60], eps_values)
+    ours = measures.accuracy_curve(standard, X[:60], y[:60], eps_values, {"norm": 2})
     for eps in eps_values:
         assert found[eps] == pytest.approx(ours[eps], abs=0.05)
     assert found[0.5] < found[0.25] < 1
@@ -205,9 +223,9 @@ def test_autoattack_agrees_with_this_library(standard, digits):
 
 def test_parts_of_sorted_data_hold_every_class():
     X, y = np.arange(1000), np.repeat(np.arange(10), 100)
-    part, labels = experiment.some_of(60, X, y)
+    part, labels = measures.some_of(60, X, y)
     assert len(part) == 60 and set(labels) == set(range(10)) and np.array_equal(y[part], labels)
-    assert experiment.some_of(None, X)[0] is X
+    assert measures.some_of(None, X)[0] is X
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
@@ -215,76 +233,13 @@ def test_images_of_either_type_are_measured_alike(dtype, standard, digits):
     _, _, X, y = digits
     images = (X * 255).astype(np.uint8)
     images = images if dtype == np.uint8 else images.astype(np.float32) / 255
-    follow = experiment.TestAccuracy(images, y)
+    follow = TestAccuracy(images, y)
     follow.on_epoch_end(standard.net_)
     epoch = standard.net_.history[-1]
     assert epoch.pop("test_accuracy") == standard.score(images, y) > 0.9
     grid, size = (1, 2), 0.1
     alive = figure8._withstand(standard, images, y, cross_entropy, grid, size)
     assert alive.mean() > 0.8
-
-
-def test_stages_are_keyed_by_what_decides_them(tmp_path, capsys):
-    calls = []
-
-    def compute():
-        calls.append(1)
-        return len(calls)
-
-    stages = Stages(tmp_path)
-    assert stages.get("train a", {"eps": 1}, compute) == 1
-    assert stages.get("train a", {"eps": 1}, compute) == 1
-    assert stages.get("train a", {"eps": 2}, compute) == 2
-    assert Stages(tmp_path).get("train a", {"eps": 1}, compute) == 1
-
-
-def test_needs_are_asked_for_only_if_the_stage_must_run(tmp_path):
-    stages = Stages(tmp_path)
-    assert stages.get("train b", 1, lambda a: a + 1, needs=[lambda: 1]) == 2
-
-    def unexpected():
-        raise AssertionError
-
-    assert Stages(tmp_path).get("train b", 1, lambda a: a + 1, needs=[unexpected]) == 2
-
-
-def test_an_interrupted_stage_leaves_nothing_behind(tmp_path):
-    def interrupted():
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        Stages(tmp_path).get("a", 1, interrupted)
-    assert list(tmp_path.iterdir()) == []
-    assert Stages(tmp_path).get("a", 1, lambda: "whole") == "whole"
-
-
-def test_a_training_interrupted_while_its_guard_attacks_is_not_kept(tmp_path, monkeypatch, digits):
-    from advfeat import AdversarialClassifier
-    from advfeat.classifiers import _overfitting
-
-    def press_ctrl_c(*args, **kwargs):
-        signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(_overfitting.OverfittingGuard, "_accuracies", press_ctrl_c)
-    clf = AdversarialClassifier(n_steps=2, max_epochs=2, verbose=0)
-    with pytest.raises(KeyboardInterrupt):
-        Stages(tmp_path).get("train adversarial", 1, lambda: clf.fit(digits[0], digits[1]))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
-    import stages
-
-    kept = Stages(tmp_path)
-    kept.get("first", 1, lambda: 1)
-
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(stages.joblib, "dump", full)
-    with pytest.raises(SystemExit, match="No space left.*finished before it are intact"):
-        kept.get("second", 1, lambda: 2)
-    assert kept.get("first", 1, lambda: 99) == 1
 
 
 def test_image_folder(tmp_path, monkeypatch, capsys):
@@ -296,7 +251,7 @@ def test_image_folder(tmp_path, monkeypatch, capsys):
             for i in range(n):
                 pixels = rng.randint(256, size=(16, 16, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{i}.png")
-    small: Preset = dataclasses.replace(TINY, network="small_resnet", n_train=20, n_test=8)
+    small = dataclasses.replace(TINY, network="small_resnet", n_train=20, n_test=8)
     monkeypatch.setitem(reproduce.PRESETS, "small", small)
     options = ["--preset", "small", "--data", str(tmp_path / "pets"), "--out", str(tmp_path)]
     reproduce.main([*options, "--validate"])
@@ -304,6 +259,27 @@ def test_image_folder(tmp_path, monkeypatch, capsys):
     assert "VALIDATION" in out
     page = (tmp_path / "overview" / "README.md").read_text()
     assert "16 training and 4 test images" in page
+
+
+def test_the_original_cifar10_by_name(monkeypatch, tmp_path):
+    asked = []
+
+    def fetch(root, split, download):
+        asked.append((root, split, download))
+        n = {"train": 60, "test": 30}[split]
+        X = np.full((n, 3, 32, 32), 7, np.uint8)
+        return Bunch(data=X, target=np.arange(n) % 10, target_names=np.array(list("abcdefghij")))
+
+    monkeypatch.setattr(reproduce, "fetch_cifar10", fetch)
+    reproduce._load_once.cache_clear()
+    options = reproduce._parse(["--preset", "cifar", "--data", "cifar10", "--cache", "here"])
+    (X, y, X_test, y_test), label, names = reproduce._load(options, PRESETS["cifar"])
+    assert len(X) == 60 and len(X_test) == 30 and label == "CIFAR-10" and names == [*"abcdefghij"]
+    assert asked == [(options.cache, "train", True), (options.cache, "test", True)]
+    few = dataclasses.replace(PRESETS["small"], n_train=20, n_test=10)
+    (X, y, *_), _, _ = reproduce._load(options, few)
+    assert len(X) == len(y) == 20
+    reproduce._load_once.cache_clear()
 
 
 @pytest.mark.parametrize(

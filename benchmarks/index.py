@@ -1,0 +1,178 @@
+"""The index of benchmarks/results, made from the results that lie there.
+
+python benchmarks/index.py                # make every page of benchmarks/results again
+python benchmarks/index.py --check        # say which pages are not what the results give
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import tables
+from files import read_json, write_text
+from pages import judged, markdown, page
+
+_RESULTS = Path(__file__).with_name("results")
+_TITLE = "# Tables and figures"
+# Whose main columns make the one table of a size.
+_TABLES = ("figure2", "table1", "overview")
+_COLUMNS = (("accuracy", None), ("robust accuracy", 0.25), ("robust accuracy", 0.5))
+_WHY = {"figure11": "no copy of ImageNet was at hand, so Restricted ImageNet was never run"}
+
+
+def reports(folder):
+    """Report of every known table in a folder, in order; broken ones are ignored with a line."""
+    found = {}
+    for table in tables.in_order():
+        path = folder / table.name / "results.json"
+        if not path.exists():
+            continue
+        report = read_json(path)
+        if _is_whole(report):
+            found[table.name] = report
+        elif report:
+            print(f"Ignored: {path}, which is no result of this version.", flush=True)
+    return found
+
+
+def _is_whole(report):
+    needed = {"title", "data", "seeds", "records", "pictures", "hardware", "versions", "commits"}
+    return needed <= set(report) and isinstance(report["records"], list)
+
+
+def write_list(out):
+    """Write README.md with a link to the page of every table that lies there."""
+    index = out / "README.md"
+    if index.exists():
+        try:
+            ours = index.read_text(encoding="utf-8").startswith(_TITLE)
+        except ValueError as error:
+            print(f"Left as it is: {index}, which is no UTF-8 ({error}).", flush=True)
+            return
+        if not ours:  # a page by hand
+            return
+    lines = [_TITLE, ""]
+    for name, report in reports(out).items():
+        seeds = f"{report['seeds']} seed" + "s" * (report["seeds"] > 1)
+        lines.append(
+            f"- [{report['title']}]({name}/README.md): {report['data']['label']}, {seeds}"
+        )
+    write_text(index, "\n".join(lines) + "\n")
+
+
+def pages_of(results):
+    """Every page that the results in a folder give: path to text."""
+    made = {results / "README.md": _index(results)}
+    for size in _sizes(results):
+        for name, report in reports(size).items():
+            made[size / name / "README.md"] = page(tables.table(name), report)
+    return made
+
+
+def _sizes(results):
+    return sorted(path for path in results.iterdir() if path.is_dir())
+
+
+def _index(results):
+    lines = [
+        "# Results",
+        "",
+        "Made from the results below by `benchmarks/index.py`; a test compares every page with",
+        "them. Each folder holds the page of one table or figure with its pictures, `table.csv`",
+        "(tidy) and `results.json` (settings, versions, machine, commit, every value). Robust",
+        "accuracy is L2; mean ± standard deviation over the seeds; in brackets the paper's",
+        "figures, which are for CIFAR-10 and ResNet-50 and stand here for the pattern only.",
+        "",
+    ]
+    for size in _sizes(results):
+        found = reports(size)
+        if not found:
+            continue
+        lines += _section(size.name, found)
+    lines += ["## Others", ""]
+    lines += [
+        f"- [{folder.name}]({folder.name}/README.md)"
+        for folder in _sizes(results)
+        if not reports(folder) and (folder / "README.md").exists()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _section(name, found):
+    any_report = next(iter(found.values()))
+    lines = [f"## {name}: {any_report['data']['label']}", ""]
+    rows = _rows(found)
+    if rows:
+        lines += markdown(rows, [c for c in _COLUMNS if _has(rows, c)], _paper())
+    verdicts = {}
+    for table in found:
+        for text, *_, verdict in judged(tables.table(table), found[table]):
+            verdicts.setdefault(verdict, {})[text] = table
+    for verdict, title in (
+        ("holds", "Holds"),
+        ("not shown", "Not shown (under two standard errors)"),
+        ("the opposite", "The opposite"),
+    ):
+        if verdict in verdicts:
+            lines += [f"{title}: {'; '.join(verdicts[verdict])}.", ""]
+    links = [f"[{table}]({name}/{table}/README.md)" for table in found]
+    lines += [f"Pages: {', '.join(links)}.", ""]
+    if rows:
+        missing = [
+            table.name + (f" ({_WHY[table.name]})" if table.name in _WHY else "")
+            for table in tables.in_order()
+            if table.needs_images and table.name not in found
+        ]
+        lines += [f"Not there: {', '.join(missing)}.", ""]
+    return lines
+
+
+def _rows(found):
+    """Give records of the accuracies of every row, each from the first table that has it."""
+    rows = {}
+    for name in _TABLES:
+        if name in found:
+            mine = {}
+            for record in found[name]["records"]:
+                if (record["metric"], record["eps"]) in _COLUMNS:
+                    mine.setdefault(record["row"], []).append(record)
+            rows = {**mine, **rows}
+    order = [row for name in _TABLES for row in _names(found.get(name))]
+    return [record for row in dict.fromkeys(order) if row in rows for record in rows[row]]
+
+
+def _names(report):
+    return dict.fromkeys(record["row"] for record in report["records"]) if report else ()
+
+
+def _has(records, column):
+    return any((record["metric"], record["eps"]) == column for record in records)
+
+
+def _paper():
+    return {key: value for name in _TABLES for key, value in tables.table(name).paper.items()}
+
+
+def main(arguments=None):
+    """Write the pages, or compare them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--results", type=Path, default=_RESULTS, metavar="FOLDER")
+    options = parser.parse_args(arguments)
+    wrong = [
+        path
+        for path, text in pages_of(options.results).items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    if not options.check:
+        for path in wrong:
+            write_text(path, pages_of(options.results)[path])
+    print(*(f"{'differs' if options.check else 'written'}: {path}" for path in wrong), sep="\n")
+    if options.check and wrong:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

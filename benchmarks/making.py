@@ -1,0 +1,46 @@
+"""How sources, constructed sets and classifiers are made."""
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+from skorch.callbacks import Callback
+
+from measures import as_floats
+
+
+class TestAccuracy(Callback):
+    """Keeps the accuracy on the test set after each epoch; it decides nothing."""
+
+    __test__ = False  # for pytest
+
+    def __init__(self, X, y):
+        self.data = X, y
+
+    def on_epoch_end(self, net, **kwargs):
+        """Predict the test set."""
+        X, y = self.data
+        labels = np.searchsorted(np.unique(y), y)
+        found = net.forward(as_floats(X)).argmax(1).cpu().numpy()
+        net.history.record("test_accuracy", float(np.mean(found == labels)))
+
+    def on_train_end(self, net, **kwargs):
+        """Let go of the data, so that they are not kept with the classifier."""
+        self.data = None
+
+
+def construct_inverted(constructor, source, X, y, rows):
+    """Invert X from the images in ``rows``, or from noise; say how near the features came."""
+    constructor.set_params(estimator=FrozenEstimator(source))
+    if rows is not None:
+        constructor.set_params(init=X[rows])
+    found = {"set": constructor.fit_transform(X, y)}
+    found["median residual"] = float(np.median(constructor.residual_))
+    found["mean residual"] = float(np.mean(constructor.residual_))
+    if rows is None:
+        found["mean distance to the start"] = float(np.mean(constructor.distance_))
+    return found
+
+
+def construct_relabelled(constructor, source, X, y):
+    """Perturb X towards its targets; say how often the source was convinced."""
+    constructor.set_params(estimator=FrozenEstimator(source))
+    return {"set": constructor.fit_transform(X, y), "success rate": constructor.success_rate_}

@@ -1,0 +1,110 @@
+"""What is measured of classifiers and of constructed sets."""
+
+import sys
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from advfeat import robust_accuracy_curve
+
+VERBOSE = int(sys.stderr.isatty())  # progress bars for people only
+
+
+def accuracy_curve(classifier, X, y, eps_values, attack):
+    """Accuracy, under the key 0, and robust accuracy at each eps."""
+    eps_values = (0.0, *eps_values)
+    curve = robust_accuracy_curve(
+        classifier, X, y, eps_values=eps_values, verbose=VERBOSE, **attack
+    )
+    return dict(zip(eps_values, curve.tolist(), strict=True))
+
+
+def autoattack_curve(classifier, X, y, eps_values):
+    """Share that withstands AutoAttack (torchattacks) at each eps, in L2."""
+    import torchattacks
+
+    network = classifier.net_.module_.eval()
+    device = next(network.parameters()).device
+    labels = torch.from_numpy(np.searchsorted(classifier.classes_, y)).to(device)
+    images = torch.from_numpy(as_floats(X)).to(device)
+    with torch.no_grad():
+        alive = network(images).argmax(1) == labels
+    curve = {}
+    for eps in sorted(eps_values):  # who falls at a small eps falls at every larger one
+        rows = torch.nonzero(alive).flatten()
+        if len(rows):
+            attack = torchattacks.AutoAttack(
+                network, norm="L2", eps=eps, n_classes=len(classifier.classes_), seed=0
+            )
+            found = attack(images[rows], labels[rows])
+            with torch.no_grad():
+                alive[rows] = network(found).argmax(1) == labels[rows]
+        curve[eps] = float(alive.float().mean())
+    return curve
+
+
+def accuracy_of_robust_features(robust, X, y, X_test, y_test):
+    """Accuracy of a linear model on the robust source's features, trained on (X, y).
+
+    On a relabelled set it says how much of the original labels robust features alone tell.
+    """
+    linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    linear.fit(robust.features(X), y)
+    return linear.score(robust.features(X_test), y_test)
+
+
+def inverted_set(X_r, X, y, begun, standard, robust):
+    """Distances of an inverted set, and what both sources say of it.
+
+    ``begun``: rows of X from which the inversion started, or None.
+    """
+    found = {"mean distance to x": mean_distance(X_r, X)}
+    if begun is not None:
+        found["mean distance to the start"] = mean_distance(X_r, X[begun])
+    for name, source in (("standard", standard), ("robust", robust)):
+        said = source.predict(X_r)
+        found[f"share, {name} source says y"] = float(np.mean(said == y))
+        if begun is not None:
+            found[f"share, {name} source says the start's label"] = float(
+                np.mean(said == y[begun])
+            )
+    return found
+
+
+def relabelled_set(data, X, standard, robust):
+    """Distance of a relabelled set, and what both sources say of it."""
+    found = {"mean distance to x": mean_distance(data.X, X)}
+    for name, source in (("standard", standard), ("robust", robust)):
+        said = source.predict(data.X)
+        found[f"share, {name} source says the target"] = float(np.mean(said == data.y))
+        found[f"share, {name} source says the true label"] = float(np.mean(said == data.y_source))
+    return found
+
+
+def mean_distance(A, B, rows=1024):
+    """Mean Euclidean distance of two sets of images, sample by sample."""
+    parts = (slice(i, i + rows) for i in range(0, len(A), rows))
+    gaps = (as_floats(A[part]) - as_floats(B[part]) for part in parts)
+    return float(
+        np.concatenate([np.linalg.norm(gap.reshape(len(gap), -1), axis=1) for gap in gaps]).mean()
+    )
+
+
+def some_of(n, *arrays):
+    """Give the same n random rows of each array, in order; all of them if None.
+
+    Image folders come sorted by class, so that the first rows would be those of one class.
+    """
+    if n is None or n >= len(arrays[0]):
+        return arrays
+    rows = np.sort(np.random.default_rng(0).permutation(len(arrays[0]))[:n])
+    return tuple(array[rows] for array in arrays)
+
+
+def as_floats(X):
+    """Images in [0, 1], as networks see them."""
+    X = np.asarray(X)
+    return X.astype(np.float32) / 255 if X.dtype == np.uint8 else X.astype(np.float32)

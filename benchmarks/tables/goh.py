@@ -1,0 +1,146 @@
+"""Goh's robust-feature leak: a linear model on linear features whose robustness is certified.
+
+Gabriel Goh, "Robust Feature Leakage", in "A Discussion of 'Adversarial Examples Are Not Bugs, They
+Are Features'", Distill 2019.
+"""
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from advfeat import AdversarialClassifier
+from experiment import seed_of, settings_of
+from measures import VERBOSE, as_floats
+from tables._table import Table, simple_bars
+
+_SETS = ("D_rand", "D_other", "D_det")
+_EPS = 0.25
+_MODEL = "the robust linear model itself, on D"
+_LEAK = "accuracy, certified linear features"
+_STATIC = "share, predictions certified at L2 0.25"
+_USEFUL = "features with certified gamma > 0 at L2 0.25"
+
+
+def linear(input_shape, n_classes):
+    """One linear layer on the pixels."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(input_shape)), n_classes))
+
+
+def _weights(classifier, shape):
+    """Weights (n_classes, d) and intercepts of a network that is affine in its input."""
+    network = classifier.net_.module_.eval()
+    d = int(np.prod(shape))
+    with torch.no_grad():
+        device = next(network.parameters()).device
+        origin = network(torch.zeros(1, *shape, device=device))
+        ends = network(torch.eye(d, device=device).reshape(d, *shape))
+    return (ends - origin).T.cpu().numpy(), origin[0].cpu().numpy()
+
+
+def _certified(W, b, X, y, eps):
+    """Share of predictions that no perturbation changes, and features that stay useful, exactly.
+
+    Feature i is w_i x for class i against the rest, standardised on X; an L2 perturbation changes
+    it by at most eps ||w_i||.
+    """
+    logits = X @ W.T + b
+    top = logits.argmax(1)
+    gap = logits[np.arange(len(X)), top][:, None] - logits
+    size = np.linalg.norm(W[top][:, None] - W[None], axis=2)
+    distance = np.where(size > 0, gap / np.where(size > 0, size, 1), np.inf)
+    mean, std = logits.mean(0), logits.std(0)
+    sign = np.where(np.arange(len(W))[:, None] == y, 1.0, -1.0)
+    rho = np.array([sign[i] @ (logits[:, i] - mean[i]) for i in range(len(W))]) / (len(X) * std)
+    gamma = np.abs(rho) - eps * np.linalg.norm(W, axis=1) / std
+    return float(np.mean(distance.min(1) > eps)), int(np.sum(gamma > 0))
+
+
+def _model(experiment):
+    preset = experiment.preset
+    row = preset.training["adversarial"]
+    clf = AdversarialClassifier(
+        linear,
+        eps=preset.adversary.eps,
+        n_steps=preset.adversary.n_steps,
+        step_size=preset.adversary.step_size,
+        max_epochs=row.epochs,
+        lr=0.01,
+        batch_size=row.batch_size,
+        device=experiment.device,
+        random_state=seed_of(experiment.seed, 60),
+        verbose=VERBOSE,
+    )
+    key = ("goh", settings_of(clf), experiment.data_key)
+    fit = lambda: clf.fit(experiment.X, experiment.y)  # noqa: E731
+    return key, lambda: experiment.stage("goh", "train a robust linear model", key, fit)
+
+
+def _features(X, W, b):
+    X = as_floats(X)
+    return X.reshape(len(X), -1) @ W.T + b
+
+
+def _measure(experiment):
+    key, model = _model(experiment)
+    shape = experiment.X.shape[1:]
+
+    def certify(robust):
+        W, b = _weights(robust, shape)
+        X = as_floats(experiment.X_test).reshape(len(experiment.X_test), -1)
+        index = np.searchsorted(robust.classes_, experiment.y_test)
+        static, useful = _certified(W, b, X, index, _EPS)
+        return {
+            "accuracy": robust.score(experiment.X_test, experiment.y_test),
+            _STATIC: static,
+            _USEFUL: useful,
+        }
+
+    found = experiment.stage(
+        "goh", "certify the linear model", (key, experiment.test_key), certify, needs=[model]
+    )
+    records = [experiment.record(_MODEL, metric, found[metric]) for metric in found]
+    for name in _SETS:
+
+        def leak(robust, constructed):
+            W, b = _weights(robust, shape)
+            data = constructed["set"]
+            clf = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+            clf.fit(_features(data.X, W, b), data.y)
+            return clf.score(_features(experiment.X_test, W, b), experiment.y_test)
+
+        score = experiment.stage(
+            "goh",
+            f"leak of {name} in linear features",
+            (key, experiment.set_key(name), experiment.test_key),
+            leak,
+            needs=[model, lambda name=name: experiment.constructed(name)],
+        )
+        records += experiment.records(name)[:1]
+        records.append(experiment.record(name, _LEAK, score))
+    return records
+
+
+def _draw(records, experiment):
+    metrics = [("accuracy", None), (_LEAK, None)]
+    return {"goh": simple_bars(records, metrics, "accuracy on the test set, %")}
+
+
+TABLE = Table(
+    name="goh",
+    title="Robust feature leakage in linear features (Goh, Distill 2019)",
+    measure=_measure,
+    draw=_draw,
+    main=("accuracy", _LEAK, _STATIC, _USEFUL),
+    paper={("D_rand", _LEAK, None): 23.5, ("D_det", _LEAK, None): 6.81},
+    sets=("standard", "D_rand", "D_det"),
+    note=(
+        'Gabriel Goh, "Robust Feature Leakage" (Distill 2019), whose figures for CIFAR-10 stand '
+        "in brackets. The features are the outputs of an adversarially trained linear model, one "
+        "for each class; that they stay useful, and that predictions stay, at L2 0.25 is "
+        "certified in closed form. He showed that robust features explain part of D_rand and "
+        "nothing of D_det."
+    ),
+)

@@ -1,0 +1,76 @@
+"""Perturbations on images of pure noise.
+
+Soichiro Kumano, Hiroshi Kera, Toshihiko Yamasaki, "Theoretical Understanding of Learning from
+Adversarial Perturbations", ICLR 2024.
+"""
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+
+from experiment import seed_of, settings_of
+from measures import VERBOSE
+from tables._table import Claim, Table, simple_bars
+
+
+def _row(eps):
+    return f"noise images, perturbed at eps {eps:g}" if eps else "noise images, as they are"
+
+
+def _measure(experiment):
+    X, y, seed = experiment.X, experiment.y, seed_of(experiment.seed, 70)
+    records = []
+    for eps in (0.0, *experiment.preset.noise_eps):
+        relabeler = experiment.relabeler("random", eps, random_state=seed, verbose=VERBOSE)
+        clf = experiment.unfitted("D_rand").set_params(callbacks=None)
+
+        def taught(source, relabeler=relabeler, clf=clf):
+            noise = np.random.default_rng(seed).uniform(size=X.shape).astype(np.float32)
+            relabeler.set_params(estimator=FrozenEstimator(source))
+            made = relabeler.fit_transform(noise, y)
+            return {
+                "accuracy": clf.fit(made, y).score(experiment.X_test, experiment.y_test),
+                "success rate": relabeler.success_rate_,
+            }
+
+        found = experiment.stage(
+            "kumano",
+            f"learn from noise perturbed at eps {eps:g}",
+            (
+                settings_of(relabeler),
+                settings_of(clf),
+                experiment.classifier_key("standard"),
+                experiment.test_key,
+            ),
+            taught,
+            needs=[lambda: experiment.classifier("standard")],
+        )
+        records += [experiment.record(_row(eps), metric, found[metric]) for metric in found]
+    return records
+
+
+def _draw(records, experiment):
+    return {"kumano": simple_bars(records, [("accuracy", None)], "accuracy on the test set, %")}
+
+
+TABLE = Table(
+    name="kumano",
+    title="Learning from perturbations on images of pure noise (Kumano, Kera and Yamasaki 2024)",
+    measure=_measure,
+    draw=_draw,
+    main=("accuracy", "success rate"),
+    sets=("standard", "D_rand"),
+    claims=(
+        Claim(
+            "perturbations on pure noise teach more than chance at eps 2 (Kumano et al.)",
+            (_row(2.0), "accuracy", None),
+            "chance",
+        ),
+    ),
+    note=(
+        "Soichiro Kumano, Hiroshi Kera and Toshihiko Yamasaki, 'Theoretical Understanding of "
+        "Learning from Adversarial Perturbations' (ICLR 2024): images of uniform noise, each "
+        "perturbed towards a random class and labelled as that class, teach a classifier that "
+        "predicts natural images, so perturbations carry the features of their class by "
+        "themselves. As many images of noise as the training set has."
+    ),
+)

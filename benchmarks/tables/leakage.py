@@ -1,0 +1,108 @@
+"""What relabelled sets teach without any feature in their perturbations."""
+
+import numpy as np
+
+from experiment import LEAK, seed_of
+from measures import as_floats
+from tables._table import Claim, Table, simple_bars
+
+_SETS = ("D_rand", "D_other", "D_det")
+_PATTERN = "fixed pattern for each class"
+_NOISE = "random perturbations"
+
+
+def _row(name, kind):
+    return f"{name}, {kind}"
+
+
+def _targets(name, y, n_classes, rng):
+    if name == "D_det":
+        return (y + 1) % n_classes
+    if name == "D_other":
+        return (y + rng.integers(1, n_classes, len(y))) % n_classes
+    return rng.integers(n_classes, size=len(y))
+
+
+def _perturb(X, y, name, kind, eps, n_classes, seed):
+    """Images and labels without features: the perturbations are noise, or patterns of noise.
+
+    Samples whose target is their own label stay as they are, as an attack would leave them.
+    """
+    rng = np.random.default_rng(seed)
+    target = _targets(name, y, n_classes, rng)
+    shape = X.shape[1:]
+    noise = rng.normal(size=(n_classes if kind == _PATTERN else len(X), *shape))
+    noise = noise[target] if kind == _PATTERN else noise
+    noise *= eps / np.linalg.norm(noise.reshape(len(noise), -1), axis=1).reshape(
+        -1, *[1] * len(shape)
+    )
+    noise[target == y] = 0
+    return np.clip(as_floats(X) + noise.astype(np.float32), 0, 1), target
+
+
+def _taught(experiment, name, kind, eps):
+    """Accuracy on the original test set after plain training on such a set."""
+    classes = np.unique(experiment.y)
+    position = ("D_rand", "D_other", "D_det").index(name)
+    seed = seed_of(experiment.seed, 50 + position, int(kind == _PATTERN))
+    unfitted = experiment.unfitted(name)
+
+    def fit():
+        index = np.searchsorted(classes, experiment.y)
+        X, target = _perturb(experiment.X, index, name, kind, eps, len(classes), seed)
+        clf = unfitted.set_params(callbacks=None).fit(X, classes[target])
+        return clf.score(experiment.X_test, experiment.y_test)
+
+    return experiment.stage(
+        "leakage",
+        f"train on {name} with {kind}",
+        (experiment.classifier_key(name), experiment.test_key, kind, eps, seed),
+        fit,
+    )
+
+
+def _measure(experiment):
+    eps = experiment.preset.relabelling.eps
+    records = []
+    for name in (*_SETS, *experiment.preset.more_sets):
+        records += experiment.records(name)[:1] + experiment.leak_records(name)
+    for kind in (_PATTERN, _NOISE):
+        for name in _SETS:
+            found = _taught(experiment, name, kind, eps)
+            records.append(experiment.record(_row(name, kind), "accuracy", found))
+    return records
+
+
+def _draw(records, experiment):
+    metrics = [("accuracy", None), (LEAK, None)]
+    return {"leakage": simple_bars(records, metrics, "accuracy on the test set, %")}
+
+
+TABLE = Table(
+    name="leakage",
+    title="What relabelled sets teach without features, and by robust features alone",
+    measure=_measure,
+    draw=_draw,
+    main=("accuracy", LEAK),
+    sets=("standard", "adversarial", "D_rand", "D_det"),
+    claims=(
+        Claim(
+            "D_rand teaches by patterns that hold no feature (not in the paper)",
+            (_row("D_rand", _PATTERN), "accuracy", None),
+            "chance",
+        ),
+        Claim(
+            "D_other teaches more than such patterns do (not in the paper)",
+            ("D_other", "accuracy", None),
+            (_row("D_other", _PATTERN), "accuracy", None),
+        ),
+    ),
+    note=(
+        "Not in the paper. A random target is the true label for one sample in C; if such samples "
+        "are recognisable, as they are where all others carry a perturbation that names their "
+        "target, the set teaches the true labels though no perturbation holds a feature: here one "
+        "fixed random pattern for each class, or noise drawn anew for each image, both of the "
+        "length eps of the relabelled sets. In D_other and D_det no label is the true one. The "
+        "last column is a linear model on the robust source's features."
+    ),
+)

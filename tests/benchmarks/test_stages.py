@@ -1,0 +1,168 @@
+"""Stages: kept under what decides them, and whole or not there."""
+
+import json
+import os
+import signal
+import time
+
+import joblib
+import pytest
+
+import files
+import stages as stages_module
+import work
+from stages import Stages
+
+
+def test_stages_are_keyed_by_what_decides_them(tmp_path, monkeypatch):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return len(calls)
+
+    stages = Stages(tmp_path)
+    assert stages.get("train", "train a", {"eps": 1}, compute) == 1
+    assert stages.get("train", "train a", {"eps": 1}, compute) == 1
+    assert stages.get("train", "train a", {"eps": 2}, compute) == 2
+    assert Stages(tmp_path).get("train", "train a", {"eps": 1}, compute) == 1
+    monkeypatch.setattr(work, "number", lambda kind: 9)
+    assert Stages(tmp_path).get("train", "train a", {"eps": 1}, compute) == 3
+
+
+def test_a_stage_says_what_made_it(tmp_path):
+    stages = Stages(tmp_path)
+    stages.get("train", "train a", 1, lambda: 1)
+    (about,) = (json.loads(path.read_text()) for path in tmp_path.glob("*.json"))
+    assert about["number"] == work.number("train") and about["kind"] == "train"
+    assert about["versions"]["torch"] and about["threads"] >= 1 and about["date"] >= "2019"
+    with stages.planning() as seen:
+        stages.get("train", "train a", 1, lambda: 1)
+    assert stages.made_by(seen) == {str(about["commit"]): 1}
+
+
+def test_needs_are_asked_for_only_if_the_stage_must_run(tmp_path):
+    stages = Stages(tmp_path)
+    assert stages.get("train", "train b", 1, lambda a: a + 1, needs=[lambda: 1]) == 2
+
+    def unexpected():
+        raise AssertionError
+
+    again = Stages(tmp_path).get("train", "train b", 1, lambda a: a + 1, needs=[unexpected])
+    assert again == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x80", b"half of a pickle", None])
+def test_a_damaged_stage_is_computed_again_and_said(tmp_path, capsys, damage):
+    Stages(tmp_path).get("train", "train a", 1, lambda: list(range(1000)))
+    (path,) = tmp_path.glob("*.joblib")
+    path.write_bytes(path.read_bytes()[:50] if damage is None else damage)
+    assert Stages(tmp_path).get("train", "train a", 1, lambda: "new") == "new"
+    assert f"{path.name} is damaged" in capsys.readouterr().out
+    assert Stages(tmp_path).get("train", "train a", 1, lambda: "newer") == "new"
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "", "nonsense", '{"seconds": "long"}', "\xe9"])
+def test_broken_files_beside_stages_are_ignored(tmp_path, text):
+    stages = Stages(tmp_path)
+    stages.get("train", "train a", 1, lambda: 1)
+    (beside,) = tmp_path.glob("*.json")
+    beside.write_text(text, encoding="latin-1")
+    with stages.planning() as seen:
+        stages.get("train", "train a", 1, lambda: 1)
+    assert stages.minutes(seen) == 0 and stages.made_by(seen) == {"None": 1}
+    stages.todo["other"] = "train other"
+    assert stages._seconds_left() == 0
+    assert stages.get("train", "train b", 1, lambda: 5) == 5
+
+
+@pytest.mark.parametrize("where", ["compute", "dump"])
+def test_an_interrupted_stage_leaves_nothing_behind(tmp_path, monkeypatch, where):
+    def interrupted(*args, **kwargs):
+        if where == "dump":
+            args[1].write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if where == "dump":
+            patch.setattr(stages_module.joblib, "dump", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Stages(tmp_path).get("train", "a", 1, interrupted if where == "compute" else list)
+    assert not list(tmp_path.glob("*.joblib")) and not list(tmp_path.glob("*.partial"))
+    assert Stages(tmp_path).get("train", "a", 1, lambda: "whole") == "whole"
+
+
+def test_a_training_interrupted_while_its_guard_attacks_is_not_kept(tmp_path, monkeypatch, digits):
+    from advfeat import AdversarialClassifier
+    from advfeat.classifiers import _overfitting
+
+    def press_ctrl_c(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(_overfitting.OverfittingGuard, "_accuracies", press_ctrl_c)
+    clf = AdversarialClassifier(n_steps=2, max_epochs=2, verbose=0)
+    with pytest.raises(KeyboardInterrupt):
+        Stages(tmp_path).get("train", "adversarial", 1, lambda: clf.fit(digits[0], digits[1]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
+    kept = Stages(tmp_path)
+    kept.get("train", "first", 1, lambda: 1)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stages_module.joblib, "dump", full)
+    with pytest.raises(SystemExit, match="No space left.*finished before it are intact"):
+        kept.get("train", "second", 1, lambda: 2)
+    assert kept.get("train", "first", 1, lambda: 99) == 1
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path, monkeypatch):
+    """Two containers have the same process id."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    path = tmp_path / "results.json"
+    with files.whole_file(path) as a, files.whole_file(path) as b:
+        assert a != b
+        a.write_text("a")
+        b.write_text("b")
+    assert path.read_text() == "a" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "page.md"
+    files.write_text(path, "first")
+    with pytest.raises(RuntimeError), files.whole_file(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_left_overs_are_removed_but_not_what_is_being_written(tmp_path):
+    old, fresh = tmp_path / "old.partial", tmp_path / "fresh.partial"
+    for path in (old, fresh):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    Stages(tmp_path)
+    assert fresh.exists() and not old.exists()
+
+
+def test_folders_that_cannot_be_written_are_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="Cannot write into the folder .*file/stages"):
+        Stages(tmp_path / "file" / "stages")
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.touch", refused)
+    with pytest.raises(SystemExit, match=f"'{tmp_path}': Permission denied. Name another"):
+        Stages(tmp_path)
+
+
+def test_values_survive_the_disk(tmp_path):
+    value = {"a": [1.5, None], "b": (1, 2)}
+    Stages(tmp_path).get("train", "a", 1, lambda: value)
+    (path,) = tmp_path.glob("*.joblib")
+    assert joblib.load(path) == value
