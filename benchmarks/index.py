@@ -5,6 +5,7 @@ python benchmarks/index.py --check        # say which pages are not what the res
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from files import read_json, write_text
 from pages import judged, markdown, page
 
 _RESULTS = Path(__file__).with_name("results")
+_ROOT = Path(__file__).resolve().parents[1]
+_QUOTE = re.compile(r"(<!-- results/(\S+): (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 _TITLE = "# Tables and figures"
 # Whose main columns make the one table of a size.
 _TABLES = ("figure2", "table1", "overview")
@@ -67,6 +70,25 @@ def pages_of(results):
         for name, report in reports(size).items():
             made[size / name / "README.md"] = page(tables.table(name), report)
     return made
+
+
+def documents_of(results, root=_ROOT):
+    """Documents that quote results, with what they should say: path to text."""
+    paths = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    made = {}
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        made[path] = _QUOTE.sub(lambda match: _quoted(results, *match.groups()), text)
+    return {path: text for path, text in made.items() if _QUOTE.search(text)}
+
+
+def _quoted(results, begin, name, columns, end):
+    records = read_json(results / name / "results.json")["records"]
+    wanted = []
+    for column in columns.split(";"):
+        metric, _, eps = column.strip().partition(" @ ")
+        wanted.append((metric, float(eps) if eps else None))
+    return f"{begin}\n" + "\n".join(markdown(records, wanted, {})) + f"\n{end}"
 
 
 def _sizes(results):
@@ -161,15 +183,16 @@ def main(arguments=None):
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--results", type=Path, default=_RESULTS, metavar="FOLDER")
     options = parser.parse_args(arguments)
+    made = {**pages_of(options.results), **documents_of(options.results)}
     wrong = [
         path
-        for path, text in pages_of(options.results).items()
+        for path, text in made.items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
-    if not options.check:
-        for path in wrong:
-            write_text(path, pages_of(options.results)[path])
-    print(*(f"{'differs' if options.check else 'written'}: {path}" for path in wrong), sep="\n")
+    for path in wrong:
+        if not options.check:
+            write_text(path, made[path])
+        print(f"{'differs' if options.check else 'written'}: {path}")
     if options.check and wrong:
         sys.exit(1)
 

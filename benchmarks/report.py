@@ -28,12 +28,13 @@ def print_table(table, records, label):
         ]
         width = max(map(len, rows)) + 2
         heads = [head(column).split(", ") for column in part]
+        each = max(22, *(len(line) for lines in heads for line in lines)) + 2
         for line in range(max(map(len, heads))):
             cells = [head[line] if line < len(head) else "" for head in heads]
-            print(" " * width + "".join(f"{text:>24}" for text in cells))
+            print(" " * width + "".join(f"{text:>{each}}" for text in cells))
         for row in rows:
             cells = [cell(records, row, column) for column in part]
-            print(f"{row:<{width}}" + "".join(f"{text:>24}" for text in cells))
+            print(f"{row:<{width}}" + "".join(f"{text:>{each}}" for text in cells))
         print()
 
 

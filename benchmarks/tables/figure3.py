@@ -66,6 +66,8 @@ def _points(records):
 
 def _summary(records):
     points = _points(records)
+    if not points:
+        return ["No architecture was fooled on any image that counts."]
     return [
         f"Pearson's correlation {_correlation(points)}; without the source's own architecture "
         f"({points[0][0]}) {_correlation(points[1:])}. Intervals are Fisher's, over "
