@@ -12,6 +12,7 @@ from pathlib import Path
 import tables
 from files import read_json, write_text
 from pages import judged, markdown, page
+from presets import PRESETS
 
 _RESULTS = Path(__file__).with_name("results")
 _ROOT = Path(__file__).resolve().parents[1]
@@ -111,13 +112,23 @@ def _index(results):
         if not found:
             continue
         lines += _section(size.name, found)
+    by_hand = [folder / "README.md" for folder in _sizes(results)]
     lines += ["## Others", ""]
     lines += [
-        f"- [{folder.name}]({folder.name}/README.md)"
-        for folder in _sizes(results)
-        if not reports(folder) and (folder / "README.md").exists()
+        f"- [{page.read_text(encoding='utf-8').splitlines()[0][2:]}]({page.parent.name}/README.md)"
+        for page in by_hand
+        if page.exists() and not page.read_text(encoding="utf-8").startswith(_TITLE)
+    ]
+    not_run = [name for name in PRESETS if not reports(results / name)]
+    lines += [
+        "",
+        f"With the code as it stands there are no results of the presets {_and(not_run)}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _and(names):
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def _section(name, found):

@@ -15,10 +15,11 @@ import measures
 import reproduce
 import tables
 from advfeat.optim import cross_entropy
+from architectures import small_vgg
 from making import TestAccuracy
 from presets import PRESETS, RESTRICTED_IMAGENET, Adversary, Inversion, Relabelling, shortened
 from stages import Stages
-from tables import figure8
+from tables import figure8, table3
 
 TINY = shortened(
     PRESETS["digits"],
@@ -38,6 +39,7 @@ TINY = shortened(
     slight_eps=(0.0, 0.5),
     noise_eps=(2.0,),
     n_compared=(60, 20),
+    architectures=("small_cnn", "small_resnet", small_vgg),
 )
 # Two classes only: AutoAttack, in particular, takes long for many.
 CLASSES = (3, 8)
@@ -113,7 +115,8 @@ def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, ca
     assert {**same, "versions": None} == {**report, "versions": None}
 
 
-def test_all_tables_share_their_stages(tiny, quick_autoattack, tmp_path, capsys):
+def test_all_tables_share_their_stages(tiny, quick_autoattack, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(table3, "_GRID", {"lr": [0.1, 0.05], "batch_size": [64]})
     comparisons = set(tables.NAMES) - set(tables.GROUPS["all"])
     reproduce.main(["all", *comparisons, "--out", str(tmp_path)])
     out = capsys.readouterr().out
