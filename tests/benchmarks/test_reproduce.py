@@ -145,12 +145,11 @@ def test_all_tables_share_their_stages(tiny, quick_autoattack, tmp_path, capsys,
 def _check_page(path, table):
     """The comparison comes first, in few columns; what differs from the paper is listed."""
     page = path.read_text()
-    heads = [line for line in page.splitlines() if line.startswith("| |") or line == "|---|"]
-    assert page.index("| |") < page.index("![") < page.index("## Settings")
-    assert all(line.count("|") <= 8 for line in page.splitlines() if line.startswith("|")), heads
+    assert page.index("|  |") < page.index("![") < page.index("## Settings")
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert all(line.count("|") <= 8 for line in rows)
     if table.sets:
         assert "network: small_cnn (paper: resnet50)" in page
-        assert "100 training and" in page or table.prepare
 
 
 def test_a_page_by_hand_is_not_overwritten(tiny, tmp_path):
