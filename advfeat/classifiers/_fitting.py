@@ -8,6 +8,7 @@ import torch
 
 from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import check_trainable
+from advfeat.utils._device import autocast
 from advfeat.utils._random import isolated_torch_seed
 
 _STATISTICS_BYTES = 2**25  # of float64 values at a time
@@ -63,8 +64,7 @@ def initialize(net, data, weights=None):
         If the network does not fit the data, cannot be trained on their batches, or is not the
         one that the weights belong to.
     """
-    seeded = isolated_torch_seed(net.device, net.seed)
-    with seeded, torch.inference_mode(False), torch.enable_grad():
+    with isolated_torch_seed(net.device, net.seed):
         dtype = torch.get_default_dtype()
         try:
             if dtype != torch.float32:
@@ -97,6 +97,18 @@ def _load(net, weights):
             f"network={name_of(net.module__network)} has others. Take the network of the last "
             "fit, or warm_start=False."
         ) from error
+
+
+@contextlib.contextmanager
+def own_modes():
+    """Compute with gradients and without autocast, whatever the caller has set around the fit."""
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        autocast("cpu", "fp32"),
+        autocast("cuda", "fp32"),
+    ):
+        yield
 
 
 def input_statistics(data):

@@ -75,7 +75,6 @@ class TrainingNet(NeuralNetClassifier):
         self.ranks_ = Ranks()
         with (
             marked_interrupts(),
-            torch.enable_grad(),
             self._own_draws(),
             self.ranks_.training(self),
         ):

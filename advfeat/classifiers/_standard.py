@@ -17,6 +17,7 @@ from advfeat.classifiers._fitting import (
     initialize,
     input_statistics,
     on_device,
+    own_modes,
 )
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._nets import TrainingNet
@@ -248,7 +249,7 @@ class StandardClassifier(NetworkClassifier):
             For unusable X, y or parameters, and when training diverges. Then, and when it is
             interrupted, the classifier stays as it was.
         """
-        with draft_of(self) as draft:
+        with draft_of(self) as draft, own_modes():
             draft._fit(X, y, sample_weight)
         return self
 
@@ -298,7 +299,7 @@ class StandardClassifier(NetworkClassifier):
                     f"partial_fit does not support {name}={value!r}: it needs all the data. Use "
                     "fit, or change the parameter."
                 )
-        with draft_of(self) as draft:
+        with draft_of(self) as draft, own_modes():
             draft._partial_fit(X, y, classes, sample_weight)
         return self
 

@@ -17,6 +17,7 @@ from joblib import Parallel, delayed
 from joblib.parallel import get_active_backend
 
 from advfeat.utils._checks import batch_tensor
+from advfeat.utils._device import autocast
 from advfeat.utils._progress import progress_bar
 
 # Rows that a prediction takes at once. It does not follow a classifier's batch_size, which is that
@@ -103,7 +104,7 @@ class Forward:
 
     def __call__(self, begin, X):
         """Apply the network to rows X."""
-        with torch.no_grad():
+        with torch.no_grad(), autocast(self.device, "fp32"):
             return (self.function(batch_tensor(X, self.device).to(self.dtype)).cpu().numpy(),)
 
 

@@ -53,7 +53,13 @@ def on_accelerator(X, device):
 
 
 def autocast(device, precision):
-    """Context that computes in ``precision`` ("fp32" or "bf16") on ``device``."""
+    """Context that computes in ``precision`` ("fp32" or "bf16") on ``device``.
+
+    A user's own autocast around the call changes nothing.
+    """
+    kind = torch.device(device).type
     if precision == "bf16":
-        return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+        return torch.autocast(kind, dtype=torch.bfloat16)
+    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
     return contextlib.nullcontext()

@@ -1,0 +1,111 @@
+"""What a training is made of: statistics of the inputs, rows, weights; never a whole copy."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from advfeat import StandardClassifier
+from advfeat.classifiers import _fitting
+from advfeat.classifiers._fitting import input_statistics
+from advfeat.classifiers._training_data import ArrayDataset
+
+
+def dataset(X, weight=None, rows=None):
+    n = len(X) if rows is None else len(rows)
+    return ArrayDataset(X, np.zeros(n, np.int64), np.ones(n) if weight is None else weight, rows)
+
+
+def weighted(X, weight):
+    """Textbook mean and standard deviation, per feature or channel."""
+    axes = (0, 2, 3) if X.ndim == 4 else (0,)
+    w = np.broadcast_to(weight.reshape(-1, *[1] * (X.ndim - 1)), X.shape)
+    mean = np.average(X, axis=axes, weights=w)
+    centred = X - mean.reshape(-1, *[1] * (X.ndim - 2))
+    return mean, np.sqrt(np.average(centred**2, axis=axes, weights=w))
+
+
+@pytest.mark.parametrize("shape", [(500, 4), (60, 3, 5, 7)])
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e20])
+@pytest.mark.parametrize("chunk", [1, 1000, 2**25])
+def test_statistics_are_the_textbook_ones(shape, scale, chunk, monkeypatch):
+    monkeypatch.setattr(_fitting, "_STATISTICS_BYTES", chunk)
+    rng = np.random.default_rng(0)
+    X = (scale * (5 + rng.standard_normal(shape))).astype(np.float32)
+    weight = rng.uniform(0, 3, len(X))
+    mean, std = input_statistics(dataset(X, weight))
+    assert mean.shape == std.shape == (shape[1], *[1] * (len(shape) - 2))
+    expected = weighted(X.astype(np.float64), weight)
+    np.testing.assert_allclose(mean.flatten(), expected[0], rtol=1e-6)
+    np.testing.assert_allclose(std.flatten(), expected[1], rtol=1e-6)
+    rows = np.flatnonzero(weight > 1)
+    mean, _ = input_statistics(dataset(X, weight[rows], rows))
+    np.testing.assert_allclose(
+        mean.flatten(), weighted(X[rows].astype(np.float64), weight[rows])[0], rtol=1e-6
+    )
+
+
+def test_statistics_of_constant_inputs_and_bytes():
+    X = np.full((10, 2), 0.3, dtype=np.float32)
+    mean, std = input_statistics(dataset(X))
+    np.testing.assert_allclose(mean, 0.3)
+    np.testing.assert_array_equal(std, 1)
+    X8 = np.random.default_rng(0).integers(0, 256, (30, 3, 4, 4), dtype=np.uint8)
+    for a, b in zip(
+        input_statistics(dataset(X8)), input_statistics(dataset(X8 / np.float32(255))), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_large_images_are_read_in_pieces(monkeypatch):
+    monkeypatch.setattr(_fitting, "_STATISTICS_BYTES", 2**22)
+    X = np.zeros((256, 3, 64, 64), dtype=np.uint8)  # 3 MB; 25 MB as float64
+    data = dataset(X)
+    tracemalloc.start()
+    input_statistics(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * 2**22
+
+
+class Lazy:
+    """Array-like that gives rows only, and notes how many at a time."""
+
+    def __init__(self, X):
+        self.X, self.shape, self.dtype, self.ndim = X, X.shape, X.dtype, X.ndim
+        self.most = 0
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, rows):
+        part = self.X[rows]
+        self.most = max(self.most, len(part))
+        return part
+
+    def __array__(self, dtype=None, copy=None):
+        raise AssertionError("read whole")
+
+
+def test_statistics_of_lazy_arrays_are_read_batch_by_batch(monkeypatch):
+    X = np.random.default_rng(0).random((300, 2, 4, 4), dtype=np.float32)
+    expected = input_statistics(dataset(X))
+    monkeypatch.setattr(_fitting, "_STATISTICS_BYTES", 8 * 32 * 16)
+    lazy = Lazy(X)
+    for value, truth in zip(input_statistics(dataset(lazy)), expected, strict=True):
+        np.testing.assert_allclose(value, truth, rtol=1e-6)
+    assert lazy.most == 16
+
+
+def test_a_memory_map_with_weights_and_a_split_gives_the_same_bits(tmp_path):
+    rng = np.random.default_rng(0)
+    X, y = rng.random((80, 1, 4, 4), dtype=np.float32), np.arange(80) % 2
+    weight = rng.integers(0, 3, 80)
+    np.save(tmp_path / "X.npy", X)
+    settings = {"max_epochs": 2, "early_stopping": True, "random_state": 0, "verbose": 0}
+    found = [
+        StandardClassifier(**settings).fit(same, y, sample_weight=weight).decision_function(X)
+        for same in (X, np.load(tmp_path / "X.npy", mmap_mode="r"), X[::-1][::-1])
+    ]
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
