@@ -1,9 +1,11 @@
 """The skorch nets behind the classifiers: the loss and the training step."""
 
 import contextlib
+import warnings
 
 import torch
 import torch.nn.functional as F
+from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 
 from advfeat.classifiers._distributed import Ranks
@@ -159,8 +161,20 @@ class AdversarialNet(TrainingNet):
         )
         try:
             super().run_single_epoch(iterator, *args, **kwargs)
+            self._warn_unless_moved()
         finally:
-            del self._attacked
+            del self._attacked, self._last_attack
+
+    def _warn_unless_moved(self):
+        start, found = self._last_attack
+        if self.attack["eps"] > 0 and len(self.history) == 1 and torch.equal(start, found):
+            warnings.warn(
+                "The attack moved no sample of the last batch of the first epoch: the gradients "
+                "of the network are zero, and training goes on as if without an adversary. Look "
+                "for rounding or other steps in its forward.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
 
     def step_inputs(self, batch, share, validation=False):
         """Perturbed inputs."""
@@ -177,7 +191,9 @@ class AdversarialNet(TrainingNet):
             start = (x + self._ball.sample(noise, like=x))[share]
         self._set_training(False)  # the attack must not move batch-norm statistics
         self._attacked.refresh()
-        return self.perturb(self._attacked, x[share], y[share], start=start)
+        found = self.perturb(self._attacked, x[share], y[share], start=start)
+        self._last_attack = x[share] if start is None else start, found
+        return found
 
     def perturb(self, network, x, y, *, start=None, **changes):
         """Attack a batch as in training, or with some settings changed."""

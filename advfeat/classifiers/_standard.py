@@ -2,11 +2,9 @@
 
 from numbers import Integral, Real
 
-import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
-from torch import nn
 
 from advfeat.classifiers._augmentation import AUGMENTATIONS
 from advfeat.classifiers._callbacks import SCHEDULES, BestEpoch, Progress, make_schedule
@@ -15,19 +13,18 @@ from advfeat.classifiers._fitting import (
     draft_of,
     draft_of_net,
     initialize,
-    input_statistics,
     on_device,
     own_modes,
 )
 from advfeat.classifiers._from_torch import TorchClassifier
+from advfeat.classifiers._making import make_net
 from advfeat.classifiers._nets import TrainingNet
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers._training_batches import n_batches
 from advfeat.classifiers._training_data import check_training_data
-from advfeat.classifiers.networks import build_network, check_network_name
+from advfeat.classifiers.networks import check_network_name
 from advfeat.utils._bounds import validate_bounds
 from advfeat.utils._device import resolve_device
-from advfeat.utils._modules import copy_module
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import Interval, StrOptions, _fit_context
 
@@ -263,7 +260,7 @@ class StandardClassifier(NetworkClassifier):
             data = data.with_validation(self.validation_fraction, seed)
         steps = self.max_epochs * n_batches(len(data), self.batch_size)
         schedule = make_schedule(self.lr_schedule, steps)
-        net = self._build_net(data, self.max_epochs, seed, self._callbacks(steps, schedule))
+        net = make_net(self, data, self.max_epochs, seed, self._callbacks(steps, schedule))
         ranks.check_same(data, net)
         initialize(net, data, weights)
         net.partial_fit(data, None)
@@ -309,7 +306,7 @@ class StandardClassifier(NetworkClassifier):
         data = self._training_data(X, y, sample_weight, reset=first, classes=classes)
         callbacks = self._callbacks(n_batches(len(data), self.batch_size), Callback())
         if first:
-            net = self._build_net(data, 1, ranks.agreed(draw_seed(self.random_state)), callbacks)
+            net = make_net(self, data, 1, ranks.agreed(draw_seed(self.random_state)), callbacks)
             initialize(net, data)
         else:
             net = draft_of_net(on_device(self.net_, resolve_device(self.device)))
@@ -361,43 +358,6 @@ class StandardClassifier(NetworkClassifier):
         validate_bounds(self.bounds, type(self).__name__)
         resolve_device(self.device)
         return check_training_data(self, X, y, sample_weight, reset=reset, classes=classes)
-
-    def _build_net(self, data, epochs, seed, callbacks):
-        self.input_statistics_ = mean, std = input_statistics(data)
-        network, order = self.network, None
-        if isinstance(network, TorchClassifier):
-            start = copy_module(network.module_).cpu()
-            network, mean, std, order = start.body, start.mean, start.std, start.order
-        elif isinstance(network, nn.Module):  # takes inputs as they are
-            mean, std = torch.tensor(0.0), torch.tensor(1.0)
-        net_class, extra = self._net_class()
-        return net_class(
-            build_network,
-            module__network=network,
-            module__input_shape=self.input_shape_,
-            module__n_classes=len(self.classes_),
-            module__mean=mean,
-            module__std=std,
-            module__order=order,
-            criterion=torch.nn.CrossEntropyLoss,
-            optimizer=torch.optim.SGD,
-            optimizer__momentum=self.momentum,
-            optimizer__weight_decay=self.weight_decay,
-            lr=self.lr,
-            max_epochs=epochs,
-            batch_size=self.batch_size,
-            train_split=None,
-            classes=np.arange(len(self.classes_)),
-            callbacks=callbacks,
-            callbacks__print_log=None,
-            device=str(resolve_device(self.device)),
-            seed=seed,
-            augmentation=self.augmentation,
-            label_smoothing=self.label_smoothing,
-            precision=self.precision,
-            verbose=0,
-            **extra,
-        )
 
     def _callbacks(self, n_steps, schedule):
         best = BestEpoch(self.n_iter_no_change, self.tol)

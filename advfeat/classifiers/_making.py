@@ -1,0 +1,63 @@
+"""From a classifier's parameters and its data to the skorch net that it trains."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from advfeat.classifiers._fitting import input_statistics
+from advfeat.classifiers._from_torch import TorchClassifier
+from advfeat.classifiers.networks import build_network
+from advfeat.utils._device import resolve_device
+from advfeat.utils._modules import copy_module
+
+
+def make_net(estimator, data, max_epochs, seed, callbacks):
+    """Make the net of a classifier, not initialised.
+
+    Parameters
+    ----------
+    estimator : StandardClassifier
+        Knows ``classes_`` and ``input_shape_``; gets ``input_statistics_``.
+    data : ArrayDataset
+    max_epochs, seed : int
+    callbacks : list
+
+    Returns
+    -------
+    TrainingNet
+    """
+    estimator.input_statistics_ = mean, std = input_statistics(data)
+    network, order = estimator.network, None
+    if isinstance(network, TorchClassifier):
+        start = copy_module(network.module_).cpu()
+        network, mean, std, order = start.body, start.mean, start.std, start.order
+    elif isinstance(network, nn.Module):  # takes inputs as they are
+        mean, std = (torch.full((), v, dtype=torch.float32, device="cpu") for v in (0.0, 1.0))
+    net_class, extra = estimator._net_class()
+    return net_class(
+        build_network,
+        module__network=network,
+        module__input_shape=estimator.input_shape_,
+        module__n_classes=len(estimator.classes_),
+        module__mean=mean,
+        module__std=std,
+        module__order=order,
+        criterion=torch.nn.CrossEntropyLoss,
+        optimizer=torch.optim.SGD,
+        optimizer__momentum=estimator.momentum,
+        optimizer__weight_decay=estimator.weight_decay,
+        lr=estimator.lr,
+        max_epochs=max_epochs,
+        batch_size=estimator.batch_size,
+        train_split=None,
+        classes=np.arange(len(estimator.classes_)),
+        callbacks=callbacks,
+        callbacks__print_log=None,
+        device=str(resolve_device(estimator.device)),
+        seed=seed,
+        augmentation=estimator.augmentation,
+        label_smoothing=estimator.label_smoothing,
+        precision=estimator.precision,
+        verbose=0,
+        **extra,
+    )
