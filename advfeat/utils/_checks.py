@@ -20,7 +20,8 @@ _CHANNELS = (1, 2, 3, 4)
 def as_array(X):
     """Turn a tensor into an array; leave everything else as it is."""
     if isinstance(X, torch.Tensor):
-        return X.detach().cpu().numpy()
+        X = X.detach().cpu()
+        return (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # NumPy has no bfloat16
     return X
 
 
