@@ -17,6 +17,7 @@ def augment(x, kind, generator):
     Parameters
     ----------
     x : tensor of shape (n, C, H, W)
+        Images in [0, 1].
     kind : {"none", "flip-crop", "paper"}
         "flip-crop": random crop after padding by an eighth of the side (4 pixels at 32), and
         horizontal flip. "paper": also colour jitter of 0.25 and rotation by up to 2 degrees.

@@ -89,7 +89,9 @@ class BestEpoch(Callback):
     Parameters
     ----------
     n_iter_no_change : int
+        Epochs without an improvement that are borne.
     tol : float
+        By how much a score must rise to be an improvement.
     """
 
     def __init__(self, n_iter_no_change, tol):

@@ -55,6 +55,7 @@ def initialize(net, data, weights=None):
     net : TrainingNet
         Not initialised.
     data : ArrayDataset
+        What it will be trained on.
     weights : dict, optional
         Those of an earlier fit.
 
@@ -117,6 +118,7 @@ def input_statistics(data):
     Parameters
     ----------
     data : ArrayDataset
+        Its rows are read in pieces.
 
     Returns
     -------

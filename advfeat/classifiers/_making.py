@@ -19,8 +19,11 @@ def make_net(estimator, data, max_epochs, seed, callbacks):
     estimator : StandardClassifier
         Knows ``classes_`` and ``input_shape_``; gets ``input_statistics_``.
     data : ArrayDataset
+        For the normalisation of inputs.
     max_epochs, seed : int
+        Of the training.
     callbacks : list
+        All that the net calls, in their order.
 
     Returns
     -------

@@ -29,6 +29,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
     input_shape_ : tuple
         Shape of one sample.
     input_bounds_ : (low, high) or None
+        Valid range of the inputs, in input units; None if there is none.
     input_statistics_ : (mean, std) or None
         Of the training data, as tensors that are broadcastable to one sample, in input units;
         None if they are not known.
@@ -43,6 +44,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d) or (n, C, H, W)
+            Inputs like those of the training: images in [0, 1] or uint8 in 0..255.
 
         Returns
         -------
@@ -57,6 +59,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d) or (n, C, H, W)
+            Inputs like those of the training: images in [0, 1] or uint8 in 0..255.
 
         Returns
         -------
@@ -70,6 +73,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d) or (n, C, H, W)
+            Inputs like those of the training: images in [0, 1] or uint8 in 0..255.
 
         Returns
         -------
@@ -84,6 +88,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d) or (n, C, H, W)
+            Inputs like those of the training: images in [0, 1] or uint8 in 0..255.
 
         Returns
         -------

@@ -88,6 +88,7 @@ def check_training_data(estimator, X, y, sample_weight, *, reset, classes=None):
     X, y, sample_weight
         As in `StandardClassifier.fit`.
     reset : bool
+        Whether this is a fit from the beginning.
     classes : array-like, optional
         All labels that will ever occur.
 

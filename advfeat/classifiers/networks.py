@@ -54,6 +54,7 @@ def build_network(network, input_shape, n_classes, mean, std, order=None):
     input_shape : tuple
         (d,) or (C, H, W).
     n_classes : int
+        Number of logits.
     mean, std, order
         See `Network`.
 
@@ -120,11 +121,15 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
     Parameters
     ----------
     module : nn.Module
+        Initialised; it stays as it is.
     network : str or callable
         As the user named it.
     input_shape : tuple
+        (d,) or (C, H, W).
     n_classes, n : int
+        Number of logits, and of samples in the smallest batch.
     device : str or torch.device
+        Where the module is.
     needs_gradient : bool
         Whether the input has to get a gradient, as in adversarial training.
 
