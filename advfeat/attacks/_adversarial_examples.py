@@ -1,33 +1,17 @@
 """Adversarial examples for a fitted estimator: the strongest found for each sample."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import inspect
 from numbers import Integral, Real
 
-import numpy as np
-import torch
-
-from advfeat.attacks._attackable import attackable, only_given
-from advfeat.optim import (
-    FrozenNetwork,
-    HalfCosine,
-    L2Ball,
-    LinfBall,
-    cross_entropy,
-    cw_margin,
-    make_ball,
-    projected_gradient,
-    targeted_margin,
-    useful_radius,
-)
+from advfeat.attacks._attack import AttackTarget
 from advfeat.utils._batches import run_batches
-from advfeat.utils._checks import batch_tensor
-from advfeat.utils._labels import encode_labels
 from advfeat.utils._norms import NORM_CONSTRAINT
-from advfeat.utils._random import draw_seed, normal_rows
-from advfeat.utils._sklearn import Interval, StrOptions, validate_params
-
-_MAX_TARGETS = 9  # wrong classes tried one by one, as in AutoAttack's targeted runs
+from advfeat.utils._sklearn import (
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+    validate_params,
+)
 
 ATTACK_CONSTRAINTS = {
     "norm": NORM_CONSTRAINT,
@@ -125,125 +109,36 @@ def adversarial_examples(
     >>> bool(abs(X_adv - X[1000:1100]).max() <= 0.5)
     True
     """
-    view = attackable(estimator, X, precision, **only_given(bounds))
-    network = judge = view.network.verify(view.X)
-    if precision != "fp32":
-        judge = attackable(estimator, X, **only_given(bounds)).network.verify(view.X)
-    labels = encode_labels(y, view.classes, len(view.X), unknown="mark")
-    radius = useful_radius(norm, eps, view.bounds, view.X.shape[1:])
-    job = Attack(
-        network=network,
-        judge=judge,
-        bounds=view.bounds,
-        ball=make_ball(norm, radius),
-        runs=_runs(len(view.classes), n_restarts) if eps > 0 else (),
-        step_size=HalfCosine(radius if step_size is None else step_size, n_steps),
-        n_steps=n_steps,
-        seed=draw_seed(random_state) if random_start else None,
-    )
-    return run_batches(
-        job,
-        (view.X, labels),
-        batch_size=batch_size,
-        n_jobs=n_jobs,
-        desc=f"attack eps={eps:g}",
-        verbose=verbose,
-    )
+    target = AttackTarget.of(estimator, X, y, precision, bounds)
+    settings = {
+        "norm": norm,
+        "eps": eps,
+        "n_steps": n_steps,
+        "step_size": step_size,
+        "random_start": random_start,
+        "n_restarts": n_restarts,
+        "batch_size": batch_size,
+        "n_jobs": n_jobs,
+        "random_state": random_state,
+        "verbose": verbose,
+    }
+    return run_batches(**target.plan(settings))
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Attack:
-    """The job of finding the strongest example for each sample of a batch.
+def attack_settings(caller, **given):
+    """All settings of `adversarial_examples`, checked; its defaults where none are given.
 
-    Parameters
-    ----------
-    network : FrozenNetwork
-        The one attacked.
-    judge : FrozenNetwork
-        The same in fp32, which has the last word.
-    bounds : (low, high) or None
-    ball : L2Ball or LinfBall
-    runs : tuple of (loss, rank of the target class or None)
-        In the order in which they are tried on the samples that still withstand.
-    step_size : callable
-    n_steps : int
-    seed : int or None
-        Of the random starts; None starts at the sample.
+    Raises
+    ------
+    TypeError
+        For settings that it does not have.
+    ValueError
+        For values that it does not take.
     """
-
-    network: FrozenNetwork
-    judge: FrozenNetwork
-    bounds: tuple | None
-    ball: L2Ball | LinfBall
-    runs: tuple
-    step_size: Callable
-    n_steps: int
-    seed: int | None
-
-    def __call__(self, begin, X, labels):
-        """Return the examples, and whether each is misclassified."""
-        x = batch_tensor(X, self.network.device)
-        y = torch.from_numpy(np.array(labels)).to(x.device)
-        unknown = y < 0  # a label that is never predicted: there is nothing to attack
-        y = y.clamp(min=0)
-        best = x.clone()
-        margin, fooled = _judge(self.judge, x, y)
-        fooled |= unknown
-        order = _by_likelihood(self.judge, x, y)
-        for run, (loss, rank) in enumerate(self.runs):
-            rows = torch.nonzero(~fooled).flatten()
-            if len(rows) == 0:
-                break
-            xs, ys = x[rows], y[rows]
-            target = ys if rank is None else torch.stack([order[rows, rank], ys], 1)
-            found = projected_gradient(
-                self.network,
-                xs,
-                target,
-                loss,
-                ball=self.ball,
-                bounds=self.bounds,
-                step_size=self.step_size,
-                n_steps=self.n_steps,
-                start=self._start(run, begin, x, rows),
-                keep="best",
-                is_better=lambda logits, t, ys=ys: cw_margin(logits, ys) > 0,
-            )
-            found_margin, found_fools = _judge(self.judge, found, ys)
-            better = found_fools | (found_margin > margin[rows])
-            best[rows[better]] = found[better]
-            margin[rows[better]] = found_margin[better]
-            fooled[rows] = found_fools
-        return best.cpu().numpy(), fooled.cpu().numpy()
-
-    def _start(self, run, begin, x, rows):
-        """Random points of the ball around the given rows of the batch; None for themselves."""
-        if self.seed is None:
-            return None
-        noise = normal_rows((self.seed, run), begin, begin + len(x), x[0].numel() + 2)
-        noise = torch.from_numpy(noise).to(x.device)[rows]
-        return x[rows] + self.ball.sample(noise, like=x[rows])
-
-
-def _runs(n_classes, n_restarts):
-    """(loss, rank of the target class or None) of each run, in order."""
-    if n_classes == 2:
-        return ((cw_margin, None), (cross_entropy, None)) * n_restarts
-    targets = [(targeted_margin, rank) for rank in range(min(n_classes - 1, _MAX_TARGETS))]
-    return ((cw_margin, None), *targets) * n_restarts
-
-
-def _judge(network, x, y):
-    """Margin of each sample, and whether it is misclassified: ties as `predict` breaks them."""
-    with torch.no_grad():
-        logits = network(x)
-    # Logits that are no numbers count as misclassified.
-    margin = torch.nan_to_num(cw_margin(logits, y), nan=torch.inf)
-    return margin, (logits.argmax(1) != y) | (margin > 0)
-
-
-def _by_likelihood(network, x, y):
-    """Wrong classes of each sample, most likely first; the true class comes last."""
-    with torch.no_grad():
-        logits = network(x).scatter(1, y[:, None], -torch.inf)
-    return logits.argsort(1, descending=True)
+    parameters = inspect.signature(adversarial_examples).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    unknown = sorted(set(given) - set(defaults))
+    if unknown:
+        raise TypeError(f"{caller} got unknown settings {unknown}; known are {sorted(defaults)}.")
+    validate_parameter_constraints(ATTACK_CONSTRAINTS, given, caller)
+    return {**defaults, **given}

@@ -21,7 +21,8 @@ from advfeat.optim import (
     targeted_cross_entropy,
     useful_radius,
 )
-from advfeat.utils._checks import batch_tensor, encode_labels
+from advfeat.utils._checks import batch_tensor
+from advfeat.utils._labels import encode_labels
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._random import draw_seed, make_rng
 from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
@@ -264,5 +265,7 @@ class Relabelling:
             n_steps=self.n_steps,
         )
         with torch.no_grad():
-            success = self.network(found).argmax(1) == target
+            logits = self.network(found)
+        # Logits that are no numbers reach no target.
+        success = (logits.argmax(1) == target) & torch.isfinite(logits).all(1)
         return found.cpu().numpy(), success.cpu().numpy()

@@ -1,17 +1,12 @@
 """Accuracy under the strongest perturbation found, as a score, a curve and a scorer."""
 
-import inspect
-
 import numpy as np
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from advfeat.attacks._adversarial_examples import ATTACK_CONSTRAINTS, adversarial_examples
-from advfeat.utils._checks import as_array
-from advfeat.utils._sklearn import (
-    _check_sample_weight,
-    _safe_indexing,
-    validate_parameter_constraints,
-)
+from advfeat.attacks._adversarial_examples import attack_settings
+from advfeat.attacks._attack import AttackTarget
+from advfeat.metrics._weight import check_weight
+from advfeat.utils._batches import run_batches
 
 
 def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **attack):
@@ -38,6 +33,12 @@ def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **a
     float
         In [0, 1]. The examples are judged in fp32 whatever the precision of the attack.
 
+    Raises
+    ------
+    ValueError
+        For unusable X, y, settings or weights, before the attack: weights must be finite, not
+        negative and not all zero.
+
     References
     ----------
     Ilyas et al. 2019, Table 7 and Appendix D.2.
@@ -52,9 +53,10 @@ def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **a
     >>> robust_accuracy_score(clf, X[1000:1200], y[1000:1200], norm=2, eps=0) == clean
     True
     """
-    sample_weight = _check_weights(sample_weight, y)  # before the long work
-    _, fooled = adversarial_examples(estimator, X, y, norm=norm, eps=eps, **attack)
-    return float(np.average(~fooled, weights=sample_weight))
+    settings = attack_settings("robust_accuracy_score", norm=norm, eps=eps, **attack)
+    target = AttackTarget.of(estimator, X, y, settings["precision"], settings["bounds"])
+    weight = check_weight(sample_weight, len(target.labels))
+    return float(np.average(~_fooled(target, settings), weights=weight))
 
 
 def robust_accuracy_curve(estimator, X, y, *, norm, eps_values, sample_weight=None, **attack):
@@ -96,28 +98,34 @@ def robust_accuracy_curve(estimator, X, y, *, norm, eps_values, sample_weight=No
     >>> bool(curve[0] == clf.score(X[1000:], y[1000:])) and bool(curve[1] < curve[0])
     True
     """
-    X, y = as_array(X), np.asarray(y)
-    eps_values = np.asarray(eps_values, dtype=np.float64)
-    if eps_values.ndim != 1 or len(eps_values) == 0:
+    radii = np.asarray(eps_values, dtype=np.float64)
+    if radii.ndim != 1 or len(radii) == 0:
         raise ValueError(
             "eps_values must be a list of at least one radius. Got an array of shape "
-            f"{eps_values.shape}."
+            f"{radii.shape}."
         )
-    if not np.all(eps_values >= 0):
-        raise ValueError(f"eps_values must be numbers of at least 0. Got {eps_values}.")
-    sample_weight = _check_weights(sample_weight, y)
-    alive = np.arange(len(y))
-    accuracy = np.empty(len(eps_values))
-    for i in np.argsort(eps_values):
-        if len(alive):
-            # The whole of X goes as it is, so that nothing is copied and its length is checked.
-            rest = X if len(alive) == len(y) else _safe_indexing(X, alive)
-            _, fooled = adversarial_examples(
-                estimator, rest, y[alive], norm=norm, eps=float(eps_values[i]), **attack
-            )
-            alive = alive[~fooled]
-        accuracy[i] = np.average(np.isin(np.arange(len(y)), alive), weights=sample_weight)
+    by_radius = [
+        attack_settings("robust_accuracy_curve", norm=norm, eps=eps, **attack)
+        for eps in radii.tolist()
+    ]
+    first = by_radius[0]
+    target = AttackTarget.of(estimator, X, y, first["precision"], first["bounds"])
+    n = len(target.labels)
+    weight = check_weight(sample_weight, n)
+    fooled, accuracy = np.zeros(n, dtype=bool), np.empty(len(radii))
+    for i in np.argsort(radii):
+        rows = np.flatnonzero(~fooled)
+        if len(rows):
+            # All rows are cut as they lie, which costs less than looking them up.
+            fooled[rows] = _fooled(target, by_radius[i], rows if len(rows) < n else None)
+        accuracy[i] = np.average(~fooled, weights=weight)
     return accuracy
+
+
+def _fooled(target, settings, rows=None):
+    """Whether each sample is misclassified under attack; no example is kept."""
+    (fooled,) = run_batches(**target.plan(settings, rows, keeps_examples=False))
+    return fooled
 
 
 def make_robust_scorer(*, norm, eps, **attack):
@@ -148,15 +156,8 @@ def make_robust_scorer(*, norm, eps, **attack):
     >>> cross_val_score(clf, X[:300], y[:300], scoring=scorer, cv=2).shape
     (2,)
     """
-    known = set(inspect.signature(adversarial_examples).parameters) - {"estimator", "X", "y"}
-    unknown = sorted(set(attack) - known)
-    if unknown:
-        raise TypeError(
-            f"make_robust_scorer got unknown settings {unknown}; known are {sorted(known)}."
-        )
     settings = {"norm": norm, "eps": eps, **attack}
-    # Now, and not after the first of many long fits.
-    validate_parameter_constraints(ATTACK_CONSTRAINTS, settings, "make_robust_scorer")
+    attack_settings("make_robust_scorer", **settings)  # now, and not after the first long fit
     return _RobustScorer(**settings)
 
 
@@ -196,14 +197,3 @@ class _RobustScorer:
     def __repr__(self):
         settings = ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
         return f"make_robust_scorer({settings})"
-
-
-def _check_weights(sample_weight, y):
-    """Weights of the samples, as `numpy.average` takes them."""
-    if sample_weight is None:
-        return None
-    weight = as_array(sample_weight)
-    weight = _check_sample_weight(weight, y, dtype=np.float64, ensure_non_negative=True)
-    if not weight.any():
-        raise ValueError("Expected at least one positive sample weight, got none.")
-    return weight

@@ -1,10 +1,13 @@
 """How often adversarial examples of one model fool another."""
 
+from contextlib import closing
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from advfeat.attacks._adversarial_examples import adversarial_examples
-from advfeat.attacks._attackable import attackable, only_given
+from advfeat.attacks._adversarial_examples import attack_settings
+from advfeat.attacks._attack import AttackTarget
+from advfeat.utils._batches import iter_batches
 from advfeat.utils._labels import check_labels
 from advfeat.utils._modules import refuse_module
 
@@ -49,16 +52,20 @@ def transfer_rate(source, estimator, X, y, *, norm, eps, **attack):
     """
     refuse_module(estimator)
     check_is_fitted(estimator)
-    view = attackable(source, X, **only_given(attack.get("bounds", "auto")))
-    if view.moved:
+    settings = attack_settings("transfer_rate", norm=norm, eps=eps, **attack)
+    target = AttackTarget.of(source, X, y, settings["precision"], settings["bounds"])
+    if target.view.moved:
         raise ValueError(
             "The source is a Pipeline whose earlier steps change X, so its adversarial examples "
             "are not in the units of X. Pass its last step and transformed X instead."
         )
-    y = check_labels(y, len(view.X))
+    y = check_labels(y, len(target.view.X))
     right = (source.predict(X) == y) & (estimator.predict(X) == y)  # before the long work
-    X_adv, fooled = adversarial_examples(source, X, y, norm=norm, eps=eps, **attack)
-    counted = fooled & right
-    if not counted.any():
-        return float("nan")
-    return float(np.mean(estimator.predict(X_adv[counted]) != y[counted]))
+    counted = fooling = 0
+    with closing(iter_batches(**target.plan(settings))) as parts:
+        for begin, (X_adv, fooled) in parts:
+            rows = np.flatnonzero(fooled & right[begin : begin + len(fooled)])
+            if len(rows):
+                counted += len(rows)
+                fooling += np.sum(estimator.predict(X_adv[rows]) != y[begin + rows])
+    return float(fooling / counted) if counted else float("nan")

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
-from joblib.parallel import get_active_backend
 
 from advfeat.utils._checks import batch_tensor
 from advfeat.utils._device import autocast
 from advfeat.utils._progress import progress_bar
+from advfeat.utils._workers import run_tasks
 
 # Rows that a prediction takes at once. It does not follow a classifier's batch_size, which is that
 # of training: predictions need less memory, and changing it must not change them by rounding.
@@ -40,8 +39,8 @@ def iter_batches(job, columns, *, batch_size, n_jobs=1, desc=None, verbose=0, sk
     batch_size : int
         Rows of a batch.
     n_jobs : int or None, default=1
-        1 works in this process. Everything else goes to joblib: None is one job, or what
-        ``joblib.parallel_config`` says.
+        1 works in this process. Everything else goes to joblib's backend: None is one job, or
+        what ``joblib.parallel_config`` says.
     desc : str, optional
         Of the progress bar.
     verbose : int, default=0
@@ -55,14 +54,17 @@ def iter_batches(job, columns, *, batch_size, n_jobs=1, desc=None, verbose=0, sk
     """
     n = len(columns[0])
     begins = [i for i in range(0, n, batch_size) if skip is None or not skip(i)]
+
+    def cut(begin):
+        return tuple(column[begin : begin + batch_size] for column in columns)
+
     sizes = {begin: min(batch_size, n - begin) for begin in begins}
-    calls = (
-        (begin, *(column[begin : begin + size] for column in columns))
-        for begin, size in sizes.items()
-    )
-    with progress_bar(total=n, desc=desc, unit="sample", verbose=verbose) as bar:
+    with (
+        progress_bar(total=n, desc=desc, unit="sample", verbose=verbose) as bar,
+        closing(run_tasks(job, begins, cut, n_jobs)) as results,
+    ):
         bar.update(n - sum(sizes.values()))
-        for begin, part in _results(job, calls, n_jobs):
+        for begin, part in results:
             bar.update(sizes[begin])
             yield begin, part
 
@@ -127,18 +129,3 @@ class Rows:
 
     def __getitem__(self, rows):
         return self.X[self.index[rows]]
-
-
-def _results(job, calls, n_jobs):
-    """(begin, part) of every call, in the order in which they are done."""
-    if n_jobs == 1:
-        return ((begin, job(begin, *rows)) for begin, *rows in calls)
-    backend, _ = get_active_backend()
-    # Ray's backend has no generator: there the results come together, at the end.
-    as_they_come = "generator_unordered" if backend.supports_return_generator else "list"
-    parallel = Parallel(n_jobs=n_jobs, return_as=as_they_come)
-    return parallel(delayed(_numbered)(job, *call) for call in calls)
-
-
-def _numbered(job, begin, *rows):
-    return begin, job(begin, *rows)

@@ -1,0 +1,27 @@
+"""The check of the weights of a score."""
+
+import numpy as np
+
+from advfeat.utils._checks import as_array
+from advfeat.utils._sklearn import _check_sample_weight
+
+
+def check_weight(sample_weight, n):
+    """Return the weights as float64 of shape (n,), or None.
+
+    Raises
+    ------
+    ValueError
+        If they are not numbers, not finite, negative, all zero or of another shape.
+    """
+    if sample_weight is None:
+        return None
+    try:
+        weight = _check_sample_weight(
+            as_array(sample_weight), np.empty(n), dtype=np.float64, ensure_non_negative=True
+        )
+    except TypeError as error:
+        raise ValueError(f"sample_weight must hold one number per sample: {error}.") from error
+    if not weight.any():
+        raise ValueError("sample_weight must hold at least one positive weight. All are zero.")
+    return weight

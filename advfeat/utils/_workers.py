@@ -1,0 +1,281 @@
+"""Where the tasks of a run are worked on: in this process, or where joblib's backend says.
+
+Own code stands here only where joblib leaves something to be wished for: its dask backend never
+comes back from a task that kills its worker and its ray backend hands over nothing before all is
+done, so tasks go to dask and to ray directly. Everywhere the network travels once to each worker
+(as one array of bytes, which joblib maps into memory and clusters keep), rows travel with their
+task, and a task whose worker was lost is done again.
+"""
+
+import os
+import pickle
+import threading
+import time
+from contextlib import closing
+from uuid import uuid4
+
+import numpy as np
+from joblib import Parallel, delayed, wrap_non_picklable_objects
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.parallel import get_active_backend
+
+_LOSSES = 3  # times that tasks are given to other workers, as in dask
+_SMALL = "10K"  # larger arrays are mapped into memory, so that a message fits into a pipe
+_NO_WORKERS = 60.0  # seconds without any worker after which a cluster is given up
+_POLL = 1.0  # seconds between two looks at whether a cluster, or a parent, is still there
+
+
+class WorkersLostError(RuntimeError):
+    """Workers were lost again and again, or the whole cluster was."""
+
+
+class BatchError(RuntimeError):
+    """The work on one batch failed."""
+
+
+def run_tasks(job, begins, cut, n_jobs):
+    """Yield ``(begin, job(begin, *cut(begin)))`` for each begin, in the order of completion.
+
+    Parameters
+    ----------
+    job : callable
+    begins : list of int
+    cut : callable
+        Gives the rows of one task.
+    n_jobs : int or None
+        1 works in this process, everything else is joblib's.
+
+    Raises
+    ------
+    BatchError
+        If a task raises.
+    WorkersLostError
+        If workers are lost more than three times, or the cluster is gone.
+    ValueError
+        For joblib's "multiprocessing" backend.
+    """
+    backend, _ = get_active_backend()
+    kind = type(backend).__name__
+    if kind == "MultiprocessingBackend" and n_jobs != 1:
+        raise ValueError(
+            "joblib's 'multiprocessing' backend forks this process, and torch does not survive a "
+            "fork. Use 'loky' (the default), 'threading', 'dask' or 'ray'."
+        )
+    if n_jobs == 1 or (kind == "DaskDistributedBackend" and _in_dask_task()):
+        return ((begin, _work(job, begin, cut(begin))) for begin in begins)
+    if kind == "DaskDistributedBackend":
+        return _on_dask(backend, job, begins, cut)
+    if kind == "RayBackend":
+        return _on_ray(backend, job, begins, cut, n_jobs)
+    return _with_joblib(backend, job, begins, cut, n_jobs)
+
+
+def _work(job, begin, rows):
+    try:
+        return job(begin, *rows)
+    except Exception as error:  # of the user's network, or for want of memory: say where
+        last = begin + len(rows[0]) - 1
+        raise BatchError(
+            f"The work on rows {begin} to {last} failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+# joblib
+
+
+def _with_joblib(backend, job, begins, cut, n_jobs):
+    waiting = dict.fromkeys(begins)
+    for loss in range(_LOSSES + 1):
+        try:
+            with closing(_parallel(backend, job, list(waiting), cut, n_jobs)) as results:
+                for begin, part in results:
+                    del waiting[begin]
+                    yield begin, part
+            return
+        except TerminatedWorkerError as error:
+            if loss == _LOSSES:
+                raise _lost(f"{loss + 1} times a worker process ended") from error
+
+
+def _parallel(backend, job, begins, cut, n_jobs):
+    settings = {"n_jobs": n_jobs, "return_as": "generator_unordered"}
+    if type(backend).__name__ == "LokyBackend":
+        settings["max_nbytes"] = _SMALL
+        if "initializer" not in backend.backend_kwargs:
+            settings.update(initializer=end_with_parent, initargs=(os.getpid(),))
+    if not backend.supports_return_generator:
+        settings["return_as"] = "list"
+    if getattr(backend, "supports_sharedmem", False):
+        calls = (delayed(_task)(job, begin, cut(begin)) for begin in begins)
+    else:
+        packed = _pack(job)
+        calls = (delayed(_packed_task)(*packed, begin, *cut(begin)) for begin in begins)
+    yield from Parallel(**settings)(calls)
+
+
+def _task(job, begin, rows):
+    return begin, _work(job, begin, rows)
+
+
+def end_with_parent(parent):
+    """Start a thread that ends this process as soon as process ``parent`` is not its parent.
+
+    A worker whose parent was killed would otherwise wait for the rest of a message for ever.
+    """
+    if os.name == "posix":
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent):
+    while os.getppid() == parent:
+        time.sleep(_POLL)
+    os._exit(1)
+
+
+# A job as one array of bytes. Workers keep the last ones that they unpacked.
+
+
+_unpacked = {}
+_lock = threading.Lock()
+
+
+def _pack(job):
+    """Name and bytes of a job; functions and classes of the user's own script travel with it."""
+    packed = pickle.dumps(wrap_non_picklable_objects(job, keep_wrapper=False))
+    return uuid4().hex, np.frombuffer(packed, dtype=np.uint8)
+
+
+def _packed_task(name, packed, begin, *rows):
+    with _lock:
+        if name not in _unpacked:
+            while len(_unpacked) > 1:
+                del _unpacked[next(iter(_unpacked))]
+            _unpacked[name] = pickle.loads(memoryview(packed))
+        job = _unpacked[name]
+    return begin, _work(job, begin, rows)
+
+
+# dask
+
+
+def _in_dask_task():
+    from distributed import get_worker
+
+    try:
+        get_worker()
+    except ValueError:
+        return False
+    return True
+
+
+def _on_dask(backend, job, begins, cut):
+    import dask
+    from distributed import CancelledError, Future, KilledWorker, wait
+
+    client = backend.client
+
+    def send(*task, **settings):
+        # Tasks hold their data, so that the scheduler can give them to another worker. That is
+        # fine, since few are under way at a time; dask would warn that it is not.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
+            return client.submit(*task, pure=False, **settings)
+
+    name, packed = _pack(job)
+    packed = send(_same, packed)  # a task of its own: sent once, made again where it gets lost
+
+    def submit(begin):
+        return send(_packed_task, name, packed, begin, *cut(begin), **backend.submit_kwargs)
+
+    def finished(futures):
+        try:
+            return wait(futures, timeout=_POLL, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            return ()
+
+    def alive():
+        if client.status != "running":
+            raise _lost("the connection to dask's scheduler is closed")
+        try:
+            return bool(client.nthreads())
+        except OSError:  # the client tries for some time to find the scheduler again
+            return False
+
+    try:
+        window = 2 * max(1, sum(client.nthreads().values()))
+        yield from _windowed(begins, submit, finished, Future.result, alive, window)
+    except KilledWorker as error:
+        raise _lost("those that worked on one of the tasks ended again and again") from error
+    except (CancelledError, OSError) as error:
+        raise _lost(f"the cluster is gone ({error})") from error
+
+
+def _same(value):
+    return value
+
+
+# ray
+
+
+def _on_ray(backend, job, begins, cut, n_jobs):
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    n_workers = backend.effective_n_jobs(-1 if n_jobs is None else n_jobs)
+    name, packed = _pack(job)
+    packed = ray.put(packed)
+    task = ray.remote(_packed_task).options(max_retries=_LOSSES, **(backend.ray_remote_args or {}))
+
+    def submit(begin):
+        return task.remote(name, packed, begin, *cut(begin))
+
+    def finished(references):
+        return ray.wait(references, num_returns=1, timeout=_POLL)[0]
+
+    try:
+        window = 2 * n_workers
+        alive = ray.is_initialized
+        yield from _windowed(begins, submit, finished, ray.get, alive, window, ray.cancel)
+    except RayTaskError as error:
+        raise error.cause from error
+    except RayError as error:
+        raise _lost("those that worked on one of the tasks ended again and again") from error
+
+
+def _windowed(begins, submit, finished, result, alive, window, cancel=None):
+    """Keep a bounded number of tasks on a cluster; yield results as they come."""
+    waiting, running, seen = iter(begins), [], time.monotonic()
+    try:
+        while True:
+            while len(running) < window and (begin := next(waiting, None)) is not None:
+                running.append(submit(begin))
+            if not running:
+                return
+            done = set(finished(running))
+            running = [task for task in running if task not in done]
+            failure = None
+            for task in done:
+                try:
+                    outcome = result(task)
+                except Exception as error:
+                    failure = (
+                        failure or error
+                    )  # not before the others that are done were handed on
+                else:
+                    yield outcome
+            if failure is not None:
+                raise failure
+            if done or alive():
+                seen = time.monotonic()
+            elif time.monotonic() - seen > _NO_WORKERS:
+                raise _lost(f"the cluster has had no worker for {_NO_WORKERS:g} seconds")
+    finally:
+        for task in running if cancel else ():
+            cancel(task)
+
+
+def _lost(what):
+    return WorkersLostError(
+        f"Workers were lost: {what}. Most often they had no memory left: use a smaller batch_size "
+        "or fewer workers. Batches that were finished are kept where a store was given, and the "
+        "same call goes on from them."
+    )

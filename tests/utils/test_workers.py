@@ -1,0 +1,268 @@
+"""Where tasks run: the same results everywhere, what is sent, what happens when workers die."""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from advfeat.utils import _workers
+from advfeat.utils._batches import iter_batches, run_batches
+from advfeat.utils._workers import BatchError, WorkersLostError
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Sum of each row; weighs as much as a network."""
+
+    weights: np.ndarray
+
+    def __call__(self, begin, X):
+        return (X.sum((1, 2)),)
+
+
+@dataclass(frozen=True, eq=False)
+class Killing:
+    """Kills its worker at row 30, either once or always; other batches take a moment."""
+
+    marker: Path
+    always: bool = False
+
+    def __call__(self, begin, X):
+        if begin == 30 and (self.always or not self.marker.exists()):
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.05)
+        return (2 * X,)
+
+
+def failing(begin, X):
+    if begin == 20:
+        raise ArithmeticError("no such number")
+    return (X,)
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Client of a local dask cluster: two processes of two threads, one second chance."""
+    distributed = pytest.importorskip("distributed")
+    import dask
+
+    settings = {
+        "distributed.scheduler.allowed-failures": 1,
+        "distributed.worker.memory.terminate": False,
+    }
+    with (
+        dask.config.set(settings),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None,
+            silence_logs=50,
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):  # fmt: skip
+        yield client
+
+
+def received():
+    """Bytes that this process has received over TCP, on connections that are still open."""
+    total = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            duplicate = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue
+        with duplicate:
+            if duplicate.type == socket.SOCK_STREAM and duplicate.family == socket.AF_INET:
+                info = duplicate.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+                total += struct.unpack_from("Q", info, 128)[0] if len(info) >= 136 else 0
+    return total
+
+
+def test_dask_gives_the_same_and_sends_each_row_and_each_network_once(client):
+    rng = np.random.default_rng(0)
+    X, job = rng.normal(size=(800, 50, 50)), Sums(rng.normal(size=1_000_000))
+    before = sum(client.run(received).values())
+    with joblib.parallel_config("dask"):
+        (found,) = run_batches(job, (X,), batch_size=40, n_jobs=None)
+    sent = sum(client.run(received).values()) - before
+    assert_array_equal(found, X.sum((1, 2)))
+    if before:  # the system counts
+        assert X.nbytes < sent < 1.2 * X.nbytes + 2 * job.weights.nbytes
+
+
+def test_an_error_on_dask_names_the_rows(client):
+    X = np.arange(100.0)
+    with joblib.parallel_config("dask"), pytest.raises(BatchError, match="rows 20 to 29.*no such"):
+        run_batches(failing, (X,), batch_size=10, n_jobs=None)
+
+
+def test_a_dask_worker_that_is_killed_once(client, tmp_path):
+    X = np.arange(100.0)
+    with joblib.parallel_config("dask"):
+        job = Killing(tmp_path / "marker")
+        assert_array_equal(run_batches(job, (X,), batch_size=10, n_jobs=None)[0], 2 * X)
+    assert job.marker.exists()
+
+
+@pytest.mark.slow
+def test_a_task_that_always_kills_its_dask_worker(client, tmp_path):
+    X, parts = np.arange(100.0), {}
+    start = time.monotonic()
+    with joblib.parallel_config("dask"), pytest.raises(WorkersLostError, match="again and again"):
+        for begin, part in iter_batches(
+            Killing(tmp_path / "marker", always=True), (X,), batch_size=10, n_jobs=None
+        ):
+            parts[begin] = part
+    assert time.monotonic() - start < 180
+    assert 30 not in parts and len(parts) >= 3  # what was finished was handed over
+    assert_array_equal(parts[0][0], 2 * X[:10])
+
+
+@pytest.mark.slow
+def test_a_dask_scheduler_that_is_killed(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SCHEDULER], stdout=subprocess.PIPE, text=True
+    )
+    client = distributed.Client(server.stdout.readline().strip())
+    X, parts = np.arange(100.0), {}
+    try:
+        with joblib.parallel_config("dask"), pytest.raises(WorkersLostError, match="is gone"):
+            for begin, part in iter_batches(
+                Killing(tmp_path / "no"), (X[:30],), batch_size=1, n_jobs=None
+            ):
+                parts[begin] = part
+                if len(parts) == 5:
+                    server.kill()
+    finally:
+        server.kill()
+        server.wait()
+        client.close(timeout=1)
+    assert len(parts) >= 5
+
+
+_SCHEDULER = """
+import time
+from distributed import LocalCluster
+if __name__ == "__main__":
+    cluster = LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, protocol="tcp"
+    )
+    print(cluster.scheduler_address, flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.mark.slow
+def test_a_loky_worker_that_is_killed_once(tmp_path):
+    X = np.arange(60.0)
+    job = Killing(tmp_path / "marker")
+    assert_array_equal(run_batches(job, (X,), batch_size=10, n_jobs=2)[0], 2 * X)
+    assert job.marker.exists()
+
+
+@pytest.mark.slow
+def test_a_task_that_always_kills_its_loky_worker(tmp_path):
+    X, parts = np.arange(60.0), {}
+    with pytest.raises(WorkersLostError, match="smaller batch_size"):
+        for begin, part in iter_batches(
+            Killing(tmp_path / "marker", always=True), (X,), batch_size=10, n_jobs=2
+        ):
+            parts[begin] = part
+    assert 30 not in parts
+
+
+def test_an_error_names_the_rows_wherever_it_happens():
+    X = np.arange(100.0)
+    for backend, n_jobs in (("loky", 1), ("threading", 2)):
+        with joblib.parallel_config(backend), pytest.raises(BatchError, match="rows 20 to 29"):
+            run_batches(failing, (X,), batch_size=10, n_jobs=n_jobs)
+
+
+def test_multiprocessing_is_refused():
+    with joblib.parallel_config("multiprocessing"):
+        with pytest.raises(ValueError, match="'multiprocessing' backend forks.*'loky'"):
+            run_batches(failing, (np.arange(3.0),), batch_size=1, n_jobs=2)
+        assert len(run_batches(failing, (np.arange(3.0),), batch_size=1, n_jobs=1)[0]) == 3
+
+
+def test_messages_to_processes_fit_into_a_pipe(monkeypatch):
+    rng = np.random.default_rng(0)
+    X, job = rng.normal(size=(40, 100, 100)), Sums(rng.normal(size=100_000))
+    sizes, send = [], Connection.send_bytes
+
+    def weighed(self, message, *args):
+        sizes.append(len(memoryview(message)))
+        return send(self, message, *args)
+
+    monkeypatch.setattr(Connection, "send_bytes", weighed)
+    (found,) = run_batches(job, (X,), batch_size=10, n_jobs=2)
+    assert_array_equal(found, X.sum((1, 2)))
+    # Of rows and networks only the names of the files that hold them are in the messages, so a
+    # parent that is killed does not leave a worker waiting for the rest of one.
+    assert len(sizes) >= 2 and max(sizes) < 65536
+
+
+def test_a_job_is_unpacked_once_and_few_are_kept():
+    X = np.ones((2, 1, 1))
+    packed = [_workers._pack(Sums(np.zeros(i))) for i in range(5)]
+    for name, array in packed:
+        for _ in range(2):
+            _workers._packed_task(name, array, 0, X)
+    assert list(_workers._unpacked) == [name for name, _ in packed[-2:]]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes through /proc")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_parent(how, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+            import os, time
+            from pathlib import Path
+            import numpy as np
+            from advfeat.utils._batches import run_batches
+
+            def job(begin, X):
+                Path(f"{os.getpid()}.pid").touch()
+                time.sleep(0.05)
+                return (X,)
+
+            if __name__ == "__main__":
+                run_batches(job, (np.zeros((4000, 300, 30)),), batch_size=10, n_jobs=2)
+        """)
+    )
+    parent = subprocess.Popen([sys.executable, script], cwd=tmp_path)
+    _wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+    workers = [path.stem for path in tmp_path.glob("*.pid")]
+    parent.send_signal(how)
+    parent.wait()
+    _wait_for(lambda: not any(_runs(worker) for worker in workers), seconds=20)
+    _wait_for(lambda: not list(Path("/dev/shm").glob(f"joblib_memmapping_folder_{parent.pid}_*")))
+
+
+def _wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _runs(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
