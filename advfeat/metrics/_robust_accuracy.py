@@ -104,6 +104,8 @@ def robust_accuracy_curve(estimator, X, y, *, norm, eps_values, sample_weight=No
             "eps_values must be a list of at least one radius. Got an array of shape "
             f"{radii.shape}."
         )
+    if not np.all(radii >= 0):
+        raise ValueError(f"eps_values must be numbers of at least 0. Got {radii}.")
     by_radius = [
         attack_settings("robust_accuracy_curve", norm=norm, eps=eps, **attack)
         for eps in radii.tolist()

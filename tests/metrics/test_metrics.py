@@ -468,8 +468,8 @@ def test_a_bad_weight_is_refused_before_the_attack(linear, weight, message, monk
 
 def test_curve_checks_every_radius_before_the_attack(linear):
     X, y, clf = linear
-    with pytest.raises(ValueError, match="'eps' parameter"):
-        robust_accuracy_curve(clf, X, y, norm=2, eps_values=[0.1, -0.1])
+    with pytest.raises(ValueError, match="eps_values must be numbers"):
+        robust_accuracy_curve(clf, X, y, norm=2, eps_values=[0.1, np.nan])
     with pytest.raises(TypeError, match="unknown settings"):
         robust_accuracy_curve(clf, X, y, norm=2, eps_values=[0.1], steps=3)
 
@@ -552,14 +552,6 @@ def test_a_misspelt_setting_of_the_scorer_is_refused():
         make_robust_scorer(norm=2, eps=0.1, nsteps=3)
     with pytest.raises(ValueError, match="'eps' parameter of make_robust_scorer"):
         make_robust_scorer(norm=2, eps=-0.1)
-
-
-def test_weights_of_another_length_are_refused_before_the_attack(linear):
-    X, y, clf = linear
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        robust_accuracy_score(clf, X, y, norm=2, eps=1, sample_weight=[1, 2])
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        robust_accuracy_curve(clf, X, y, norm=2, eps_values=[1], sample_weight=[1, 2])
 
 
 def test_a_single_logit_is_refused():
