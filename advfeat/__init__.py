@@ -21,7 +21,7 @@ datasets, optim (the one place where inputs are optimised); utils.
 
 from advfeat._version import __version__
 from advfeat.attacks import adversarial_examples
-from advfeat.classifiers import AdversarialClassifier, StandardClassifier, from_torch
+from advfeat.classifiers import AdversarialClassifier, StandardClassifier, from_torch, load, save
 from advfeat.construction import NonRobustRelabeler, RobustFeatureInverter
 from advfeat.datasets import ConstructedDataset
 from advfeat.gaussian import GaussianRobustMLE
@@ -44,10 +44,12 @@ __all__ = [
     "adversarial_examples",
     "feature_usefulness",
     "from_torch",
+    "load",
     "make_robust_scorer",
     "robust_accuracy_curve",
     "robust_accuracy_score",
     "robust_feature_usefulness",
+    "save",
     "__version__",
     "transfer_rate",
 ]

@@ -8,6 +8,14 @@
 
 from advfeat.classifiers._adversarial import AdversarialClassifier
 from advfeat.classifiers._from_torch import TorchClassifier, from_torch
+from advfeat.classifiers._persistence import load, save
 from advfeat.classifiers._standard import StandardClassifier
 
-__all__ = ["AdversarialClassifier", "StandardClassifier", "TorchClassifier", "from_torch"]
+__all__ = [
+    "AdversarialClassifier",
+    "StandardClassifier",
+    "TorchClassifier",
+    "from_torch",
+    "load",
+    "save",
+]

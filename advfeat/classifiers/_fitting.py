@@ -47,8 +47,21 @@ def draft_of_net(net):
     return draft
 
 
+def build(net):
+    """Build a net's network, as float32 on the CPU first whatever torch's defaults."""
+    dtype = torch.get_default_dtype()
+    try:
+        if dtype != torch.float32:
+            torch.set_default_dtype(torch.float32)
+        with torch.device("cpu"):
+            net.initialize()
+    finally:
+        if dtype != torch.float32:
+            torch.set_default_dtype(dtype)
+
+
 def initialize(net, data, weights=None):
-    """Build a net's network, as float32 on the CPU first whatever torch's defaults; check it.
+    """Build a net's network and check it.
 
     Parameters
     ----------
@@ -66,15 +79,7 @@ def initialize(net, data, weights=None):
         one that the weights belong to.
     """
     with isolated_torch_seed(net.device, net.seed):
-        dtype = torch.get_default_dtype()
-        try:
-            if dtype != torch.float32:
-                torch.set_default_dtype(torch.float32)
-            with torch.device("cpu"):
-                net.initialize()
-        finally:
-            if dtype != torch.float32:
-                torch.set_default_dtype(dtype)
+        build(net)
         if weights is not None:
             _load(net, weights)
         smallest = 1 if 1 in (net.batch_size, len(data)) else 2  # rows of the smallest batch

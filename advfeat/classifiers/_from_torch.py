@@ -12,6 +12,7 @@ from advfeat.classifiers.networks import Network
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._device import resolve_device
 from advfeat.utils._labels import encode_labels
+from advfeat.utils._modules import copy_module
 
 
 def from_torch(
@@ -231,6 +232,40 @@ class TorchClassifier(NetworkClassifier):
             f"TorchClassifier({name_of(self.module)}, {len(self.classes_)} classes, "
             f"input_shape={self.input_shape_})"
         )
+
+
+def refuse_estimator_as_network(network, owner):
+    """Raise a ValueError for the ``network`` of a classifier that is another estimator."""
+    if hasattr(network, "predict") and not isinstance(network, TorchClassifier):
+        # scikit-learn's message would print the whole network of a skorch net.
+        raise ValueError(
+            f"The 'network' parameter of {owner} must be a name, an nn.Module or its class, or "
+            f"what from_torch returns. Got an instance of {type(network).__name__}; pass its "
+            "module_ through from_torch."
+        )
+
+
+def starting_point(network, mean, std):
+    """Tell what training starts from: the network, and what comes before and behind it.
+
+    Parameters
+    ----------
+    network : str, callable, nn.Module or TorchClassifier
+    mean, std : tensor
+        Of the training data.
+
+    Returns
+    -------
+    network, mean, std, order
+        As `build_network` takes them.
+    """
+    if isinstance(network, TorchClassifier):
+        start = copy_module(network.module_).cpu()
+        return start.body, start.mean, start.std, start.order
+    if isinstance(network, nn.Module):  # it takes inputs as they are
+        mean, std = (torch.full((), v, dtype=torch.float32, device="cpu") for v in (0.0, 1.0))
+        return network, mean, std, None
+    return network, mean, std, None
 
 
 def _what(given):

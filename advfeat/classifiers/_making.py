@@ -2,24 +2,21 @@
 
 import numpy as np
 import torch
-from torch import nn
 
-from advfeat.classifiers._fitting import input_statistics
-from advfeat.classifiers._from_torch import TorchClassifier
+from advfeat.classifiers._from_torch import starting_point
 from advfeat.classifiers.networks import build_network
 from advfeat.utils._device import resolve_device
-from advfeat.utils._modules import copy_module
 
 
-def make_net(estimator, data, max_epochs, seed, callbacks):
+def make_net(estimator, statistics, max_epochs, seed, callbacks):
     """Make the net of a classifier, not initialised.
 
     Parameters
     ----------
     estimator : StandardClassifier
         Knows ``classes_`` and ``input_shape_``; gets ``input_statistics_``.
-    data : ArrayDataset
-        For the normalisation of inputs.
+    statistics : (mean, std)
+        Of the training data, as tensors that are broadcastable to one sample.
     max_epochs, seed : int
         Of the training.
     callbacks : list
@@ -29,13 +26,8 @@ def make_net(estimator, data, max_epochs, seed, callbacks):
     -------
     TrainingNet
     """
-    estimator.input_statistics_ = mean, std = input_statistics(data)
-    network, order = estimator.network, None
-    if isinstance(network, TorchClassifier):
-        start = copy_module(network.module_).cpu()
-        network, mean, std, order = start.body, start.mean, start.std, start.order
-    elif isinstance(network, nn.Module):  # takes inputs as they are
-        mean, std = (torch.full((), v, dtype=torch.float32, device="cpu") for v in (0.0, 1.0))
+    estimator.input_statistics_ = statistics
+    network, mean, std, order = starting_point(estimator.network, *statistics)
     net_class, extra = estimator._net_class()
     return net_class(
         build_network,

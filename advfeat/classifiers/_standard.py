@@ -13,10 +13,11 @@ from advfeat.classifiers._fitting import (
     draft_of,
     draft_of_net,
     initialize,
+    input_statistics,
     on_device,
     own_modes,
 )
-from advfeat.classifiers._from_torch import TorchClassifier
+from advfeat.classifiers._from_torch import TorchClassifier, refuse_estimator_as_network
 from advfeat.classifiers._making import make_net
 from advfeat.classifiers._nets import TrainingNet
 from advfeat.classifiers._network_classifier import NetworkClassifier
@@ -260,7 +261,8 @@ class StandardClassifier(NetworkClassifier):
             data = data.with_validation(self.validation_fraction, seed)
         steps = self.max_epochs * n_batches(len(data), self.batch_size)
         schedule = make_schedule(self.lr_schedule, steps)
-        net = make_net(self, data, self.max_epochs, seed, self._callbacks(steps, schedule))
+        callbacks = self._callbacks(steps, schedule)
+        net = make_net(self, input_statistics(data), self.max_epochs, seed, callbacks)
         ranks.check_same(data, net)
         initialize(net, data, weights)
         net.partial_fit(data, None)
@@ -306,7 +308,8 @@ class StandardClassifier(NetworkClassifier):
         data = self._training_data(X, y, sample_weight, reset=first, classes=classes)
         callbacks = self._callbacks(n_batches(len(data), self.batch_size), Callback())
         if first:
-            net = make_net(self, data, 1, ranks.agreed(draw_seed(self.random_state)), callbacks)
+            seed = ranks.agreed(draw_seed(self.random_state))
+            net = make_net(self, input_statistics(data), 1, seed, callbacks)
             initialize(net, data)
         else:
             net = draft_of_net(on_device(self.net_, resolve_device(self.device)))
@@ -333,14 +336,7 @@ class StandardClassifier(NetworkClassifier):
         return list(self.net_.history)
 
     def _validate_params(self):
-        network = self.network
-        if hasattr(network, "predict") and not isinstance(network, TorchClassifier):
-            # scikit-learn's message would print the whole network of a skorch net.
-            raise ValueError(
-                f"The 'network' parameter of {type(self).__name__} must be a name, an nn.Module "
-                "or its class, or what from_torch returns. Got an instance of "
-                f"{type(network).__name__}; pass its module_ through from_torch."
-            )
+        refuse_estimator_as_network(self.network, type(self).__name__)
         super()._validate_params()
 
     @property
