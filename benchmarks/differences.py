@@ -81,6 +81,9 @@ def _inversion(preset, from_noise=False):
     how = preset.inversion
     n_steps = how.noise_steps if from_noise else how.n_steps
     if how.solver == "paper":
-        return f"{n_steps} steps of {how.step_size:g}"
+        return f"{n_steps} steps of {how.step_size:g}, gradient of the identity at all units"
     momentum = f", momentum {how.momentum:g}" if how.solver == "momentum" else ""
-    return f"{n_steps} steps that fall from {how.step_size:g} to zero{momentum}"
+    return (
+        f"{n_steps} steps that fall from {how.step_size:g} to zero{momentum}, gradient of the "
+        "identity at units that are off"
+    )

@@ -1,5 +1,7 @@
 """Pages from results.json alone, so that they can be made again without computing anything."""
 
+import re
+
 import numpy as np
 
 from tables._table import rows_of, values
@@ -32,6 +34,7 @@ def page(table, report):
         lines += ["## More", ""]
         for i in range(0, len(rest), _N_COLUMNS):
             lines += markdown(records, rest[i : i + _N_COLUMNS], table.paper)
+        lines += _errors_of_parts(rest)
     return "\n".join([*lines, _made(report)]) + "\n"
 
 
@@ -160,6 +163,20 @@ def _settings(report):
         lines += ["", "In these settings the run differs from the paper:", ""]
         lines += [f"- {line}" for line in differ]
     return [*lines, ""] if len(lines) > 2 else []
+
+
+def _errors_of_parts(columns):
+    """Say how exact the columns are that are measured on fewer images."""
+    parts = dict.fromkeys(re.findall(r"n = (\d+)", " ".join(metric for metric, _ in columns)))
+    return [
+        line
+        for n in parts
+        for line in (
+            f"With n = {n} the standard error of a share is at most {50 / int(n) ** 0.5:.1f} "
+            "points.",
+            "",
+        )
+    ]
 
 
 def _made(report):

@@ -85,14 +85,6 @@ class Preset:
         return self.training["D_rand" if base == "D_other" else base]
 
 
-def shortened(preset, epochs, **changes):
-    """Give the preset with so many epochs for every training, and other changes."""
-    training = {
-        name: dataclasses.replace(row, epochs=epochs) for name, row in preset.training.items()
-    }
-    return dataclasses.replace(preset, training=training, **changes)
-
-
 _CURVE = (5, 10, 25, 50, 100, 250, 500, 1000, 2500)
 _SMALL = ("small_resnet", small_vgg, small_densenet, small_inception)
 _AT_EPS_1 = ("D_rand, eps 1", "D_other, eps 1", "D_det, eps 1")
@@ -161,8 +153,9 @@ PRESETS = {
         noise_eps=(0.5, 1.0, 2.0),
         n_compared=(5_000, None),
     ),
-    # All 50,000 + 10,000 images: Tables 1 and 7 from trained sources are some 15 PFLOP, a night
-    # on a CPU with bf16 instructions (--precision bf16), minutes on a GPU.
+    # All 50,000 + 10,000 images, with the settings of Table 3 and of small. Not run yet. By count
+    # of passes Tables 1 and 7 are some 25 PFLOP: in bf16 (--precision bf16) a night on two cores
+    # with AMX, a day with AVX512-bf16; on a GPU minutes to an hour.
     "cifar": Preset(
         network="resnet9",
         n_train=None,

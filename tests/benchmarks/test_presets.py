@@ -100,7 +100,8 @@ def test_every_other_preset_says_in_what_it_differs(preset):
     names = ("standard", "adversarial", "D_R", "D_R from noise", "D_rand")
     said = "\n".join(differences(PRESETS[preset], names, data))
     assert f"network: {PRESETS[preset].network} (paper: resnet50)" in said
-    assert "(paper: 1000 steps of 0.1)" in said and "(paper: 10000 steps of 0.1)" in said
+    assert "(paper: 1000 steps of 0.1, gradient of the identity at all units)" in said
+    assert "(paper: 10000 steps of 0.1, gradient of the identity at all units)" in said
     assert "relabelling: L2 eps 0.5, 30 steps of 0.1 (paper: L2 eps 0.5, 100 steps of 0.1)" in said
     assert ("adversarial training: L2 eps 1" in said) == (preset == "digits")
     assert "D_rand: lr" in said or "D_rand," in said

@@ -17,13 +17,15 @@ import tables
 from advfeat.optim import cross_entropy
 from architectures import small_vgg
 from making import TestAccuracy
-from presets import PRESETS, RESTRICTED_IMAGENET, Adversary, Inversion, Relabelling, shortened
+from presets import PRESETS, RESTRICTED_IMAGENET, Adversary, Inversion, Relabelling, Training
 from stages import Stages
 from tables import figure8, table3
 
-TINY = shortened(
+TINY = dataclasses.replace(
     PRESETS["digits"],
-    1,
+    training=dict.fromkeys(
+        PRESETS["digits"].training, Training(0.2, 64, "one-cycle", "none", epochs=1)
+    ),
     adversary=Adversary(1.0, 1, 0.2),
     inversion=Inversion("decayed", 2, 0.6, noise_steps=2),
     relabelling=Relabelling(0.5, 2, None),
@@ -116,7 +118,8 @@ def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, ca
 
 
 def test_all_tables_share_their_stages(tiny, quick_autoattack, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(table3, "_GRID", {"lr": [0.1, 0.05], "batch_size": [64]})
+    few = {"lr": [0.1, 0.05], "batch_size": [64], "lr_schedule": ["step"]}
+    monkeypatch.setattr(table3, "_GRID", few)
     comparisons = set(tables.NAMES) - set(tables.GROUPS["all"])
     reproduce.main(["all", *comparisons, "--out", str(tmp_path)])
     out = capsys.readouterr().out

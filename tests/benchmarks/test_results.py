@@ -142,6 +142,11 @@ def test_rows_show_the_papers_figure_beside_ours():
     assert lines[2] == "| D_R | 60.0 ± 14.1 (85.4) |" and lines[3] == "| other | 25.0 ± 0.0 |"
 
 
+def test_columns_on_fewer_images_say_how_exact_they_are():
+    said = pages._errors_of_parts([("robust accuracy, AutoAttack, n = 100", 0.5), ("other", None)])
+    assert said == ["With n = 100 the standard error of a share is at most 5.0 points.", ""]
+
+
 def test_a_quotation_is_made_again(tmp_path):
     (tmp_path / "docs").mkdir()
     folder = tmp_path / "r" / "digits" / "overview"
