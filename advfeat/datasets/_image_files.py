@@ -1,19 +1,21 @@
 """Image files in class folders: finding, decoding and reading them, lazily or into an array."""
 
-from pathlib import Path
+import os
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from PIL import Image, ImageOps
 from sklearn.utils import resample
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
+from advfeat.datasets._class_folders import shortened
+from advfeat.datasets._decoding import MAX_PIXELS, decode
+from advfeat.utils._files import printable
+from advfeat.utils._fingerprint import BLOCK, fingerprint
 from advfeat.utils._progress import progress_bar
+from advfeat.utils._store import Store
 
-_CHUNK = 256  # files per task: small enough for a smooth progress bar
-_BAD_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # from Pillow
+_DECODER = 1  # raised when decoding changes, so that maps of before are not taken for those of now
 
 
 class ImageFiles(Dataset):
@@ -26,103 +28,45 @@ class ImageFiles(Dataset):
     classes : list of str
     size : int or None
         Side in pixels, see `decode`.
+    root : path
+        Folder that the names of the files count from.
+    max_pixels : int
+        See `decode`.
     """
 
-    def __init__(self, paths, targets, classes, size):
+    def __init__(self, paths, targets, classes, size, root, max_pixels=MAX_PIXELS):
         self.paths = paths
         self.targets = np.asarray(targets, dtype=np.int64)
         self.classes = classes
         self.size = size
+        self.root = root
+        self.max_pixels = max_pixels
 
     def __len__(self):
         return len(self.paths)
 
     def __getitem__(self, index):
-        image = decode(self.paths[index], self.size)
+        image = decode(self.paths[index], self.size, self.max_pixels)
         return torch.from_numpy(image), int(self.targets[index])
 
 
-def find_class_folders(root):
-    """Names of the class folders of ``root`` in alphabetical order; hidden ones do not count."""
-    root = Path(root)
-    if not root.is_dir():
-        raise FileNotFoundError(
-            f"Expected a folder with one folder of images per class, found no folder '{root}'."
-        )
-    classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not classes:
-        raise FileNotFoundError(
-            f"Expected one folder per class in '{root}', found none. "
-            "Sort the images into root/<class>/<file>."
-        )
-    return classes
+def read_array(files, *, n_samples, random_state, as_memmap, n_jobs, verbose):
+    """Read a stratified random subset (or all) of an `ImageFiles` into one array.
 
-
-def list_image_files(root, classes):
-    """Paths and class numbers of all images of the given class folders.
-
-    Files without an image's extension and hidden files are left out.
-
-    Returns
-    -------
-    paths : list of str
-    targets : ndarray of shape (n,)
-    """
-    try:
-        files = make_dataset(
-            str(root), {name: i for i, name in enumerate(classes)}, is_valid_file=_is_image_name
-        )
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"Expected images in every class folder of '{root}'. {error}"
-            f"Known extensions: {', '.join(IMG_EXTENSIONS)}."
-        ) from error
-    paths, targets = zip(*files, strict=True)
-    return list(paths), np.asarray(targets)
-
-
-def decode(path, size=None):
-    """Read one image file as an RGB array of shape (3, H, W), uint8.
+    The subset is chosen first, so that only its files are opened. Threads do the decoding; rows
+    keep the order of the files.
 
     Parameters
     ----------
-    path : str
-    size : int or None
-        If given, the shorter side is resized to ``size`` pixels (bilinear, antialiased) and the
-        centre cropped, in one resampling step.
-
-    Raises
-    ------
-    ValueError
-        If the file is not an image, is damaged, or has more than 8 bits per channel.
-    """
-    with open(path, "rb") as file:
-        try:
-            with Image.open(file) as image:
-                image.load()
-                if image.mode.startswith(("I", "F")):
-                    raise ValueError(
-                        f"pixels of mode {image.mode!r}; convert the file to 8 bits per channel"
-                    )
-                if "transparency" in image.info:  # Pillow wants this detour for palettes
-                    image = image.convert("RGBA")
-                image = image.convert("RGB")
-        except _BAD_IMAGE as error:
-            raise ValueError(f"Expected a readable 8-bit image in '{path}': {error}.") from error
-    if size is not None:
-        image = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
-    return np.array(image).transpose(2, 0, 1).copy()
-
-
-def read_array(files, *, n_samples, random_state, n_jobs, verbose):
-    """Read a stratified random subset (or all) of an `ImageFiles` into one array.
-
-    The subset is chosen first, so that only its files are opened. Threads do the decoding
-    straight into the array, whose rows keep the order of the files.
+    files : ImageFiles
+    n_samples, random_state, n_jobs, verbose
+        As in `load_image_folder`.
+    as_memmap : path or None
+        Folder that keeps the decoded images.
 
     Returns
     -------
-    X : ndarray of shape (n, 3, H, W), uint8
+    X : ndarray or ImageMap of shape (n, 3, H, W), uint8
     y : ndarray of shape (n,), int64
 
     Raises
@@ -132,28 +76,84 @@ def read_array(files, *, n_samples, random_state, n_jobs, verbose):
         image; if the images differ in size.
     """
     rows = _choose_rows(files.targets, files.classes, n_samples, random_state)
-    paths = [files.paths[i] for i in rows]
-    first = decode(paths[0], files.size)
-    X = np.empty((len(paths), *first.shape), dtype=np.uint8)
+    paths, y = [files.paths[i] for i in rows], files.targets[rows]
+    read = _Reader(files, paths)
+    settings = {"n_jobs": n_jobs, "verbose": verbose}
+    if as_memmap is None:
+        X = np.empty((len(paths), *read.shape), dtype=np.uint8)
+        for begin, images in _decoded(read, range(0, len(paths), BLOCK), **settings):
+            X[begin : begin + len(images)] = images
+        return X, y
+    manifest = {
+        "decoder": _DECODER,
+        "size": files.size,
+        "files": _file_fingerprint(paths, files.root),
+    }
+    store = Store(
+        as_memmap, manifest, {"X": (np.uint8, read.shape)}, len(paths), BLOCK,
+        name="as_memmap", quick=True, verbose=verbose,
+    )  # fmt: skip
+    with store:
+        begins = [i for i in range(0, len(paths), BLOCK) if not store.holds(i)]
+        for begin, images in _decoded(read, begins, **settings):
+            store.put(begin, (images,))
+        store.finish()
+    X = store.read()[0].view(ImageMap)
+    X.block_digests = store.digests
+    return X, y
 
-    def read(start):
-        stop = min(start + _CHUNK, len(paths))
-        for i in range(start, stop):
-            image = decode(paths[i], files.size)
-            if image.shape != first.shape:
+
+class ImageMap(np.memmap):
+    """Memory map of images that knows the checksums of its blocks, so that it need not be read.
+
+    A part of it knows none.
+    """
+
+    block_digests = None
+
+
+class _Reader:
+    """Decodes a block of files; all must have the size of the first."""
+
+    def __init__(self, files, paths):
+        self.files = files
+        self.paths = paths
+        self.shape = self._decode(paths[0]).shape
+
+    def __call__(self, begin):
+        stop = min(begin + BLOCK, len(self.paths))
+        images = np.empty((stop - begin, *self.shape), dtype=np.uint8)
+        for image, path in zip(images, self.paths[begin:stop], strict=True):
+            found = self._decode(path)
+            if found.shape != self.shape:
                 raise ValueError(
-                    f"Expected images of {_pixels(first)} pixels, as in '{paths[0]}', got "
-                    f"{_pixels(image)} in '{paths[i]}'. Pass size=... to resize all to one size."
+                    f"Expected images of {_pixels(self.shape)} pixels, as in "
+                    f"'{printable(self.paths[0])}', got {_pixels(found.shape)} in "
+                    f"'{printable(path)}'. Pass size=... to resize all to one size."
                 )
-            X[i] = image
-        return stop - start
+            image[:] = found
+        return begin, images
 
-    parallel = Parallel(n_jobs=n_jobs, require="sharedmem", return_as="generator")
-    tasks = (delayed(read)(start) for start in range(0, len(paths), _CHUNK))
-    with progress_bar(total=len(paths), desc="images", unit="file", verbose=verbose) as bar:
-        for done in parallel(tasks):
-            bar.update(done)
-    return X, files.targets[rows]
+    def _decode(self, path):
+        return decode(path, self.files.size, self.files.max_pixels)
+
+
+def _decoded(read, begins, *, n_jobs, verbose):
+    """Yield (begin, images) of each block, as they are done."""
+    parallel = Parallel(n_jobs=n_jobs, require="sharedmem", return_as="generator_unordered")
+    total = sum(min(BLOCK, len(read.paths) - begin) for begin in begins)
+    with progress_bar(total=total, desc="images", unit="file", verbose=verbose) as bar:
+        for begin, images in parallel(delayed(read)(begin) for begin in begins):
+            yield begin, images
+            bar.update(len(images))
+
+
+def _file_fingerprint(paths, root):
+    """Hash of names, sizes and times of change: cheap, where a hash of the pixels is not."""
+    status = [os.stat(path) for path in paths]
+    names = [os.fsencode(os.path.relpath(path, root)).hex() for path in paths]
+    numbers = np.array([(s.st_size, s.st_mtime_ns) for s in status], dtype=np.int64)
+    return fingerprint(np.array(names, dtype=object)) + fingerprint(numbers)
 
 
 def _choose_rows(y, classes, n_samples, random_state):
@@ -170,7 +170,7 @@ def _choose_rows(y, classes, n_samples, random_state):
     )
     left_out = np.setdiff1d(y, y[rows])
     if len(left_out):
-        names = ", ".join(classes[i] for i in left_out)
+        names = shortened([classes[i] for i in left_out])
         raise ValueError(
             f"n_samples={n_samples}, shared in proportion to the class sizes, leaves no image for "
             f"{names}. Ask for more samples."
@@ -178,9 +178,5 @@ def _choose_rows(y, classes, n_samples, random_state):
     return np.sort(rows)
 
 
-def _is_image_name(path):
-    return is_image_file(path) and not Path(path).name.startswith(".")
-
-
-def _pixels(image):
-    return f"{image.shape[2]} x {image.shape[1]}"
+def _pixels(shape):
+    return f"{shape[2]} x {shape[1]}"

@@ -5,12 +5,9 @@ from numbers import Integral
 from pathlib import Path
 
 from advfeat.datasets._bunch import as_bunch
-from advfeat.datasets._image_files import (
-    ImageFiles,
-    find_class_folders,
-    list_image_files,
-    read_array,
-)
+from advfeat.datasets._class_folders import find_class_folders, list_image_files, shortened
+from advfeat.datasets._decoding import MAX_PIXELS
+from advfeat.datasets._image_files import ImageFiles, read_array
 from advfeat.utils._sklearn import Interval, StrOptions, validate_params
 
 _SPLITS = ("train", "test", "val")
@@ -21,6 +18,8 @@ READ_CONSTRAINTS = {
     "size": [Interval(Integral, 1, None, closed="left"), None],
     "n_samples": [Interval(Integral, 1, None, closed="left"), None],
     "random_state": ["random_state"],
+    "max_pixels": [Interval(Integral, 1, None, closed="left")],
+    "as_memmap": [str, os.PathLike, None],
     "n_jobs": [Integral, None],
     "verbose": ["verbose"],
     "return_X_y": ["boolean"],
@@ -38,14 +37,20 @@ def load_image_folder(
     size=None,
     n_samples=None,
     random_state=None,
+    max_pixels=MAX_PIXELS,
+    as_memmap=None,
     n_jobs=None,
     verbose=1,
     return_X_y=False,
 ):
     """Load images kept as ``root/<class>/<file>`` or ``root/<split>/<class>/<file>``.
 
-    Classes are numbered in alphabetical order of their folders. Grey, palette and transparent
-    images become RGB. Hidden files and files without an image's extension are left out.
+    Classes are numbered in alphabetical order of their folders. Hidden files, what operating
+    systems and network drives leave behind (``Thumbs.db``, ``__MACOSX``, ...) and files without an
+    image's extension are left out. Grey and palette images become RGB, transparent pixels are laid
+    on white, and the rotation that cameras note is applied (torchvision's ImageFolder does not).
+    Images with more than 8 bits per channel are refused. Only BMP, GIF (the first frame), JPEG,
+    PNG, PPM, TIFF and WebP are opened, whatever the name of the file says.
 
     Parameters
     ----------
@@ -62,6 +67,14 @@ def load_image_folder(
         are read. None reads all.
     random_state : int, RandomState or None, default=None
         Determines the subset.
+    max_pixels : int, default=50_000_000
+        Images with more pixels are refused before they are decoded: a small file can unfold to
+        gigabytes. Pillow has a limit of its own, ``PIL.Image.MAX_IMAGE_PIXELS``.
+    as_memmap : path or None, default=None
+        Folder in which the decoded images are kept, and from which they come as a read-only
+        memory map, so that they may be larger than memory. A later call with the same files
+        (their names, sizes and times of change) neither decodes nor reads them again; one that
+        was stopped goes on where it was. None reads into memory.
     n_jobs : int or None, default=None
         Number of threads that decode files, as in joblib.
     verbose : int, default=1
@@ -72,7 +85,7 @@ def load_image_folder(
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        data : ndarray of shape (n, 3, H, W), uint8
+        data : ndarray or memory map of shape (n, 3, H, W), uint8
         target : ndarray of shape (n,), int64
         target_names : ndarray of shape (n_classes,), names of the folders
     (data, target) : tuple if ``return_X_y`` is true
@@ -83,8 +96,9 @@ def load_image_folder(
         If the folder is missing, has no class folders, or a class folder has no images.
     ValueError
         If a file is not an image, images differ in size and ``size`` is None, ``n_samples`` is
-        larger than the data or leaves a class out, the splits have different classes, or ``root``
-        holds splits and ``split`` is None.
+        larger than the data or leaves a class out, the splits have different classes, ``root``
+        holds splits and ``split`` is None, a link leads to another class, or ``as_memmap`` holds
+        something else.
 
     Examples
     --------
@@ -103,10 +117,11 @@ def load_image_folder(
     root = Path(root).expanduser()
     classes = _find_classes(root, split)
     folder = root if split is None else root / split
-    files = ImageFiles(*list_image_files(folder, classes), classes, size)
+    files = ImageFiles(*list_image_files(folder, classes), classes, size, root, max_pixels)
     X, y = read_array(
-        files, n_samples=n_samples, random_state=random_state, n_jobs=n_jobs, verbose=verbose
-    )
+        files, n_samples=n_samples, random_state=random_state, as_memmap=as_memmap,
+        n_jobs=n_jobs, verbose=verbose,
+    )  # fmt: skip
     return as_bunch(X, y, classes, return_X_y=return_X_y)
 
 
@@ -115,7 +130,7 @@ def _find_classes(root, split):
         classes = find_class_folders(root)
         if set(classes) <= set(_SPLITS):
             raise ValueError(
-                f"Expected class folders in '{root}', got {', '.join(classes)}, which look like "
+                f"Expected class folders in '{root}', got {shortened(classes)}, which look like "
                 f"splits. Pass split={classes[0]!r}."
             )
         return classes
@@ -127,6 +142,6 @@ def _find_classes(root, split):
             if differing:
                 raise ValueError(
                     f"Expected the same classes in '{root / split}' and '{root / other}', but "
-                    f"only one of them has: {', '.join(sorted(differing))}."
+                    f"only one of them has: {shortened(sorted(differing))}."
                 )
     return classes

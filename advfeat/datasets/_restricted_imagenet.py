@@ -7,12 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from advfeat.datasets._bunch import as_bunch
-from advfeat.datasets._image_files import (
-    ImageFiles,
-    find_class_folders,
-    list_image_files,
-    read_array,
-)
+from advfeat.datasets._class_folders import find_class_folders, list_image_files
+from advfeat.datasets._decoding import MAX_PIXELS
+from advfeat.datasets._image_files import ImageFiles, read_array
 from advfeat.datasets._image_folder import READ_CONSTRAINTS
 from advfeat.utils._sklearn import Interval, StrOptions, validate_params
 
@@ -63,6 +60,8 @@ class RestrictedImageNet(ImageFiles):
     size : int, default=224
         Side of the square images in pixels: the shorter side is resized to it and the centre
         cropped.
+    max_pixels : int, default=50_000_000
+        Images with more pixels are refused before they are decoded.
 
     Attributes
     ----------
@@ -93,10 +92,11 @@ class RestrictedImageNet(ImageFiles):
             "root": [str, os.PathLike],
             "split": [_SPLIT],
             "size": [Interval(Integral, 1, None, closed="left")],
+            "max_pixels": [Interval(Integral, 1, None, closed="left")],
         },
         prefer_skip_nested_validation=True,
     )
-    def __init__(self, root, *, split="train", size=224):
+    def __init__(self, root, *, split="train", size=224, max_pixels=MAX_PIXELS):
         folder = Path(root).expanduser() / split
         wnids = find_class_folders(folder)
         _check_ilsvrc2012(folder, wnids)
@@ -107,7 +107,7 @@ class RestrictedImageNet(ImageFiles):
         }
         paths, rows = list_image_files(folder, list(super_class))
         labels = np.array(list(super_class.values()))[rows]
-        super().__init__(paths, labels, list(RESTRICTED_IMAGENET_RANGES), size)
+        super().__init__(paths, labels, list(RESTRICTED_IMAGENET_RANGES), size, folder, max_pixels)
 
 
 @validate_params(
@@ -125,14 +125,17 @@ def load_restricted_imagenet(
     size=224,
     n_samples=None,
     random_state=None,
+    max_pixels=MAX_PIXELS,
+    as_memmap=None,
     n_jobs=None,
     verbose=1,
     return_X_y=False,
 ):
-    """Load Restricted ImageNet, or a random part of it, into memory.
+    """Load Restricted ImageNet, or a random part of it.
 
-    The whole training split takes about 40 GB at the default size; choose ``n_samples`` or a
-    smaller ``size``, or use `RestrictedImageNet`, which reads images one by one.
+    The whole training split takes about 40 GB at the default size: ``as_memmap=FOLDER`` decodes
+    it once and maps it; or choose ``n_samples`` or a smaller ``size``, or use
+    `RestrictedImageNet`, which reads images one by one.
 
     Parameters
     ----------
@@ -147,6 +150,14 @@ def load_restricted_imagenet(
         Size of a random subset, stratified by super-class; only its files are read.
     random_state : int, RandomState or None, default=None
         Determines the subset.
+    max_pixels : int, default=50_000_000
+        Images with more pixels are refused before they are decoded: a small file can unfold to
+        gigabytes. Pillow has a limit of its own, ``PIL.Image.MAX_IMAGE_PIXELS``.
+    as_memmap : path or None, default=None
+        Folder in which the decoded images are kept, and from which they come as a read-only
+        memory map, so that they may be larger than memory. A later call with the same files
+        (their names, sizes and times of change) neither decodes nor reads them again; one that
+        was stopped goes on where it was. None reads into memory.
     n_jobs : int or None, default=None
         Number of threads that decode files, as in joblib.
     verbose : int, default=1
@@ -157,7 +168,7 @@ def load_restricted_imagenet(
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        data : ndarray of shape (n, 3, size, size), uint8
+        data : ndarray or memory map of shape (n, 3, size, size), uint8
         target : ndarray of shape (n,), int64, in 0..8
         target_names : ndarray of shape (9,), in the order of `RESTRICTED_IMAGENET_RANGES`
     (data, target) : tuple if ``return_X_y`` is true
@@ -179,10 +190,11 @@ def load_restricted_imagenet(
     >>> X.shape  # doctest: +SKIP
     (900, 3, 224, 224)
     """
-    files = RestrictedImageNet(root, split=split, size=size)
+    files = RestrictedImageNet(root, split=split, size=size, max_pixels=max_pixels)
     X, y = read_array(
-        files, n_samples=n_samples, random_state=random_state, n_jobs=n_jobs, verbose=verbose
-    )
+        files, n_samples=n_samples, random_state=random_state, as_memmap=as_memmap,
+        n_jobs=n_jobs, verbose=verbose,
+    )  # fmt: skip
     return as_bunch(X, y, files.classes, return_X_y=return_X_y)
 
 

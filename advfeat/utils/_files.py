@@ -28,6 +28,11 @@ def is_clutter(name):
     return name.startswith(".") or name.lower() in _CLUTTER
 
 
+def printable(path):
+    """Path as text that can be printed, whatever its bytes are."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 def resolve_folder(folder, name):
     """Path of a folder given as the parameter ``name``, with ``~`` expanded.
 

@@ -75,8 +75,8 @@ class Manifest:
     def _difference(self, differing, there, made_with):
         told = ", ".join(_told(key, there, self.content) for key in differing)
         message = (
-            f"{self.name} holds another construction: it differs in {told}. Choose another folder "
-            "for this one, or repeat the settings and data of that one to go on with it."
+            f"{self.name} holds something else: it differs in {told}. Choose another folder for "
+            "this, or repeat the settings and data of that to go on with it."
         )
         if "weights" in differing:
             message += (

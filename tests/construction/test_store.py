@@ -107,7 +107,7 @@ def test_another_construction_is_not_mixed_in(constructor, standard, digits, tmp
         (kept, X[::-1], "X"),
         (other_source, X, "weights.*FrozenEstimator"),
     ]:
-        with pytest.raises(ValueError, match=f"another construction: it differs in.*{differing}"):
+        with pytest.raises(ValueError, match=f"something else: it differs in.*{differing}"):
             other.fit_transform(data, y)
     # The same values are the same data, however they lie in memory.
     for same in (np.asfortranarray(X), np.repeat(X, 2, axis=0)[::2], torch.from_numpy(X)):

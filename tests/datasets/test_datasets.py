@@ -215,8 +215,10 @@ def test_folder_reads_the_usual_formats(tmp_path, name):
     [
         ("L", 77, [77, 77, 77]),
         ("1", 1, [255, 255, 255]),
-        ("LA", (77, 10), [77, 77, 77]),
-        ("RGBA", (1, 2, 3, 100), [1, 2, 3]),
+        ("LA", (77, 255), [77, 77, 77]),
+        ("LA", (77, 0), [255, 255, 255]),  # transparent pixels are laid on white
+        ("RGBA", (1, 2, 3, 255), [1, 2, 3]),
+        ("RGBA", (255, 0, 0, 51), [255, 204, 204]),
     ],
 )
 def test_folder_turns_other_colour_modes_into_rgb(tmp_path, mode, value, expected):

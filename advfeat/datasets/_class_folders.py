@@ -1,0 +1,115 @@
+"""Folders of images, one for each class: what is found in them, and what is not taken for one."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
+
+from advfeat.utils._files import is_clutter, printable
+
+
+def find_class_folders(root):
+    """Names of the class folders of ``root`` in alphabetical order.
+
+    Hidden folders, and those that operating systems and network drives make, do not count.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are none.
+    ValueError
+        If a name is not UTF-8, or two are links to one folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"Expected a folder with one folder of images per class, found no folder '{root}'."
+        )
+    classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not is_clutter(p.name))
+    if not classes:
+        raise FileNotFoundError(
+            f"Expected one folder per class in '{root}', found none. "
+            "Sort the images into root/<class>/<file>."
+        )
+    for name in classes:
+        if not name.isprintable() or printable(name) != name:
+            raise ValueError(
+                f"The name of the class folder {printable(name)!r} in '{root}' is not UTF-8 text "
+                "that can be printed. Rename the folder."
+            )
+    return classes
+
+
+def list_image_files(root, classes):
+    """Paths and class numbers of all images in the given class folders, at any depth.
+
+    Files without an image's extension, hidden ones and clutter of operating systems are left
+    out. Links are followed; a folder is not read twice.
+
+    Returns
+    -------
+    paths : list of str
+    targets : ndarray of shape (n,)
+
+    Raises
+    ------
+    FileNotFoundError
+        If a class folder has no images.
+    ValueError
+        If a link leads to another class, or something that is no file has an image's name.
+    """
+    root = Path(root)
+    owners = {}
+    for name in classes:
+        other = owners.setdefault(_identity(root / name), name)
+        if other != name:
+            raise ValueError(
+                f"The class folders '{other}' and '{name}' of '{root}' are one and the same."
+            )
+    found = [sorted(_images_below(root / name, root, owners, name)) for name in classes]
+    empty = [name for name, paths in zip(classes, found, strict=True) if not paths]
+    if empty:
+        raise FileNotFoundError(
+            f"Expected images in every class folder of '{root}', found none in {len(empty)} of "
+            f"{len(classes)}: {shortened(empty)}. Known extensions: {', '.join(IMG_EXTENSIONS)}."
+        )
+    targets = np.repeat(np.arange(len(classes)), [len(paths) for paths in found])
+    return [path for paths in found for path in paths], targets
+
+
+def _images_below(folder, root, owners, name, seen=None):
+    """Yield the paths of all images below a class folder."""
+    seen = set() if seen is None else seen
+    identity = _identity(folder)
+    if identity in seen:
+        return
+    seen.add(identity)
+    holds_root = Path(os.path.realpath(root)).is_relative_to(os.path.realpath(folder))
+    if holds_root or owners.get(identity, name) != name:
+        raise ValueError(
+            f"'{printable(folder)}' is a link to '{printable(os.path.realpath(folder))}', so that "
+            f"images of other classes would count as '{name}'. Remove the link."
+        )
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_clutter(entry.name):
+                continue
+            if entry.is_dir():
+                yield from _images_below(entry.path, root, owners, name, seen)
+            elif is_image_file(entry.name):
+                if not entry.is_file() and os.path.exists(entry.path):
+                    raise ValueError(
+                        f"'{printable(entry.path)}' has the name of an image, but is no file."
+                    )
+                yield entry.path
+
+
+def _identity(folder):
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def shortened(names):
+    """Names for a message, not more than five."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

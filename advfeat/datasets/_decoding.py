@@ -1,0 +1,79 @@
+"""From one image file to an RGB array."""
+
+import re
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from advfeat.utils._files import printable
+
+MAX_PIXELS = 50_000_000  # more than cameras make; 150 MB when decoded
+# What Pillow may try, whatever the name says: for EPS files it would start Ghostscript.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_BAD_IMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,  # where warnings are errors
+)
+
+
+def decode(path, size=None, max_pixels=MAX_PIXELS):
+    """Read one image file as an RGB array of shape (3, H, W), uint8.
+
+    The rotation that cameras note in EXIF is applied; transparent pixels are laid on white.
+
+    Parameters
+    ----------
+    path : str
+    size : int or None
+        If given, the shorter side is resized to ``size`` pixels (bilinear, antialiased) and the
+        centre cropped, in one resampling step.
+    max_pixels : int
+        Larger images are refused before they are decoded.
+
+    Raises
+    ------
+    ValueError
+        If the file is not an image, is damaged, too large, or has more than 8 bits per channel.
+    """
+    with open(path, "rb") as file:
+        try:
+            with Image.open(file, formats=_FORMATS) as image:
+                if image.width * image.height > max_pixels:
+                    raise ValueError(
+                        f"{image.width} x {image.height} pixels; raise max_pixels (now "
+                        f"{max_pixels:,}) if it is no mistake"
+                    )
+                if image.mode.startswith(("I", "F")) or _has_more_than_8_bits(image):
+                    raise ValueError(
+                        f"pixels of mode {image.mode!r} with more than 8 bits per channel; "
+                        "convert the file to 8 bits"
+                    )
+                image.load()
+                image = _on_white(ImageOps.exif_transpose(image))
+        except _BAD_IMAGE as error:
+            raise ValueError(
+                f"Expected a readable 8-bit image in '{printable(path)}': {error}."
+            ) from error
+    if size is not None:
+        image = ImageOps.fit(image, (size, size), method=Image.Resampling.BILINEAR)
+    return np.array(image).transpose(2, 0, 1).copy()
+
+
+def _has_more_than_8_bits(image):
+    """Whether Pillow would cut the channels down, as it does in silence."""
+    settings = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
+    return any(int(number) > 8 for number in re.findall(r";(\d+)", settings)) or (
+        image.format == "PPM" and any(int(n) > 255 for n in re.findall(r"\d+", settings))
+    )
+
+
+def _on_white(image):
+    """Turn any image into RGB."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")

@@ -1,0 +1,301 @@
+"""Image folders as people have them: links, clutter, odd files; decoded once into a memory map."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from advfeat.datasets import _image_files, load_image_folder, load_restricted_imagenet
+from advfeat.utils._fingerprint import fingerprint
+
+
+def save(path, value=0, size=(4, 4), mode="RGB", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Classes of 2 and 3 images; the grey value of an image is its number."""
+    root = tmp_path / "images"
+    for number, name in enumerate(["ant/0", "ant/1", "bee/0", "bee/1", "bee/2"]):
+        save(root / f"{name}.png", (number, number, number))
+    return root
+
+
+def numbers(root, **options):
+    X, y = load_image_folder(root, return_X_y=True, **options)
+    return X[:, 0, 0, 0].tolist(), y.tolist()
+
+
+EXPECTED = ([0, 1, 2, 3, 4], [0, 0, 1, 1, 1])
+
+# --- what is in the folders ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["__MACOSX", ".ipynb_checkpoints", "@eaDir", "#recycle", "lost+found", ".Trash-0"]
+)
+def test_clutter_is_no_class_and_holds_no_images(folder, name):
+    for place in (folder, folder / "ant"):
+        save(place / name / "thumb.png", 200)
+        save(place / name / "deeper" / "thumb.png", 200)
+    (folder / "ant" / "Thumbs.db").write_bytes(b"no image")
+    save(folder / "ant" / "._0.png", 200)
+    assert numbers(folder) == EXPECTED
+
+
+def test_a_loop_of_links_is_read_once(folder):
+    (folder / "ant" / "again").symlink_to(folder / "ant")
+    (folder / "bee" / "deep").mkdir()
+    (folder / "bee" / "deep" / "up").symlink_to("..")
+    assert numbers(folder) == EXPECTED
+
+
+def test_links_to_images_elsewhere_are_followed(folder, tmp_path):
+    save(tmp_path / "more" / "9.png", (5, 5, 5))
+    (folder / "bee" / "more").symlink_to(tmp_path / "more")
+    assert numbers(folder) == ([*range(6)], [0, 0, 1, 1, 1, 1])
+    moved = tmp_path / "disk2"
+    (folder / "ant").rename(moved)
+    (folder / "ant").symlink_to(moved)
+    assert numbers(folder)[1] == [0, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("target", ["..", "../..", "../bee", "/"])
+def test_links_to_other_classes_are_refused(folder, target):
+    (folder / "ant" / "link").symlink_to(target)
+    with pytest.raises(ValueError, match="ant/link' is a link to .* would count as 'ant'"):
+        load_image_folder(folder)
+
+
+def test_two_names_of_one_class_folder_are_refused(folder):
+    (folder / "cow").symlink_to("ant")
+    with pytest.raises(ValueError, match="'ant' and 'cow' .* are one and the same"):
+        load_image_folder(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_named_pipe_does_not_hang(folder):
+    os.mkfifo(folder / "ant" / "pipe.png")
+    with pytest.raises(ValueError, match="ant/pipe.png' has the name of an image, but is no file"):
+        load_image_folder(folder)
+
+
+def test_many_empty_class_folders_give_a_short_message(folder):
+    for i in range(300):
+        (folder / f"class{i:03}").mkdir()
+    with pytest.raises(FileNotFoundError, match="found none in 300 of 302: class000") as error:
+        load_image_folder(folder)
+    assert len(str(error.value)) < 500
+    for split in ("train", "test"):
+        (folder / "splits" / split).mkdir(parents=True)
+    for i in range(300):
+        (folder / "splits" / "train" / f"class{i:03}").mkdir()
+        (folder / "splits" / "test" / f"other{i:03}").mkdir()
+    with pytest.raises(ValueError, match="only one of them has: class000") as error:
+        load_image_folder(folder / "splits", split="train")
+    assert len(str(error.value)) < 500
+
+
+def test_names_that_are_no_utf8(folder):
+    try:
+        os.mkdir(os.fsencode(folder) + b"/caf\xe9")
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    with pytest.raises(ValueError, match=r"'caf\\\\udce9' .* is not UTF-8"):
+        load_image_folder(folder)
+    os.rmdir(os.fsencode(folder) + b"/caf\xe9")
+    bad = os.fsencode(folder) + b"/ant/\xe9.png"
+    save(folder / "ant" / "2.png", (7, 7, 7))
+    os.rename(folder / "ant" / "2.png", bad)
+    assert sorted(numbers(folder)[0]) == [0, 1, 2, 3, 4, 7]  # the name does no harm
+    with open(bad, "wb") as file:
+        file.write(b"no image")
+    with pytest.raises(ValueError, match=r"udce9.png") as error:
+        load_image_folder(folder)
+    str(error.value).encode()  # can be printed
+
+
+# --- what is in the files -----------------------------------------------------------------------
+
+
+def test_only_image_formats_are_tried(folder, monkeypatch):
+    def called(*args, **kwargs):
+        pytest.fail("Ghostscript was called")
+
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", called)
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n%%EOF\n"
+    (folder / "ant" / "0.png").write_bytes(eps)
+    with pytest.raises(ValueError, match="readable 8-bit image in '.*ant/0.png'"):
+        load_image_folder(folder)
+
+
+def test_huge_images_are_refused_before_they_are_decoded(folder, monkeypatch):
+    save(folder / "ant" / "2.png", 0, size=(300, 200))
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match=r"2.png': 300 x 200 pixels; raise max_pixels \(now 5,"):
+        _image_files.decode(str(folder / "ant" / "2.png"), max_pixels=5000)
+    monkeypatch.undo()
+    save(folder / "ant" / "2.png", 0, size=(8_000, 8_000), mode="1")
+    with pytest.raises(ValueError, match="2.png'"):
+        load_image_folder(folder, size=4)
+    with pytest.raises(ValueError, match="'max_pixels' parameter"):
+        load_image_folder(folder, max_pixels=0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_rotation_of_cameras_is_applied(tmp_path, orientation):
+    upright = np.random.default_rng(0).integers(0, 256, (3, 5, 3)).astype(np.uint8)
+    undo = {  # how a camera that was held like that has stored the picture
+        1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: lambda a: np.rot90(a, -1),
+    }  # fmt: skip
+    image = Image.fromarray(np.ascontiguousarray(undo[orientation](upright)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "a").mkdir()
+    image.save(tmp_path / "a" / "0.png", exif=exif)
+    X, _ = load_image_folder(tmp_path, return_X_y=True)
+    assert_array_equal(X[0], upright.transpose(2, 0, 1))
+
+
+def test_transparent_pixels_are_laid_on_white(tmp_path):
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 9, 8, 7])
+    (tmp_path / "a").mkdir()
+    image.save(tmp_path / "a" / "palette.png", transparency=1)
+    save(tmp_path / "a" / "red.png", (255, 0, 0), transparency=(255, 0, 0))
+    X, _ = load_image_folder(tmp_path, return_X_y=True)
+    assert (X == 255).all()
+
+
+def deep_png(path):
+    """A PNG with 16 bits per channel, which Pillow cannot write."""
+    import struct
+    import zlib
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    head = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(4 * (b"\0" + 12 * b"\x12\x34"))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+
+
+def deep_ppm(path):
+    path.write_bytes(b"P6 4 4 65535\n" + 48 * b"\x12\x34")
+
+
+@pytest.mark.parametrize(("write", "name"), [(deep_png, "0.png"), (deep_ppm, "0.ppm")])
+def test_16_bits_per_channel_are_not_cut_in_silence(tmp_path, write, name):
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "a" / name)
+    with Image.open(tmp_path / "a" / name) as image:
+        assert image.mode == "RGB"  # Pillow says nothing
+    with pytest.raises(ValueError, match="more than 8 bits per channel; convert the file"):
+        load_image_folder(tmp_path)
+
+
+# --- decoded once -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(tmp_path):
+    root = tmp_path / "many"
+    for i in range(150):
+        save(root / "ab"[i % 2] / f"{i:03}.png", (i, 0, 0))
+    return root
+
+
+def test_images_are_decoded_once(many, tmp_path, monkeypatch):
+    X, y = load_image_folder(many, return_X_y=True)
+    kept = tmp_path / "kept"
+    mapped, labels = load_image_folder(many, as_memmap=kept, n_jobs=2, return_X_y=True)
+    assert isinstance(mapped, np.memmap) and not mapped.flags.writeable
+    assert_array_equal(mapped, X)
+    assert_array_equal(labels, y)
+    calls = []
+    decode = _image_files.decode
+    monkeypatch.setattr(_image_files, "decode", lambda *a: calls.append(a) or decode(*a))
+    again, _ = load_image_folder(many, as_memmap=kept, return_X_y=True)
+    assert_array_equal(again, X)
+    assert len(calls) <= 1  # the first, for its size
+    assert fingerprint(again) == fingerprint(X)
+    monkeypatch.setattr(type(again), "__getitem__", lambda *a: pytest.fail("read"))
+    assert fingerprint(again) == fingerprint(X)
+
+
+def test_a_part_of_a_map_has_its_own_fingerprint(many, tmp_path):
+    X = load_image_folder(many).data
+    mapped = load_image_folder(many, as_memmap=tmp_path / "kept").data
+    for part in (slice(0, 100), slice(None, None, -1), np.arange(70), slice(1, None)):
+        assert fingerprint(mapped[part]) == fingerprint(X[part])
+    assert fingerprint(mapped[:, :1]) == fingerprint(X[:, :1])
+
+
+def test_decoding_that_was_stopped_goes_on(many, tmp_path, monkeypatch):
+    decode, calls = _image_files.decode, []
+
+    def stop(*args):
+        calls.append(args)
+        if len(calls) == 80:
+            raise KeyboardInterrupt
+        return decode(*args)
+
+    kept = tmp_path / "kept"
+    with monkeypatch.context() as patch:
+        patch.setattr(_image_files, "decode", stop)
+        with pytest.raises(KeyboardInterrupt):
+            load_image_folder(many, as_memmap=kept)
+    calls.clear()
+    monkeypatch.setattr(_image_files, "decode", lambda *a: calls.append(a) or decode(*a))
+    mapped = load_image_folder(many, as_memmap=kept).data
+    assert len(calls) < 100
+    assert_array_equal(mapped, load_image_folder(many).data)
+
+
+def test_other_files_are_another_map(many, tmp_path):
+    kept = tmp_path / "kept"
+    load_image_folder(many, as_memmap=kept)
+    with pytest.raises(ValueError, match=r"as_memmap=.* holds something else: .*size"):
+        load_image_folder(many, as_memmap=kept, size=2)
+    with pytest.raises(ValueError, match="differs in .*files"):
+        load_image_folder(many, as_memmap=kept, n_samples=20, random_state=0)
+    path = many / "a" / "000.png"
+    save(path, (99, 0, 0))
+    os.utime(path, (1, 1))
+    with pytest.raises(ValueError, match="differs in files"):
+        load_image_folder(many, as_memmap=kept)
+    with pytest.raises(ValueError, match="as_memmap must name a folder"):
+        load_image_folder(many, as_memmap="")
+
+
+def test_a_damaged_map_is_mended(many, tmp_path):
+    kept = tmp_path / "kept"
+    load_image_folder(many, as_memmap=kept)
+    time.sleep(0.02)  # the clock of a file system is coarse
+    rows = np.load(kept / "X.npy", mmap_mode="r+")
+    rows[70] = 0
+    rows.flush()
+    with pytest.warns(UserWarning, match="1 of the 3 batches kept in as_memmap=.* damaged"):
+        mapped = load_image_folder(many, as_memmap=kept).data
+    assert_array_equal(mapped, load_image_folder(many).data)
+
+
+def test_restricted_imagenet_as_a_map(imagenet, tmp_path):
+    options = {"split": "val", "size": 8, "return_X_y": True}
+    X, y = load_restricted_imagenet(imagenet, **options)
+    mapped, labels = load_restricted_imagenet(imagenet, as_memmap=tmp_path / "kept", **options)
+    assert isinstance(mapped, np.memmap)
+    assert_array_equal(mapped, X)
+    assert_array_equal(labels, y)
