@@ -36,7 +36,8 @@ class ArrayDataset(Dataset):
 
     def __init__(self, X, y, sample_weight, rows=None):
         self.X, self.y, self.rows = X, y, rows
-        self.sample_weight = (sample_weight / sample_weight.mean()).astype(np.float32)
+        share = sample_weight / sample_weight.max()  # of which the mean cannot overflow
+        self.sample_weight = (share / share.mean()).astype(np.float32)
 
     def __len__(self):
         return len(self.y)

@@ -13,18 +13,25 @@ def copy_module(module):
 
     The copy shares nothing with the module; modes and hooks are kept.
     """
-    memo = {}
-    for layer in module.modules():
-        for value in vars(layer).values():
-            # Old weight_norm and spectral_norm keep a computed weight, which deepcopy refuses.
-            if isinstance(value, torch.Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    twin = _unwrap(copy.deepcopy(_unwrap(module), memo))
+    twin = _unwrap(copy.deepcopy(_unwrap(module), copies_of_computed(module)))
     for layer in list(twin.modules()):
         for name, child in list(layer.named_children()):
             if _unwrap(child) is not child:
                 setattr(layer, name, _unwrap(child))
     return twin
+
+
+def copies_of_computed(module):
+    """Give the memo for deepcopy that holds copies of what a module has computed.
+
+    Old weight_norm and spectral_norm keep a computed weight, which deepcopy refuses.
+    """
+    return {
+        id(value): value.detach().clone()
+        for layer in module.modules()
+        for value in vars(layer).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
 
 
 def _unwrap(module):

@@ -262,6 +262,25 @@ def test_partial_fit_after_fit(standard, digits):
         clf.partial_fit(X, y, classes=[1, 2])
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_computed_weights_are_trained_on(digits, norm):
+    X, y, X_test, _ = digits
+
+    class Normed(nn.Sequential):
+        def __init__(self, n_classes):
+            super().__init__(nn.Flatten(), norm(nn.Linear(64, n_classes)))
+
+    clf = StandardClassifier(Normed, lr=0.05, **QUICK).fit(X, y)
+    before = clf.decision_function(X_test)
+    after = clf.partial_fit(X, y).decision_function(X_test)
+    assert not np.array_equal(before, after)
+    clf.set_params(callbacks=[Interrupt(2)])
+    with pytest.raises(KeyboardInterrupt):
+        clf.partial_fit(X, y)
+    assert_array_equal(clf.decision_function(X_test), after)
+
+
 def test_pickle_and_clone(standard, digits):
     X_test = digits[2]
     again = pickle.loads(pickle.dumps(standard))

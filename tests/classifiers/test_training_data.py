@@ -97,6 +97,18 @@ def test_statistics_of_lazy_arrays_are_read_batch_by_batch(monkeypatch):
     assert lazy.most == 16
 
 
+@pytest.mark.parametrize("scale", [1e300, 1e-300])
+def test_only_ratios_of_weights_count(scale):
+    X, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 2
+    weight = np.random.default_rng(1).uniform(1, 2, 40)
+    settings = {"max_epochs": 2, "random_state": 0, "verbose": 0}
+    a, b = (
+        StandardClassifier(**settings).fit(X, y, sample_weight=w).decision_function(X)
+        for w in (weight, scale * weight)
+    )
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_a_memory_map_with_weights_and_a_split_gives_the_same_bits(tmp_path):
     rng = np.random.default_rng(0)
     X, y = rng.random((80, 1, 4, 4), dtype=np.float32), np.arange(80) % 2
