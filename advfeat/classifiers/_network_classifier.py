@@ -11,9 +11,10 @@ from advfeat.optim import FrozenNetwork
 from advfeat.utils._batches import PREDICTION_BATCH, Forward, run_batches
 from advfeat.utils._checks import check_inputs, resolve_bounds
 from advfeat.utils._device import resolve_device
+from advfeat.utils._pickles import VersionedPickle
 
 
-class NetworkClassifier(ClassifierMixin, BaseEstimator):
+class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     """A fitted network as a classifier; base of `StandardClassifier` and `TorchClassifier`.
 
     Attacks, constructors and metrics use nothing of a source but what is listed here. A subclass

@@ -26,11 +26,14 @@ from advfeat.datasets._torch_data import unpack_labelled_data
 from advfeat.utils._batches import iter_batches, run_batches
 from advfeat.utils._checks import check_data, check_inputs
 from advfeat.utils._modules import refuse_module
+from advfeat.utils._pickles import VersionedPickle
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import _fit_context
 
 
-class TrainTimeTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[call-arg]
+class TrainTimeTransformer(
+    VersionedPickle, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+):  # type: ignore[call-arg]
     """Transformer that changes training data only.
 
     Subclasses say which source they train by default and construct the set.

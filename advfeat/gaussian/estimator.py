@@ -21,6 +21,7 @@ from advfeat.gaussian.matrices import GaussianMatricesMixin
 from advfeat.gaussian.pointwise import robust_std_of_samples
 from advfeat.gaussian.robust_covariance import relaxation, robust_std
 from advfeat.gaussian.theory import GaussianTheoryMixin
+from advfeat.utils._pickles import VersionedPickle
 from advfeat.utils._sklearn import (
     Interval,
     StrOptions,
@@ -47,6 +48,7 @@ def _has_partial_fit(estimator):
 
 
 class GaussianRobustMLE(
+    VersionedPickle,
     GaussianTheoryMixin,
     GaussianAccuracyMixin,
     GaussianPredictionMixin,

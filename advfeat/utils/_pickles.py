@@ -1,0 +1,50 @@
+"""Pickles of estimators say which version of advfeat wrote them."""
+
+import warnings
+from typing import Any
+
+from advfeat._version import __version__
+
+_MARK = "_advfeat_version"
+
+
+class VersionedPickle:
+    """Mixin for estimators, before scikit-learn's; see `__setstate__`."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        return {**state, _MARK: __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle.
+
+        Raises
+        ------
+        ValueError
+            If a version wrote it that did not say which it was, or had other parameters.
+
+        Warns
+        -----
+        UserWarning
+            If another version wrote it.
+        """
+        state = dict(state)
+        version = state.pop(_MARK, None)
+        name = type(self).__name__
+        params = set(self._get_param_names())  # type: ignore[attr-defined]
+        if version is None or not params <= set(state):
+            writer = f"advfeat {version}" if version else "advfeat before 0.1"
+            raise ValueError(
+                f"This pickle of {name} was written by {writer} and cannot be read by "
+                f"advfeat {__version__}. Read it with the version that wrote it, and keep it with "
+                "advfeat.save if it is a classifier; or fit it again."
+            )
+        if version != __version__:
+            warnings.warn(
+                f"This pickle of {name} was written by advfeat {version}; in advfeat "
+                f"{__version__} it may not work, or give other results. Files of advfeat.save are "
+                "made to last.",
+                UserWarning,
+                stacklevel=2,
+            )
+        super().__setstate__(state)  # type: ignore[misc]
