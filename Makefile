@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 VENV_OLDEST ?= .venv-oldest
+VENV_DOCS ?= .venv-docs
+GALLERY ?= all
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
@@ -10,7 +12,7 @@ PY = "$(VENV)/bin/python"
 PYTEST_OPTIONS = -n $(WORKERS) $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-oldest lint clean venv venv-oldest python
+.PHONY: help demo test test-all test-oldest lint docs dist clean venv venv-oldest venv-docs python
 
 help: ## list the commands
 	@echo "Commands:"
@@ -35,12 +37,25 @@ lint: venv ## ruff: errors and format; mypy: the types of the public names
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
+docs: venv-docs ## the site, into docs/_build/html; GALLERY=start runs only the gallery's first tier
+	@GALLERY=$(GALLERY) MPLBACKEND=Agg OMP_NUM_THREADS=1 "$(VENV_DOCS)/bin/python" -m sphinx \
+		--fail-on-warning --keep-going --builder html docs docs/_build/html
+	@echo "The site: docs/_build/html/index.html"
+
+dist: venv-docs ## wheel and sdist, built and checked, into dist/
+	@rm -rf dist
+	@"$(VENV_DOCS)/bin/python" -m build --outdir dist .
+	@"$(VENV_DOCS)/bin/python" -m twine check --strict dist/*
+
 clean: ## remove caches and builds; environments and results stay
-	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf build dist docs/_build docs/api docs/gallery docs/results .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name '.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 venv: python
 	@"$(PYTHON)" tools/environment.py "$(VENV)"
+
+venv-docs: venv
+	@"$(PYTHON)" tools/environment.py "$(VENV_DOCS)" --docs "$(VENV)"
 
 venv-oldest: python
 	@"$(PYTHON)" tools/environment.py "$(VENV_OLDEST)" --oldest

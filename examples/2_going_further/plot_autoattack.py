@@ -1,0 +1,50 @@
+"""
+Accuracy over eps, with AutoAttack beside
+=========================================
+
+A robust accuracy is only as good as its attack. Here is this library's beside AutoAttack, the
+usual yardstick, from torchattacks. Both attack the network itself: ``net_.module_`` takes images
+in [0, 1] and returns logits.
+"""
+
+import matplotlib.pyplot as plt
+import torch
+import torchattacks
+
+from advfeat import AdversarialClassifier, StandardClassifier
+from advfeat.datasets import load_digits
+from advfeat.plotting import RobustnessCurveDisplay
+
+X, y = load_digits(split="train", return_X_y=True)
+X_test, y_test = load_digits(split="test", return_X_y=True)
+X_test, y_test = X_test[:60], y_test[:60]
+models = {
+    "standard": StandardClassifier(random_state=0, verbose=0).fit(X, y),
+    "adversarial": AdversarialClassifier(eps=1.0, n_steps=3, random_state=0, verbose=0).fit(X, y),
+}
+
+
+def auto_attack(clf, eps):
+    """Accuracy under AutoAttack's standard version."""
+    images, labels = torch.from_numpy(X_test), torch.from_numpy(y_test)
+    attack = torchattacks.AutoAttack(
+        clf.net_.module_.eval(), norm="L2", eps=eps, n_classes=10, seed=0
+    )
+    found = clf.net_.module_(attack(images, labels)).argmax(1)
+    return float((found == labels).float().mean())
+
+
+# %%
+# The crosses lie on the curves: the cheaper attack leaves no more standing than AutoAttack does.
+
+fig, ax = plt.subplots(figsize=(5.4, 3.8), layout="constrained")
+for name, clf in models.items():
+    display = RobustnessCurveDisplay.from_estimator(
+        clf, X_test, y_test, norm=2, eps_values=[0, 0.2, 0.4, 0.6, 0.8, 1], name=name, ax=ax,
+        verbose=0,
+    )  # fmt: skip
+    for eps in (0.4, 0.8):
+        label = "AutoAttack" if (name, eps) == ("adversarial", 0.8) else None
+        ax.plot(eps, auto_attack(clf, eps), "kx", ms=10, zorder=4, label=label)
+ax.legend(frameon=False)
+plt.show()

@@ -1,0 +1,48 @@
+"""
+The four sets of the paper: Figures 2 and 9
+===========================================
+
+From one standard and one adversarially trained source: D_R and D_NR (Figure 2), D_rand and D_det
+(Figure 9), and what plain training on each of them gives on the original test set.
+"""
+
+from sklearn.frozen import FrozenEstimator
+
+from advfeat import (
+    AdversarialClassifier,
+    NonRobustRelabeler,
+    RobustFeatureInverter,
+    StandardClassifier,
+)
+from advfeat.datasets import load_digits
+from advfeat.plotting import AccuracyBarDisplay, SampleGridDisplay
+
+X, y = load_digits(split="train", return_X_y=True)
+X_test, y_test = load_digits(split="test", return_X_y=True)
+common = {"random_state": 0, "verbose": 0}
+standard = StandardClassifier(max_epochs=20, **common).fit(X, y)
+robust = AdversarialClassifier(eps=1.0, n_steps=3, max_epochs=20, **common).fit(X, y)
+
+# %%
+# The sources are trained once and handed on in a FrozenEstimator.
+
+perturb = {"eps": 1.0, "n_steps": 50, **common}
+constructors = {
+    "D_R": RobustFeatureInverter(FrozenEstimator(robust), **common),
+    "D_NR": RobustFeatureInverter(FrozenEstimator(standard), **common),
+    "D_rand": NonRobustRelabeler(FrozenEstimator(standard), **perturb),
+    "D_det": NonRobustRelabeler(FrozenEstimator(standard), target="deterministic", **perturb),
+}
+sets = {name: constructor.fit_transform(X, y) for name, constructor in constructors.items()}
+grid = SampleGridDisplay.from_datasets({"D": X, **sets}, y=y, random_state=0)
+
+# %%
+# D_R and D_NR start from other images: what is left of the start in D_NR does not stand for its
+# label, and is no feature of its source.
+
+classifiers = {"D": standard, "D, adversarial": robust}
+for name, data in sets.items():
+    classifiers[name] = StandardClassifier(max_epochs=20, random_state=1, verbose=0).fit(data, y)
+bars = AccuracyBarDisplay.from_estimators(
+    classifiers, X_test, y_test, norm=2, eps=[0.25, 0.5], n_steps=10, verbose=0
+)
