@@ -16,6 +16,7 @@ from advfeat.datasets._constructed import ConstructedDataset
 from advfeat.datasets._digits import load_digits
 from advfeat.datasets._image_folder import load_image_folder
 from advfeat.datasets._planted import make_planted_features, make_planted_images
+from advfeat.datasets._released import dump_released_set, load_released_set
 from advfeat.datasets._restricted_imagenet import (
     RESTRICTED_IMAGENET_RANGES,
     RestrictedImageNet,
@@ -26,9 +27,11 @@ __all__ = [
     "RESTRICTED_IMAGENET_RANGES",
     "ConstructedDataset",
     "RestrictedImageNet",
+    "dump_released_set",
     "fetch_cifar10",
     "load_digits",
     "load_image_folder",
+    "load_released_set",
     "load_restricted_imagenet",
     "make_planted_features",
     "make_planted_images",

@@ -148,7 +148,7 @@ class ConstructedDataset(Dataset):
         if isinstance(i, slice):
             X = self.X[i] if not isinstance(self.X, LazyArray) else select_rows(self.X, i)
             return type(self)(X, self.y[i], self.y_source[i], self.classes)
-        rows = np.asarray(i)
+        rows = np.asarray(None if isinstance(i, tuple) else i)
         if rows.size == 0:
             rows = rows.astype(np.intp)
         if rows.ndim != 1 or rows.dtype.kind not in "biu":

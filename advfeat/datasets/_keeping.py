@@ -47,7 +47,7 @@ def load_arrays(path, names):
     if not path.exists():
         raise FileNotFoundError(f"Expected a kept set in '{path}', found nothing of that name.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in names}
     except (*_BAD_FILE, AttributeError, TypeError) as error:
         raise ValueError(

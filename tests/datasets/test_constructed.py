@@ -1,6 +1,7 @@
 """ConstructedDataset: it carries its labels, and refuses whoever would ignore them."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import torch
 from numpy.testing import assert_array_equal
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.model_selection import cross_val_score, train_test_split
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -19,11 +22,13 @@ from sklearn.tree import DecisionTreeClassifier
 from skorch import NeuralNetClassifier
 from skorch.dataset import ValidSplit
 from torch import nn
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset, random_split
 
 from advfeat import (
     ConstructedDataset,
     GaussianRobustMLE,
     NonRobustRelabeler,
+    RobustFeatureInverter,
     StandardClassifier,
 )
 
@@ -130,3 +135,217 @@ def test_classes_are_sorted_and_unique():
     for classes in (["b", "a"], ["a", "a", "b"]):
         with pytest.raises(ValueError, match="sorted and without repeats"):
             ConstructedDataset(np.zeros((1, 2)), ["a"], ["b"], classes)
+
+
+# --- parts keep their labels --------------------------------------------------------------------
+
+# Eleven classes whose names are not their positions.
+NAMES = np.arange(100, 111)
+
+
+@pytest.fixture(params=["numbers", "text"])
+def eleven(request):
+    """A set in which feature j is 1 for the j-th class, so that any linear model is right."""
+    names = NAMES if request.param == "numbers" else NAMES.astype(str)
+    index = np.random.default_rng(0).integers(11, size=330)
+    X = np.eye(11, dtype=np.float32)[index]
+    return ConstructedDataset(X, names[index], names[(index + 1) % 11], names)
+
+
+class Wrapped(Dataset):
+    """A Dataset of one's own around a constructed set."""
+
+    def __init__(self, data, change=lambda label: label):
+        self.data, self.change = data, change
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, i):
+        x, label = self.data[i]
+        return 2 * x, self.change(label)
+
+
+PARTS = {
+    "slice": lambda d: d[:200],
+    "index array": lambda d: d[np.arange(0, 330, 2)],
+    "mask": lambda d: d[np.arange(330) % 3 > 0],
+    "list": lambda d: d[list(range(200))],
+    "tensor": lambda d: d[torch.arange(200)],
+    "train_test_split": lambda d: train_test_split(d, random_state=0)[0],
+    "stratified": lambda d: train_test_split(d, stratify=d.y, random_state=0)[1],
+    "Subset": lambda d: Subset(d, range(250)),
+    "random_split": lambda d: random_split(d, [0.7, 0.3])[0],
+    "ConcatDataset": lambda d: ConcatDataset([d[:100], d[100:], Subset(d, range(10))]),
+    "nested": lambda d: Subset(ConcatDataset([Subset(d, range(200)), d[200:]]), range(300)),
+    "one's own": Wrapped,
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_are_trained_on_with_their_labels(eleven, part):
+    clf = StandardClassifier(max_epochs=20, random_state=0, verbose=0)
+    clf.fit(PARTS[part](eleven))
+    assert_array_equal(clf.classes_, eleven.classes)
+    assert np.mean(clf.predict(eleven.X) == eleven.y) > 0.95
+
+
+def test_parts_know_their_source_labels(eleven):
+    clf = StandardClassifier(max_epochs=1, verbose=0)
+    train, test, y_train, _ = train_test_split(eleven, eleven.y_source, random_state=0)
+    assert isinstance(train, ConstructedDataset) and len(train) + len(test) == 330
+    assert_array_equal(train.y_source, y_train)
+    clf.fit(train, y_train)
+    both = ConcatDataset([train, Wrapped(test)])
+    clf.fit(both, np.concatenate([train.y_source, test.y_source]))
+    for wrong in (eleven, Subset(eleven, range(330)), both, Wrapped(eleven)):
+        with pytest.raises(ValueError, match="must be its y_source"):
+            clf.fit(wrong, np.roll(eleven.y_source, 1))
+
+
+def test_a_wrapper_that_loses_the_labels_is_refused(eleven):
+    clf = StandardClassifier(max_epochs=1, verbose=0)
+    for change in (int, lambda label: label + 0, torch.tensor):
+        with pytest.raises(ValueError, match="Wrapped holds a ConstructedDataset, but yields"):
+            clf.fit(Wrapped(eleven, change))
+        with pytest.raises(ValueError, match="Wrapped holds a ConstructedDataset, but yields"):
+            clf.fit(Wrapped(Subset(eleven, range(100)), change))
+    # Where the labels are their positions nothing is lost.
+    same = ConstructedDataset(eleven.X, np.argmax(eleven.X, 1), np.argmax(eleven.X, 1), range(11))
+    clf.fit(Wrapped(same, int))
+
+
+def test_joined_with_other_data(eleven):
+    """Labels of plain parts are labels, never positions."""
+    plain = TensorDataset(torch.from_numpy(eleven.X), torch.from_numpy(np.arange(330) % 11 + 100))
+    if eleven.classes.dtype.kind == "U":
+        with pytest.raises(ValueError, match="labels of one kind"):
+            StandardClassifier(verbose=0).fit(ConcatDataset([eleven, plain]))
+        return
+    joined = ConcatDataset([eleven, plain])
+    clf = StandardClassifier(max_epochs=1, verbose=0).fit(joined)
+    assert_array_equal(clf.classes_, NAMES)
+
+
+def test_indexing(eleven):
+    assert_array_equal(eleven[5:10].y, eleven.y[5:10])
+    assert_array_equal(eleven[::-1].X, eleven.X[::-1])
+    assert_array_equal(eleven[[3, -1]].y_source, eleven.y_source[[3, -1]])
+    assert len(eleven[[]]) == 0 and len(eleven[3:3]) == 0
+    assert_array_equal(eleven[[0], ...].X, eleven.X[[0]])
+    for i in (7, -1, np.int64(7), np.array(7), torch.tensor(7)):
+        x, index = eleven[i]
+        assert eleven.classes[index] == eleven.y[i] and x.argmax() == index
+    for bad in (330, [0, 400], "a", (0, 1), 1.5, [[0]], np.array([0.5])):
+        with pytest.raises(IndexError):
+            eleven[bad]
+    part = eleven[np.arange(3)]
+    assert_array_equal(part.classes, eleven.classes)  # also of labels that it lacks
+
+
+def test_data_loader_and_workers(eleven):
+    loader = torch.utils.data.DataLoader(eleven, batch_size=100)
+    labels = torch.cat([index for _, index in loader]).numpy()
+    assert labels.dtype == np.int64
+    assert_array_equal(eleven.classes[labels], eleven.y)
+    label = eleven[0][1]
+    assert pickle.loads(pickle.dumps(label)).label == label.label == eleven.y[0]
+
+
+def test_cross_validation_trains_on_the_labels_it_carries(eleven):
+    seen = []
+
+    class Spy(StandardClassifier):
+        def fit(self, X, y=None):
+            super().fit(X, y)
+            seen.append(np.mean(self.predict(X.X) == X.y))
+            return self
+
+    def scorer(clf, X, y):
+        return np.mean(clf.predict(X.X) == X.y)
+
+    clf = Spy(max_epochs=20, random_state=0, verbose=0)
+    scores = cross_val_score(clf, eleven, eleven.y_source, cv=3, scoring=scorer)
+    assert min(seen) > 0.95 and min(scores) > 0.95
+
+
+# --- kept in files ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "object labels", "memory map", "part"])
+def test_save_and_load(eleven, kind, tmp_path):
+    data = eleven
+    if kind == "float16":
+        data = ConstructedDataset(data.X.astype("float16"), data.y, data.y_source, data.classes)
+    if kind == "object labels":
+        data = ConstructedDataset(
+            data.X, data.y.astype(object), data.y_source.astype(object), data.classes
+        )
+    if kind in ("memory map", "part"):
+        np.save(tmp_path / "x.npy", data.X)
+        X = np.load(tmp_path / "x.npy", mmap_mode="r")
+        data = ConstructedDataset(X, data.y, data.y_source, data.classes)
+        data = data if kind == "memory map" else data[np.arange(330)[::-1]]
+    data.save(tmp_path / "set.npz")
+    again = ConstructedDataset.load(str(tmp_path / "set.npz"))
+    for name in ("X", "y", "y_source", "classes"):
+        assert_array_equal(getattr(again, name), np.asarray(getattr(data, name)))
+    assert again.X.dtype == data.X.dtype and again.y.dtype.kind == eleven.y.dtype.kind
+    with np.load(tmp_path / "set.npz", allow_pickle=False) as plain:  # anybody can read it
+        assert_array_equal(plain["X"], np.asarray(data.X))
+
+
+def test_damaged_files_are_named(eleven, tmp_path):
+    path = tmp_path / "set.npz"
+    with pytest.raises(FileNotFoundError, match="set.npz', found nothing"):
+        ConstructedDataset.load(path)
+    eleven.save(path)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[500] ^= 1
+    np.savez(tmp_path / "other.npz", X=eleven.X)
+    np.save(tmp_path / "one.npy", eleven.X)
+    np.savez(tmp_path / "pickled.npz", X=eleven.X, y=np.array([{}]), y_source=0, classes=0)
+    np.savez(
+        tmp_path / "odd.npz", X=eleven.X, y=eleven.y[:-1], y_source=eleven.y, classes=eleven.y
+    )
+    contents = [b"", b"text", whole[: len(whole) // 2], bytes(flipped)]
+    contents += [(tmp_path / f"{name}").read_bytes() for name in (
+        "other.npz", "one.npy", "pickled.npz", "odd.npz")]  # fmt: skip
+    for content in contents:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="set.npz' (is damaged|holds no constructed set)"):
+            ConstructedDataset.load(path)
+
+
+def test_labels_that_cannot_be_kept(tmp_path):
+    label = frozenset({1})
+    data = ConstructedDataset(np.zeros((1, 2), np.float32), [label], [label], [label])
+    with pytest.raises(ValueError, match="Labels must be numbers or text"):
+        data.save(tmp_path / "set.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_store_is_loaded(blobs, tmp_path):
+    X, y = blobs
+    source = FrozenEstimator(StandardClassifier(max_epochs=2, random_state=0, verbose=0).fit(X, y))
+    common = {"n_steps": 2, "batch_size": 50, "random_state": 0, "verbose": 0}
+    relabeler = NonRobustRelabeler(source, store=tmp_path / "rand", **common)
+    made = relabeler.fit_transform(X, y)
+    again = ConstructedDataset.load(tmp_path / "rand")
+    assert isinstance(again.X, np.memmap)
+    for name in ("X", "y", "y_source", "classes"):
+        assert_array_equal(getattr(again, name), getattr(made, name))
+    rows = np.load(tmp_path / "rand" / "X.npy", mmap_mode="r+")
+    rows[60] = np.nan
+    rows.flush()
+    with pytest.raises(ValueError, match="is not finished: 1 of 4 batches are missing or damaged"):
+        ConstructedDataset.load(tmp_path / "rand")
+    inverter = RobustFeatureInverter(source, store=tmp_path / "r", solver="decayed", **common)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inverter.fit_transform(X, y)
+    with pytest.raises(ValueError, match="holds no labels, only inputs.*numpy.load"):
+        ConstructedDataset.load(tmp_path / "r")
+    with pytest.raises(ValueError, match="is no store"):
+        ConstructedDataset.load(tmp_path)

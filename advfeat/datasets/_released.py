@@ -1,0 +1,159 @@
+"""The form in which the authors released their constructed sets: a folder of two torch files."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from advfeat.datasets._bunch import as_bunch
+from advfeat.datasets._constructed import ConstructedDataset
+from advfeat.utils._checks import as_array
+from advfeat.utils._files import resolve_folder, writing
+from advfeat.utils._lazy import lazy
+from advfeat.utils._sklearn import validate_params
+
+_IMAGES, _LABELS = "CIFAR_ims", "CIFAR_lab"
+_CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+_BLOCK = 1000  # images in each tensor of a written file
+
+
+@validate_params(
+    {"folder": [str, os.PathLike], "return_X_y": ["boolean"]}, prefer_skip_nested_validation=True
+)
+def load_released_set(folder, *, return_X_y=False):
+    """Read one of the sets that Ilyas et al. released, or one that `dump_released_set` wrote.
+
+    The release (github.com/MadryLab/constructed-datasets) has the folders ``robust_CIFAR``
+    (D_R), ``non_robust_CIFAR`` (D_NR), ``drand_CIFAR`` (D_rand) and ``ddet_CIFAR`` (D_det).
+    Nothing in the files is executed.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        One of these folders: it holds ``CIFAR_ims`` and ``CIFAR_lab``, torch files of a tensor or
+        of a list of tensors.
+    return_X_y : bool, default=False
+        If true, return ``(data, target)`` instead of a Bunch.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        data : ndarray of shape (n, C, H, W), float32, or uint8 if kept so
+        target : ndarray of shape (n,), int64
+        target_names : ndarray of shape (n_classes,), "airplane" to "truck" for ten classes
+    (data, target) : tuple if ``return_X_y`` is true
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If a file is damaged or holds something else.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from advfeat.datasets import dump_released_set, load_digits, load_released_set
+    >>> X, y = load_digits(split="test", return_X_y=True)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     dump_released_set(X, y, f"{folder}/robust_digits")
+    ...     data = load_released_set(f"{folder}/robust_digits")
+    >>> data.data.shape, data.target.dtype.name
+    ((450, 1, 8, 8), 'int64')
+    """
+    folder = Path(folder).expanduser()
+    X = _read(folder / _IMAGES)
+    y = _read(folder / _LABELS)
+    if X.ndim != 4 or y.shape != X.shape[:1] or y.dtype.kind not in "iu":
+        raise ValueError(
+            f"Expected images of shape (n, C, H, W) and n whole numbers as labels in '{folder}', "
+            f"got {X.dtype} {X.shape} and {y.dtype} {y.shape}."
+        )
+    if X.dtype != np.uint8:
+        X = X.astype(np.float32, copy=False)
+    n_classes = int(y.max()) + 1
+    names = _CLASSES if n_classes <= len(_CLASSES) else np.arange(n_classes)
+    return as_bunch(X, y, names, return_X_y=return_X_y)
+
+
+def dump_released_set(X, y, folder):
+    """Write a set in the form of the authors' release, for their code and that of others.
+
+    ``torch.cat(torch.load(f"{folder}/CIFAR_ims"))`` reads it, as in their example.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, C, H, W) or ConstructedDataset
+        Images in [0, 1] (written as float32), or uint8 in 0..255.
+    y : array-like of shape (n,) or None
+        Whole numbers from 0 on; None for a `ConstructedDataset`, of which the positions of the
+        labels in ``classes`` are written.
+    folder : str or path-like
+        Made if missing.
+
+    Raises
+    ------
+    ValueError
+        For other shapes or labels.
+    FileExistsError
+        If the folder holds such a set already.
+
+    Examples
+    --------
+    See `load_released_set`.
+    """
+    if isinstance(X, ConstructedDataset):
+        if y is not None:
+            raise ValueError("A ConstructedDataset carries its own labels, so y must be None.")
+        X, y = X.X, np.searchsorted(X.classes, X.y)
+    X = lazy(as_array(X if hasattr(X, "shape") else np.asarray(X)))
+    y = np.asarray(y)
+    if len(X.shape) != 4 or y.shape != (len(X),) or y.dtype.kind not in "iu" or y.min() < 0:
+        raise ValueError(
+            "Expected images of shape (n, C, H, W) and n labels that are whole numbers from 0 on. "
+            f"Got images of shape {tuple(X.shape)} and {y.dtype} labels of shape {y.shape}; for "
+            "labels of other kinds write their positions, numpy.unique(y, return_inverse=True)[1]."
+        )
+    folder = resolve_folder(folder, "folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (_IMAGES, _LABELS):
+        if (folder / name).exists():
+            raise FileExistsError(f"'{folder / name}' exists. Choose another folder.")
+    cuts = [slice(i, i + _BLOCK) for i in range(0, len(X), _BLOCK)]
+    dtype = np.uint8 if X.dtype == np.uint8 else np.float32
+    images = [torch.from_numpy(np.array(X[cut], dtype=dtype)) for cut in cuts]
+    labels = [torch.from_numpy(y[cut].astype(np.int64)) for cut in cuts]
+    for name, tensors in ((_IMAGES, images), (_LABELS, labels)):
+        with writing(folder / name) as file:
+            torch.save(tensors, file)
+
+
+def _read(path):
+    """Read a torch file of a tensor or of a list of tensors as an array."""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"Expected the torch file '{path}', found nothing of that name. Pass a folder such as "
+            "robust_CIFAR of the authors' release."
+        )
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what damaged bytes make of torch's reader is of any kind
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"'{path}' is damaged, or holds more than tensors, which is not loaded ({reason})."
+        ) from error
+    parts = [found] if isinstance(found, torch.Tensor) else found
+    if not (isinstance(parts, (list, tuple)) and parts) or not all(
+        isinstance(part, torch.Tensor) for part in parts
+    ):
+        raise ValueError(
+            f"Expected a tensor or a list of tensors in '{path}', got {type(found).__name__}."
+        )
+    try:
+        whole = parts[0] if len(parts) == 1 else torch.cat(list(parts))
+    except RuntimeError as error:
+        raise ValueError(f"The tensors in '{path}' do not fit together: {error}") from error
+    return whole.detach().numpy()

@@ -1,0 +1,117 @@
+"""Sets in the form of the authors' release: read, written, and nothing in them executed."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+
+from advfeat import ConstructedDataset
+from advfeat.datasets import dump_released_set, load_released_set
+
+X = np.random.default_rng(0).random((25, 3, 32, 32)).astype(np.float32)
+Y = np.arange(25) % 10
+
+
+def write(folder, images, labels):
+    torch.save(images, folder / "CIFAR_ims")
+    torch.save(labels, folder / "CIFAR_lab")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("form", ["tensor", "list", "tuple"])
+def test_reads_what_the_authors_wrote(tmp_path, form, legacy):
+    def pack(array):
+        tensor = torch.from_numpy(array)
+        return (
+            tensor if form == "tensor" else {"list": list, "tuple": tuple}[form](tensor.split(7))
+        )
+
+    for name, array in (("CIFAR_ims", X), ("CIFAR_lab", Y)):
+        torch.save(pack(array), tmp_path / name, _use_new_zipfile_serialization=not legacy)
+    data = load_released_set(tmp_path)
+    assert_array_equal(data.data, X)
+    assert_array_equal(data.target, Y)
+    assert data.data.dtype == np.float32 and data.target.dtype == np.int64
+    assert data.target_names[data.target[3]] == "cat"
+    found = load_released_set(str(tmp_path), return_X_y=True)
+    assert_array_equal(found[1], Y)
+
+
+def test_their_code_reads_what_is_written(tmp_path):
+    dump_released_set(X, Y, tmp_path / "robust_CIFAR")
+    images = torch.cat(torch.load(tmp_path / "robust_CIFAR" / "CIFAR_ims"))
+    labels = torch.cat(torch.load(tmp_path / "robust_CIFAR" / "CIFAR_lab"))
+    assert_array_equal(images.numpy(), X)
+    assert_array_equal(labels.numpy(), Y)
+    with pytest.raises(FileExistsError, match="CIFAR_ims' exists"):
+        dump_released_set(X, Y, tmp_path / "robust_CIFAR")
+
+
+def test_forms_that_are_written(tmp_path):
+    names = np.array(list("abcdefghij"))
+    data = ConstructedDataset(X.astype(np.float16), names[(Y + 1) % 10], names[Y], names)
+    np.save(tmp_path / "x.npy", X)
+    for number, (images, labels, expected) in enumerate([
+        (data, None, (X.astype(np.float16), (Y + 1) % 10)),
+        (np.load(tmp_path / "x.npy", mmap_mode="r"), Y.tolist(), (X, Y)),
+        (torch.from_numpy(X), Y, (X, Y)),
+        ((255 * X).astype(np.uint8), Y, ((255 * X).astype(np.uint8), Y)),
+    ]):  # fmt: skip
+        dump_released_set(images, labels, tmp_path / str(number))
+        found = load_released_set(tmp_path / str(number))
+        assert_array_equal(found.data, expected[0])
+        assert_array_equal(found.target, expected[1])
+
+
+class Command:
+    def __reduce__(self):
+        return os.system, ("echo executed > executed",)
+
+
+def test_nothing_is_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, [Command()], torch.from_numpy(Y))
+    with pytest.raises(ValueError, match="CIFAR_ims' is damaged, or holds more than tensors"):
+        load_released_set(tmp_path)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        ({"a": 1}, torch.zeros(3, dtype=int), "list of tensors in .*CIFAR_ims', got dict"),
+        ([], torch.zeros(3, dtype=int), "list of tensors in .*CIFAR_ims', got list"),
+        ([torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 5, 5)], torch.zeros(2, dtype=int),
+         "do not fit together"),
+        (torch.zeros(3, 3, 4, 4), torch.zeros(4, dtype=int), r"got float32 \(3, 3, 4, 4\) and"),
+        (torch.zeros(3, 3, 4, 4), torch.zeros(3), "whole numbers as labels"),
+        (torch.zeros(3, 48), torch.zeros(3, dtype=int), r"images of shape \(n, C, H, W\)"),
+    ],
+)  # fmt: skip
+def test_other_contents_are_refused(tmp_path, images, labels, message):
+    write(tmp_path, images, labels)
+    with pytest.raises(ValueError, match=message):
+        load_released_set(tmp_path)
+
+
+def test_missing_and_damaged_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="CIFAR_ims', found nothing"):
+        load_released_set(tmp_path)
+    write(tmp_path, torch.from_numpy(X), torch.from_numpy(Y))
+    whole = (tmp_path / "CIFAR_ims").read_bytes()
+    for broken in (b"", b"text", whole[:1000], whole[:-500]):
+        (tmp_path / "CIFAR_ims").write_bytes(broken)
+        with pytest.raises(ValueError, match="CIFAR_ims' is damaged"):
+            load_released_set(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [(X[:, 0], Y), (X, Y[:-1]), (X, Y.astype(str)), (X, Y - 1), (X, Y / 2)],
+)
+def test_what_cannot_be_written(tmp_path, images, labels):
+    with pytest.raises(ValueError, match="Expected images of shape"):
+        dump_released_set(images, labels, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
