@@ -58,7 +58,7 @@ def test_lazy_arrays_are_indexed_like_arrays(kind):
     with pytest.raises(IndexError):
         rows[11]
     with pytest.raises(ValueError, match="always a copy"):
-        np.array(rows, copy=False)
+        rows.__array__(copy=False)
 
 
 @given(st.lists(st.integers(0, 10)), st.lists(st.integers(0, 30), max_size=5))
