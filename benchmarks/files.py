@@ -1,35 +1,20 @@
-"""Files that are there only when they are whole, whoever else writes into the same folder."""
+"""Text and JSON files that are whole or not there, and folders to write them into."""
 
 import contextlib
 import functools
 import json
-import os
 import time
 import uuid
+
+from advfeat.utils._files import writing
 
 _LEFT_OVER = 3600  # seconds without a write after which nobody is writing any more
 
 
-@contextlib.contextmanager
-def whole_file(path):
-    """Give a path of its own beside ``path``; what is written there takes its place at the end.
-
-    After an error or an interrupt nothing is left, and ``path`` is as it was.
-    """
-    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial")
-    try:
-        yield partial
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())  # else a power cut may leave the name without the bytes
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_text(path, text):
     """Write a text file in one go."""
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    with writing(path) as file:
+        file.write(text.encode())
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """What a table leaves behind: tidy CSV, JSON with settings and versions, page and pictures."""
 
 import csv
+import io
 import json
 from dataclasses import asdict, is_dataclass
 
@@ -8,8 +9,9 @@ import numpy as np
 
 import provenance
 from advfeat.utils._device import resolve_device
+from advfeat.utils._files import writing
 from differences import differences
-from files import make_folder, whole_file, write_text
+from files import make_folder, write_text
 from pages import cell, columns_of, head, page, seeds
 from tables._table import rows_of, values
 
@@ -45,10 +47,11 @@ def write(out, table, records, experiment, label, made, options):
     """
     folder = out / table.name
     make_folder(folder)
-    with whole_file(folder / "table.csv") as partial, open(partial, "w", newline="") as file:
-        writer = csv.DictWriter(file, _FIELDS, restval=None)
-        writer.writeheader()
-        writer.writerows(records)
+    rows = io.StringIO()
+    writer = csv.DictWriter(rows, _FIELDS, restval=None)
+    writer.writeheader()
+    writer.writerows(records)
+    write_text(folder / "table.csv", rows.getvalue())
     report = _report(table, experiment, label, made, options)
     report["pictures"] = _pictures(folder, table, records, experiment)
     report["records"] = records
@@ -63,8 +66,8 @@ def _pictures(folder, table, records, experiment):
 
     names = []
     for name, figure in table.draw(records, experiment).items():
-        with whole_file(folder / f"{name}.png") as partial:
-            figure.savefig(partial, format="png", dpi=100, bbox_inches="tight")
+        with writing(folder / f"{name}.png") as file:
+            figure.savefig(file, format="png", dpi=100, bbox_inches="tight")
         plt.close(figure)
         names.append(f"{name}.png")
     return names

@@ -10,7 +10,8 @@ import torch
 
 import provenance
 import work
-from files import make_folder, read_json, whole_file, write_text
+from advfeat.utils._files import writing
+from files import make_folder, read_json, write_text
 
 
 class BudgetSpentError(Exception):
@@ -143,8 +144,8 @@ class Stages:
         }
         try:
             write_text(_beside(path), json.dumps(about))
-            with whole_file(path) as partial:
-                joblib.dump(value, partial, compress=1)
+            with writing(path) as file:
+                joblib.dump(value, file, compress=1)
         except OSError as error:
             raise SystemExit(
                 f"Could not keep the stage '{title}' in {self.folder}: {error}. The stages "

@@ -6,7 +6,7 @@ import joblib
 import numpy as np
 
 from advfeat.datasets import RestrictedImageNet
-from files import whole_file
+from advfeat.utils._files import writing
 from presets import RESTRICTED_IMAGENET
 from tables._table import Table, accuracy_bars, sample_grid
 
@@ -27,8 +27,8 @@ def _load(options, preset):
         name = joblib.hash((images.paths, rows, preset.image_size))
         path = folder / f"imagenet-{split}-{name}.npy"
         if not path.exists():
-            with whole_file(path) as partial:
-                _write(images, rows, partial)
+            with writing(path) as file:
+                _write(images, rows, file)
         parts += [np.load(path, mmap_mode="r"), images.targets[rows]]
     return tuple(parts), f"Restricted ImageNet ({preset.image_size} pixels)", None, preset
 
@@ -44,13 +44,13 @@ def _balanced(targets, n):
     return np.sort(np.concatenate(rows))
 
 
-def _write(images, rows, path):
-    """Decode images one by one into a file."""
+def _write(images, rows, file):
+    """Decode images one by one into a .npy file."""
     shape = (len(rows), *images[0][0].shape)
-    array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    for i, row in enumerate(rows):
-        array[i] = images[row][0].numpy()
-    array.flush()
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for row in rows:
+        file.write(images[row][0].numpy().tobytes())
 
 
 def _measure(experiment):

@@ -19,7 +19,7 @@ from architectures import small_vgg
 from making import TestAccuracy
 from presets import PRESETS, RESTRICTED_IMAGENET, Adversary, Inversion, Relabelling, Training
 from stages import Stages
-from tables import figure8, table3
+from tables import figure8, solvers, table3
 
 TINY = dataclasses.replace(
     PRESETS["digits"],
@@ -120,6 +120,8 @@ def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, ca
 def test_all_tables_share_their_stages(tiny, quick_autoattack, tmp_path, capsys, monkeypatch):
     few = {"lr": [0.1, 0.05], "batch_size": [64], "lr_schedule": ["step"]}
     monkeypatch.setattr(table3, "_GRID", few)
+    monkeypatch.setattr(solvers, "SOLVERS", {"paper, 2 x 0.1": Inversion("paper", 2, 0.1, 0)})
+    monkeypatch.setattr(figure8, "_CW_STEPS", 2)
     comparisons = set(tables.NAMES) - set(tables.GROUPS["all"])
     reproduce.main(["all", *comparisons, "--out", str(tmp_path)])
     out = capsys.readouterr().out

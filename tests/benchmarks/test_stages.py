@@ -80,7 +80,7 @@ def test_broken_files_beside_stages_are_ignored(tmp_path, text):
 def test_an_interrupted_stage_leaves_nothing_behind(tmp_path, monkeypatch, where):
     def interrupted(*args, **kwargs):
         if where == "dump":
-            args[1].write_bytes(b"half")
+            args[1].write(b"half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -119,24 +119,26 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
     assert kept.get("train", "first", 1, lambda: 99) == 1
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path, monkeypatch):
+def test_two_runs_in_one_folder_do_not_meet(tmp_path, monkeypatch):
     """Two containers have the same process id."""
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    path = tmp_path / "results.json"
-    with files.whole_file(path) as a, files.whole_file(path) as b:
-        assert a != b
-        a.write_text("a")
-        b.write_text("b")
-    assert path.read_text() == "a" and list(tmp_path.iterdir()) == [path]
+    path, other = tmp_path / "results.json", Stages(tmp_path)
 
+    def also(value, file, compress):
+        with monkeypatch.context() as patch:
+            patch.setattr(stages_module.joblib, "dump", dump)
+            assert other.get("train", "a", 1, lambda: "theirs") == "theirs"
+        dump(value, file, compress=compress)
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "page.md"
-    files.write_text(path, "first")
-    with pytest.raises(RuntimeError), files.whole_file(path) as partial:
-        partial.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+    files.write_text(path, "a")
+    files.write_text(path, "b")
+    assert path.read_text() == "b"
+    dump = joblib.dump
+    with monkeypatch.context() as patch:
+        patch.setattr(stages_module.joblib, "dump", also)
+        assert Stages(tmp_path).get("train", "a", 1, lambda: "ours") == "ours"
+    assert Stages(tmp_path).get("train", "a", 1, list) in ("ours", "theirs")
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_left_overs_are_removed_but_not_what_is_being_written(tmp_path):
