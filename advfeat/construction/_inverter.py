@@ -55,7 +55,11 @@ class RobustFeatureInverter(TrainTimeTransformer):
         with the mean and standard deviation of the source's training data (of X, where they are
         not known; 1 for features that are constant there); or given starts.
     solver : {"momentum", "decayed", "paper"}, default="momentum"
-        "paper": steps of constant length, as in the paper. "decayed": the length falls from
+        "paper": steps of constant length, as in the paper, along the gradient of the authors'
+        code, in which every unit of the last ReLU, on or off, counts as the identity ("fake
+        ReLU"). The other two do so for features that are off only, whose gradient is missing;
+        those that are on keep their own, which comes closer (median residual on digits 0.02
+        against 0.13 after the same steps). "decayed": the length falls from
         step_size to zero as a half cosine. "momentum": decayed as well, and part of the last step
         is taken again, which gives sets like the paper's in a fifth of the steps (docs/speed.md).
     n_steps : int, default=None
@@ -195,9 +199,10 @@ class RobustFeatureInverter(TrainTimeTransformer):
             )
         if not frozen.passes_gradient:
             warnings.warn(
-                "No ReLU was found directly before the last linear layer of the source network "
-                "(or the network cannot be traced), so units that are off get no gradient and "
-                "their features may not be matched.",
+                "Some features of the source network have no gradient: their units are off, and "
+                "there is no way around the ReLU, as the network cannot be traced or something "
+                "stands between it and the last linear layer. They may not be matched, see "
+                "residual_.",
                 UserWarning,
                 stacklevel=3,
             )
@@ -211,6 +216,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
             n_steps=n_steps,
             step_size=step_size if self.solver == "paper" else HalfCosine(step_size, n_steps),
             momentum=self.momentum if self.solver == "momentum" else 0.0,
+            fake_relu=self.solver == "paper",
         )
         store = None
         if keep and self.store is not None:
@@ -276,6 +282,8 @@ class Inversion:
     n_steps : int
     step_size : float or callable
     momentum : float
+    fake_relu : bool
+        Whether every unit of the last ReLU passes its gradient, also those that are on.
     """
 
     network: FrozenNetwork
@@ -284,16 +292,18 @@ class Inversion:
     n_steps: int
     step_size: Callable | float
     momentum: float
+    fake_relu: bool
 
     def __call__(self, begin, X, starts=None):
         """Return the inputs found, their relative residuals and how far they moved."""
         network = self.network
+        features = network.fake_relu_features if self.fake_relu else network.inversion_features
         x = batch_tensor(X, network.device)
         with torch.no_grad():
             target = network.features(x)
         start = self.noise(begin, x) if starts is None else batch_tensor(starts, x.device)
         found = projected_gradient(
-            network.inversion_features,
+            features,
             x,
             target,
             feature_distance,

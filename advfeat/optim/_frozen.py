@@ -5,85 +5,26 @@ convolutions. It gives the logits and g(x), the penultimate layer: the input of 
 layer.
 """
 
-import copy
-import operator
-import threading
+from functools import cached_property, partial
 
 import torch
-import torch.nn.functional as F
-from torch import fx, nn
-from torch.nn.modules.conv import _ConvNd
 
 from advfeat.optim._comparing import N_ROWS, compare
 from advfeat.optim._copying import copy_network
-from advfeat.optim._folding import fold_batch_norm, input_of, layer_of
+from advfeat.optim._features import (
+    LastLinearInput,
+    cut_at_features,
+    no_features,
+    pass_gradient_always,
+    pass_gradient_when_off,
+    stuck_features,
+)
+from advfeat.optim._folding import fold_batch_norm
 from advfeat.optim._tracing import trace, tracing
 from advfeat.utils._checks import batch_tensor
 from advfeat.utils._device import autocast
 
-# ReLUs, out of place. How a node of the graph names the operation: the type of a layer, a
-# function, or a method.
-_RELUS = {
-    nn.ReLU: F.relu,
-    nn.ReLU6: F.relu6,
-    F.relu: F.relu,
-    F.relu_: F.relu,
-    F.relu6: F.relu6,
-    torch.relu: F.relu,
-    torch.relu_: F.relu,
-    "relu": F.relu,
-    "relu_": F.relu,
-}
-_KEEP_VALUES = {  # operations that only pool, reshape, select or join
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.AvgPool2d,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.Flatten,
-    nn.Identity,
-    nn.MaxPool2d,
-    F.adaptive_avg_pool2d,
-    F.adaptive_max_pool2d,
-    F.avg_pool2d,
-    F.dropout,
-    F.max_pool2d,
-    operator.getitem,
-    torch.amax,
-    torch.cat,
-    torch.flatten,
-    torch.mean,
-    torch.reshape,
-    torch.squeeze,
-    "amax",
-    "flatten",
-    "mean",
-    "reshape",
-    "squeeze",
-    "view",
-}
-
-
-_PRODUCTS = {  # after these, the last nn.Linear is not the last layer
-    operator.matmul,
-    torch.addmm,
-    torch.bmm,
-    torch.einsum,
-    torch.matmul,
-    torch.mm,
-    "addmm",
-    "bmm",
-    "matmul",
-    "mm",
-    F.bilinear,
-    F.conv1d,
-    F.conv2d,
-    F.conv3d,
-    torch.conv1d,
-    torch.conv2d,
-    torch.conv3d,
-    nn.Bilinear,
-}
+_FEW = 0.05  # share of features without a gradient that is no reason for a warning
 
 
 class FrozenNetwork:
@@ -133,16 +74,17 @@ class FrozenNetwork:
 
     @property
     def has_features(self):
-        """Whether the network ends in a linear layer, whose input is g(x)."""
-        return self._parts().has_features
+        """Whether the network ends in a linear layer, whose input is g(x); known once verified."""
+        return self._parts().features is not no_features
 
     @property
     def passes_gradient(self):
-        """Whether units that are off pass a gradient in `inversion_features`.
+        """Whether nearly all features have a gradient in `inversion_features`; once verified.
 
-        False where there is no ReLU to pass, or where the network cannot be traced.
+        Else units are off and there is no way around their ReLU, as in networks that cannot be
+        traced.
         """
-        return self._parts().passes_gradient
+        return self.has_features and self._parts().stuck_share <= _FEW
 
     def __call__(self, x):
         """Logits, float32 of shape (n, n_classes)."""
@@ -153,26 +95,38 @@ class FrozenNetwork:
         return self._run(self._parts(x).features, x).flatten(1)
 
     def inversion_features(self, x):
-        """g(x); a unit that is off gives the gradient of its input.
+        """g(x); a feature that is off gives the gradient that it has without its ReLU.
 
-        This is the "fake ReLU" of the paper's construction, kept to the units that need it.
+        This is the "fake ReLU" of the paper's construction, kept to the features that need it.
         """
         return self._run(self._parts(x).inversion_features, x).flatten(1)
 
+    def fake_relu_features(self, x):
+        """g(x); every unit of the last ReLU, on or off, passes the gradient of its input.
+
+        This is the "fake ReLU" of the authors' code: a ReLU forward, the identity backward.
+        """
+        return self._run(self._parts(x).fake_relu_features, x).flatten(1)
+
     def _parts(self, x=None):
-        """Build the functions at the first use, and verify them as soon as there are inputs."""
-        if self._built is None or (self._verdict is None and x is not None):
+        """Build the functions as soon as there are inputs."""
+        if self._built is None:
+            if x is None:
+                raise ValueError("Not known before the first inputs: call verify(X) first.")
             with tracing:  # threads that share the network wait for the first
-                if self._verdict is None and x is not None:
-                    graph = trace(self._module)
-                    same, random = compare(self._module, graph, x)
-                    self._built = _Parts(self._module, graph if same else None, self.precision)
-                    self._verdict = same, random
-                elif self._built is None:
-                    traced = self._verdict is None or self._verdict[0]
-                    graph = trace(self._module) if traced else None
-                    self._built = _Parts(self._module, graph, self.precision)
+                if self._built is None:
+                    self._built = self._build(x[:N_ROWS])
         return self._built
+
+    def _build(self, x):
+        graph = None
+        if self._verdict is None:
+            graph = trace(self._module)
+            self._verdict = compare(self._module, graph, x)
+        same, _ = self._verdict
+        if same and graph is None:
+            graph = trace(self._module)
+        return _Parts(self._module, graph if same else None, self.device, self.precision, x)
 
     def _run(self, function, x):
         with autocast(self.device, self.precision):
@@ -181,151 +135,53 @@ class FrozenNetwork:
 
 
 class _Parts:
-    """Logits and features of a network, as functions."""
+    """Logits and features of a network, as functions; those for inversions are made when needed.
 
-    def __init__(self, module, graph, precision):
+    Parameters
+    ----------
+    module : nn.Module
+    graph : GraphModule or None
+        The same traced; None runs the network as it is.
+    device : torch.device
+    precision : {"fp32", "bf16"}
+    x : tensor of shape (n, ...)
+        Some inputs.
+    """
+
+    def __init__(self, module, graph, device, precision, x):
+        self.x = x.detach().clone()
+        self.context = partial(autocast, device, precision)
         self.logits = module if graph is None else graph
-        self.features = self.inversion_features = _no_features
-        self.has_features = self.passes_gradient = False
-        if graph is None:
-            if any(isinstance(layer, nn.Linear) for layer in module.modules()):
-                self.has_features = True
-                self.features = self.inversion_features = _LastLinearInput(module)
-            return
-        fold_batch_norm(graph, precision)
-        linear = _last_linear(graph)
-        if linear is not None:
-            self.has_features = True
-            self.features = _cut_at(graph, input_of(linear))
-            self.inversion_features, n_replaced = _with_gradient_when_off(self.features)
-            self.passes_gradient = n_replaced > 0
+        self.cut = None
+        if graph is not None:
+            fold_batch_norm(graph, precision)
+            with self.context():
+                self.cut = cut_at_features(graph, self.x)
+            self.features = no_features if self.cut is None else self.cut
+        else:
+            with self.context():
+                self.features = LastLinearInput.of(module, self.x) or no_features
 
+    @cached_property
+    def inversion_features(self):
+        return self._changed(pass_gradient_when_off)
 
-def _wake(features, without_relu):
-    """Features, with a gradient for the units that are off.
+    @cached_property
+    def fake_relu_features(self):
+        return self._changed(pass_gradient_always)
 
-    A unit that is on keeps its own gradient. That of the identity would be wrong there as soon as
-    the unit pools over positions, since it counts positions that are off.
-    """
-    return torch.where(features == 0, without_relu - without_relu.detach(), features)
+    @cached_property
+    def stuck_share(self):
+        """Share of features that have no gradient, of those that differ between inputs."""
+        with self.context():
+            stuck = stuck_features(lambda x: self.inversion_features(x.clone()).flatten(1), self.x)
+            with torch.no_grad():
+                features = self.features(self.x.clone()).flatten(1)
+        differ = (features != features.roll(1, 0)) | (len(features) == 1)
+        return float((stuck & differ).float().mean())
 
-
-def _last_linear(graph):
-    """Last layer on the way to the output, as a node, if it is linear; else None."""
-    modules = dict(graph.named_modules())
-    reaches_output = set()
-    for node in reversed(graph.graph.nodes):
-        if node.op != "output" and node not in reaches_output:
-            continue
-        reaches_output.update(node.all_input_nodes)
-        if node.target is F.linear or isinstance(layer_of(node, modules), nn.Linear):
-            return node
-        if isinstance(layer_of(node, modules), _ConvNd) or _kind(node, modules) in _PRODUCTS:
-            return None
-    return None
-
-
-def _cut_at(graph, last):
-    """GraphModule that returns the value of one node; it shares the parameters."""
-    # Later nodes are left out; earlier ones all stay, as they may work in place.
-    part, copies = fx.Graph(), {}
-    for node in graph.graph.nodes:
-        copies[node] = part.node_copy(node, copies.__getitem__)
-        if node is last:
-            break
-    part.output(copies[last])
-    return fx.GraphModule(graph, part)
-
-
-def _with_gradient_when_off(features):
-    """Let features that are off pass a gradient through the last ReLU on every path to them.
-
-    Returns
-    -------
-    GraphModule, int
-        The changed copy and the number of ReLUs concerned.
-    """
-    modules = dict(features.named_modules())
-    graph = copy.deepcopy(features.graph)
-    output = graph.output_node()
-    relus, behind = _last_relus(graph, modules)
-    without_relu = {}  # node: what it would be without those ReLUs
-    for relu in relus:
-        before = input_of(relu)
-        with graph.inserting_after(relu):
-            plain = graph.call_function(_RELUS[_kind(relu, modules)], (before,))
-        relu.replace_all_uses_with(plain)
-        graph.erase_node(relu)
-        without_relu[plain] = before
-    with graph.inserting_before(output):
-        for node in behind:
-            without_relu[node] = graph.node_copy(node, lambda arg: without_relu.get(arg, arg))
-        (last,) = output.all_input_nodes
-        if last in without_relu:
-            woken = graph.call_function(_wake, (last, without_relu[last]))
-            output.replace_input_with(last, woken)
-    graph.lint()
-    return fx.GraphModule(features, graph), len(relus)
-
-
-def _last_relus(graph, modules):
-    """Last ReLU on every path to the output, and in order the nodes behind them."""
-    relus, behind = [], set()
-    open_nodes = list(graph.output_node().all_input_nodes)
-    while open_nodes:
-        node = open_nodes.pop()
-        kind = _kind(node, modules)
-        if node in relus or node in behind:
-            continue
-        if kind in _RELUS:
-            # An in-place one whose changed input others rely on must stay.
-            if not (_is_in_place(node, modules) and len(input_of(node).users) > 1):
-                relus.append(node)
-        elif kind in _KEEP_VALUES:
-            behind.add(node)
-            open_nodes.extend(node.all_input_nodes)
-    return relus, [node for node in graph.nodes if node in behind]
-
-
-def _kind(node, modules):
-    """Operation of a node: the type of its layer, a function or the name of a method."""
-    if node.op == "call_module":
-        return type(modules[node.target])
-    return node.target if node.op in ("call_function", "call_method") else None
-
-
-def _is_in_place(node, modules):
-    if node.op == "call_module":
-        return modules[node.target].inplace
-    name = getattr(node.target, "__name__", node.target)
-    return name.endswith("_") or True in (*node.args[1:], *node.kwargs.values())
-
-
-def _no_features(x):
-    raise ValueError(
-        "The network has no penultimate features, as it does not end in a linear layer. Use a "
-        "network that ends in nn.Linear."
-    )
-
-
-class _LastLinearInput:
-    """Features of a network that cannot be traced: the input of the last linear layer it runs."""
-
-    def __init__(self, module):
-        # A copy that shares the weights, as the hooks are no part of the network.
-        self.module = copy_network(module, share_weights=True)
-        self.last = threading.local()  # threads may share the network
-        for layer in self.module.modules():
-            if isinstance(layer, (nn.Linear, _ConvNd)):
-                layer.register_forward_pre_hook(self._remember, with_kwargs=True)
-
-    def _remember(self, layer, args, kwargs):
-        self.last.call = layer, args[0] if args else kwargs["input"]
-
-    def __call__(self, x):
-        self.last.call = None, None
-        self.module(x)
-        (layer, features), self.last.call = self.last.call, None
-        if not isinstance(layer, nn.Linear):
-            _no_features(x)
-        return features
+    def _changed(self, change):
+        if self.cut is None:
+            return self.features
+        with self.context():
+            return change(self.cut, self.x)

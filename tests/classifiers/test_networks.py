@@ -262,8 +262,10 @@ def test_torchvision_builders_through_a_function():
 
     module = build(network, (3, 32, 32)).eval()
     assert isinstance(module, Network)
-    assert module(torch.rand(2, 3, 32, 32)).shape == (2, 3)
-    assert not FrozenNetwork(module, device="cpu").has_features  # it ends in a convolution
+    x = torch.rand(2, 3, 32, 32)
+    assert module(x).shape == (2, 3)
+    frozen = FrozenNetwork(module, device="cpu").verify(x.numpy())
+    assert not frozen.has_features  # it ends in a convolution
 
 
 def test_initial_weights_depend_on_the_seed_alone():

@@ -4,8 +4,10 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
+from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -181,8 +183,7 @@ def test_tabular_inversion_of_a_linear_map_recovers_the_sample():
     inv = RobustFeatureInverter(
         source, solver="decayed", n_steps=500, step_size=0.3, random_state=0, verbose=0
     )
-    with pytest.warns(UserWarning, match="No ReLU was found"):
-        X_r = inv.fit_transform(X, X[:, 0] > 0)
+    X_r = inv.fit_transform(X, X[:, 0] > 0)
     assert_allclose(X_r, X, atol=0.05)
 
 
@@ -256,3 +257,73 @@ def test_momentum_of_zero_is_the_decayed_solver(adversarial, digits):
     assert_array_equal(found.fit_transform(X[:50], y[:50]), expected)
     found.set_params(momentum=0.5)
     assert np.abs(found.fit_transform(X[:50], y[:50]) - expected).max() > 0.01
+
+
+@pytest.mark.filterwarnings("ignore:The features were matched poorly")  # one step
+@pytest.mark.parametrize(
+    ("solver", "form"), [("paper", "fake_relu_features"), ("decayed", "inversion_features")]
+)
+def test_each_solver_steps_along_its_own_gradient(standard, digits, solver, form):
+    X = digits[0][:16]
+    start = X[::-1].copy()
+    found = inverter(standard, solver=solver, n_steps=1, step_size=0.1, init=start)
+    found.fit(X, digits[1][:16])
+    frozen = standard.frozen().verify(X)
+    z = torch.from_numpy(start).requires_grad_(True)
+    value = (getattr(frozen, form)(z) - frozen.features(torch.from_numpy(X))).square().sum()
+    (gradient,) = torch.autograd.grad(value, z)
+    direction = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    expected = (z.detach() - 0.1 * direction).clamp(0, 1)
+    actual = torch.from_numpy(found.invert(X))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def activated(activation):
+    class Net(nn.Sequential):
+        def __init__(self, n_features, n_classes):
+            super().__init__(
+                nn.Linear(n_features, 24), activation(), nn.Linear(24, 24), activation(),
+                nn.Linear(24, n_classes),
+            )  # fmt: skip
+
+    return Net
+
+
+class LayerNormed(nn.Sequential):
+    def __init__(self, n_features, n_classes):
+        super().__init__(
+            nn.Linear(n_features, 24), nn.ReLU(), nn.LayerNorm(24), nn.Linear(24, n_classes)
+        )
+
+
+class Untraceable(nn.Module):
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.hidden, self.fc = nn.Linear(n_features, 24), nn.Linear(24, n_classes)
+
+    def forward(self, x):
+        h = self.hidden(x)
+        return self.fc(h.relu() if h.sum() > -1e9 else h)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [activated(nn.ReLU), activated(nn.GELU), activated(nn.SiLU), activated(nn.Tanh), LayerNormed],
+    ids=["relu", "gelu", "silu", "tanh", "layer norm"],
+)
+def test_other_activations_are_matched_without_a_warning(network):
+    X, y = make_classification(120, 12, n_informative=6, random_state=0)
+    X = X.astype(np.float32)
+    clf = StandardClassifier(network, max_epochs=5, random_state=0, verbose=0).fit(X, y)
+    inv = RobustFeatureInverter(FrozenEstimator(clf), random_state=0, verbose=0)
+    inv.fit_transform(X, y)
+    assert np.median(inv.residual_) < 0.1
+
+
+@pytest.mark.filterwarnings("ignore:The features were matched poorly")
+def test_units_that_stay_off_are_told():
+    X, y = make_classification(120, 12, n_informative=6, random_state=0)
+    clf = StandardClassifier(Untraceable, max_epochs=2, random_state=0, verbose=0).fit(X, y)
+    inv = RobustFeatureInverter(FrozenEstimator(clf), n_steps=5, random_state=0, verbose=0)
+    with pytest.warns(UserWarning, match="have no gradient: their units are off"):
+        inv.fit_transform(X, y)

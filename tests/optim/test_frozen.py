@@ -4,6 +4,7 @@ import copy
 import pickle
 import threading
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -181,8 +182,8 @@ def test_every_way_to_write_a_relu(kind):
     )  # fmt: skip
     with torch.no_grad():
         body.conv.bias[0] -= 500  # off everywhere
-    frozen = FrozenNetwork(body, device="cpu")
     x = 40 * images() - 20  # some units over 6
+    frozen = FrozenNetwork(body, device="cpu").verify(x.numpy())
     assert frozen.passes_gradient
     assert_close(frozen.inversion_features(x), frozen.features(x))
     assert frozen.features(x)[:, 1].min() > 0
@@ -212,8 +213,8 @@ def test_the_last_relu_is_found_through_pooling_and_reshaping(kind):
     )  # fmt: skip
     with torch.no_grad():
         body.conv.bias[0] -= 50  # off everywhere
-    frozen = FrozenNetwork(body, device="cpu")
     x = images()
+    frozen = FrozenNetwork(body, device="cpu").verify(x.numpy())
     assert frozen.passes_gradient
     assert_close(frozen.inversion_features(x), frozen.features(x))
     assert_close(body.fc(frozen.features(x)), logits_of(body, x))
@@ -321,7 +322,7 @@ def test_batch_norm_is_folded_into_the_convolution():
     module = with_statistics(
         build_network("small_cnn", (1, 8, 8), 3, torch.zeros(1), torch.ones(1))
     )
-    frozen = FrozenNetwork(module, device="cpu")
+    frozen = FrozenNetwork(module, device="cpu").verify(images(shape=(1, 8, 8)).numpy())
     kinds = {type(layer) for layer in frozen._parts().logits.modules()}
     assert nn.Conv2d in kinds
     assert nn.BatchNorm2d not in kinds
@@ -345,8 +346,8 @@ def by_assertion(self, x):
 def test_networks_that_cannot_be_traced(forward):
     # fc comes first in the order of registration, last in the order of execution.
     body = Body(forward, fc=nn.Linear(4, 2), hidden=nn.Linear(192, 4), unused=nn.Linear(3, 3))
-    frozen = FrozenNetwork(body, device="cpu")
     x = images()
+    frozen = FrozenNetwork(body, device="cpu").verify(x.numpy())
     assert frozen.has_features
     assert not frozen.passes_gradient
     assert torch.equal(frozen(x), body(x))
@@ -357,18 +358,21 @@ def test_networks_that_cannot_be_traced(forward):
 
 
 def test_untraceable_features_do_not_mix_up_threads():
-    meet = threading.Barrier(2, timeout=20)
+    meet, armed = threading.Barrier(2, timeout=20), []
 
     def forward(self, x):
         if x.sum() > -1:
             h = F.relu(self.hidden(x))
-            meet.wait()
+            if armed:
+                meet.wait()
             y = self.fc(h)
-            meet.wait()
+            if armed:
+                meet.wait()
             return y
 
     body = Body(forward, hidden=nn.Linear(3, 4), fc=nn.Linear(4, 2))
-    frozen = FrozenNetwork(body, device="cpu")
+    frozen = FrozenNetwork(body, device="cpu").verify(np.ones((2, 3), np.float32))
+    armed.append(True)
     inputs, found = [torch.zeros(2, 3), torch.ones(5, 3)], {}
 
     def work(i):
@@ -453,6 +457,7 @@ def test_a_linear_layer_in_the_middle_gives_no_features(traceable):
 
 def test_no_linear_layer():
     frozen = FrozenNetwork(nn.Sequential(conv(), nn.Flatten()), device="cpu")
+    frozen.verify(images().numpy())
     assert not frozen.has_features
     assert not frozen.passes_gradient
     with pytest.raises(ValueError, match="does not end in a linear layer"):
@@ -465,7 +470,7 @@ def test_a_plain_linear_module():
     frozen = FrozenNetwork(module, device="cpu")
     assert torch.equal(frozen(x), module(x))
     assert torch.equal(frozen.features(x), x)
-    assert not frozen.passes_gradient
+    assert frozen.passes_gradient  # there is nothing to be off
 
 
 class WithLatent(nn.Module):
@@ -538,7 +543,8 @@ def test_a_product_after_the_last_linear_layer_is_the_head(traceable):
 
     body = Body(forward, hidden=nn.Linear(4, 3), w=nn.Parameter(torch.ones(3, 2)))
     if traceable:
-        assert not FrozenNetwork(body, device="cpu").has_features
+        frozen = FrozenNetwork(body, device="cpu").verify(torch.rand(2, 4).numpy())
+        assert not frozen.has_features
     assert torch.equal(FrozenNetwork(body, device="cpu")(torch.ones(2, 4)), body(torch.ones(2, 4)))
 
 
