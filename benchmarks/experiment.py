@@ -5,6 +5,7 @@ Everything is a stage: computed once, kept on disk, shared by all tables.
 
 import dataclasses
 import functools
+import inspect
 import zlib
 
 import joblib
@@ -291,15 +292,19 @@ class Experiment:
 
 
 def settings_of(estimator):
-    """Return what decides a result: class and parameters, not where it was computed."""
-    params = estimator.get_params(deep=False)
-    network = params.get("network")
-    if callable(network):
-        params["network"] = network.__name__
-    return type(estimator).__name__, {
-        name: value
-        for name, value in params.items()
+    """Return what decides a result: class and parameters, not where it was computed.
+
+    Parameters at their default are left out, so that a new one does not make all stages new.
+    Other defaults are other code: they raise the number of the kind of work.
+    """
+    known = inspect.signature(type(estimator)).parameters
+    params = {
+        name: getattr(value, "__name__", value) if name == "network" else value
+        for name, value in estimator.get_params(deep=False).items()
         if name not in ("callbacks", "device", "n_jobs", "store", "verbose")
+    }
+    return type(estimator).__name__, {
+        name: value for name, value in params.items() if value != known[name].default
     }
 
 

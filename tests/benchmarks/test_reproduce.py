@@ -14,6 +14,7 @@ import experiment
 import measures
 import reproduce
 import tables
+from advfeat import StandardClassifier
 from advfeat.optim import cross_entropy
 from architectures import small_vgg
 from making import TestAccuracy
@@ -161,6 +162,14 @@ def test_a_page_by_hand_is_not_overwritten(tiny, tmp_path):
     (tmp_path / "README.md").write_text("# Results\n")
     reproduce.main(["figure4", "--out", str(tmp_path)])
     assert (tmp_path / "README.md").read_text() == "# Results\n"
+
+
+def test_parameters_at_their_default_are_no_settings():
+    """Else every new parameter of an estimator would make all stages new."""
+    kind, settings = experiment.settings_of(StandardClassifier("mlp", lr=0.1, max_epochs=3))
+    assert (kind, settings) == ("StandardClassifier", {"network": "mlp", "max_epochs": 3})
+    other = experiment.settings_of(StandardClassifier(small_vgg, device="cpu", verbose=0))
+    assert other == ("StandardClassifier", {"network": "small_vgg"})
 
 
 def test_figure10_follows_the_test_images_that_it_reports(tmp_path):
