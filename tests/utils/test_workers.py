@@ -241,11 +241,11 @@ def test_workers_end_with_their_parent(how, tmp_path):
                 return (X,)
 
             if __name__ == "__main__":
-                run_batches(job, (np.zeros((4000, 300, 30)),), batch_size=10, n_jobs=2)
+                run_batches(job, (np.zeros((20000, 100, 30)),), batch_size=10, n_jobs=2)
         """)
     )
     parent = subprocess.Popen([sys.executable, script], cwd=tmp_path)
-    _wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+    _wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2, seconds=300)
     workers = [path.stem for path in tmp_path.glob("*.pid")]
     parent.send_signal(how)
     parent.wait()

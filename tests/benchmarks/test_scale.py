@@ -1,0 +1,26 @@
+"""The benchmark of scale runs, and what it says is sent is what is sent."""
+
+import json
+
+import pytest
+
+import scale
+
+
+def test_smoke(tmp_path, capsys):
+    scale.main(["--smoke", "--n-steps", "1", "--out", str(tmp_path)])
+    (row,) = json.loads((tmp_path / "scale.json").read_text())["rows"]
+    assert row["backend"] == "serial" and row["sent_bytes"] == 0
+    assert row["seconds"] > 0 and row["peak_bytes"] > 1e8
+    assert row["data_bytes"] == 64 * 3 * 8 * 8
+    assert "n=64" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["loky", "dask"])
+def test_rows_are_sent_once(backend):
+    if backend == "dask":
+        pytest.importorskip("distributed")
+    row = scale.measure(backend, 4096, (3, 32, 32), n_steps=1)
+    networks = scale.N_WORKERS * row["network_bytes"]
+    assert row["sent_bytes"] < 1.2 * row["data_bytes"] + 2 * networks
