@@ -67,25 +67,37 @@ def adversarial_examples(
         have one that the training had not) counts as misclassified, as in scikit-learn's
         accuracy.
     norm : {2, numpy.inf}
+        Of the ball.
     eps : float
-        Radius, in input units.
+        Radius, in input units. With 0 nothing is moved.
     n_steps : int, default=20
-        Steps of each run.
+        Steps of each run. More finds somewhat more, at proportional cost.
     step_size : float, default=None
         Length of the first step, in input units; eps by default.
     random_start : bool, default=True
         Whether runs start at a random point of the ball.
     n_restarts : int, default=1
+        Times that all runs are made, each from other random points, on the samples that still
+        withstand. The worst for each sample is kept.
     batch_size : int, default=256
+        Samples attacked together. More needs more memory and is faster on a GPU; results differ
+        by rounding at most.
     n_jobs : int, default=None
-        Batches run in parallel through joblib; the result does not depend on it.
+        Batches worked on at the same time. 1 works in this process, None leaves it to joblib (one
+        job, or what ``joblib.parallel_config`` says, which may be a cluster: docs/scaling.md).
+        More pays for small networks and long work only, and never beyond the number of cores,
+        since torch uses all cores for one batch. The result does not depend on it.
     bounds : "auto", None or (low, high), default="auto"
         Valid range of the inputs, for estimators that have no bounds of their own (skorch nets,
         scikit-learn's): two numbers, or arrays with one for each channel (feature). "auto":
         [0, 1] for images, unbounded for (n, d); an advfeat classifier's own.
     precision : {"fp32", "bf16"}, default="fp32"
+        Of the attack; "bf16" is faster where the hardware has it. Examples are judged in fp32.
     random_state : int, RandomState or None, default=0
+        Of the random starts. 0 and not None, unlike in estimators, so that a score that is
+        computed twice is the same.
     verbose : int, default=1
+        Whether work of more than two seconds shows a progress bar.
 
     Returns
     -------

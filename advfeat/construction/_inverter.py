@@ -72,7 +72,8 @@ class RobustFeatureInverter(TrainTimeTransformer):
     batch_size : int, default=256
         Samples optimised together. Memory grows with it; the result does not depend on it.
     n_jobs : int, default=None
-        Batches run in parallel through joblib.
+        Batches worked on at the same time, see `adversarial_examples`. The result does not
+        depend on it.
     store : path, default=None
         Folder in which `fit_transform` writes the set as one ``X.npy``, batch by batch.
         The result is then a read-only memory map, so that it may be larger than memory.

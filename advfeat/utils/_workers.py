@@ -12,6 +12,7 @@ import pickle
 import threading
 import time
 from contextlib import closing
+from multiprocessing import current_process
 from uuid import uuid4
 
 import numpy as np
@@ -120,9 +121,11 @@ def _task(job, begin, rows):
 def end_with_parent(parent):
     """Start a thread that ends this process as soon as process ``parent`` is not its parent.
 
-    A worker whose parent was killed would otherwise wait for the rest of a message for ever.
+    A worker whose parent was killed would otherwise wait for minutes, or for the rest of a message
+    for ever.
     """
-    if os.name == "posix":
+    if os.name == "posix" and parent not in _watched:
+        _watched.add(parent)
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
@@ -130,6 +133,11 @@ def _watch(parent):
     while os.getppid() == parent:
         time.sleep(_POLL)
     os._exit(1)
+
+
+_watched = set()
+if type(current_process()).__name__ == "LokyProcess":  # also a worker that a search has started
+    end_with_parent(os.getppid())
 
 
 # A job as one array of bytes. Workers keep the last ones that they unpacked.
