@@ -97,6 +97,17 @@ class TorchClassifier(NetworkClassifier):
     input_shape_ : tuple
     n_features_in_ : int
         For ``input_shape=(d,)``.
+
+    Examples
+    --------
+    >>> from sklearn.base import clone
+    >>> from torch import nn
+    >>> from advfeat import from_torch
+    >>> clf = from_torch(nn.Linear(4, 2), classes=["no", "yes"], input_shape=(4,))
+    >>> clf
+    TorchClassifier(<Linear>, 2 classes, input_shape=(4,))
+    >>> clone(clf).module is clf.module
+    True
     """
 
     def __init__(
