@@ -1,0 +1,87 @@
+"""Controls and the debate: sets without features, certified linear features, distances."""
+
+import numpy as np
+import pytest
+
+import measures
+from advfeat import ConstructedDataset, StandardClassifier
+from tables import goh, leakage
+
+
+@pytest.mark.parametrize("kind", [leakage._PATTERN, leakage._NOISE])
+@pytest.mark.parametrize("name", ["D_rand", "D_other", "D_det"])
+def test_perturbations_without_features(name, kind):
+    rng = np.random.default_rng(0)
+    X, y = rng.uniform(0.4, 0.6, (300, 1, 4, 4)), rng.integers(5, size=300)
+    found, target = leakage._perturb(X, y, name, kind, 0.5, 5, seed=1)
+    moved = (found - X).reshape(300, -1)
+    size = np.linalg.norm(moved, axis=1)
+    kept = target == y
+    assert size[kept] == pytest.approx(0, abs=1e-6)
+    assert size[~kept] == pytest.approx(0.5, rel=0.02)  # the box is hardly reached
+    assert kept.any() == (name == "D_rand")
+    if name == "D_det":
+        assert np.array_equal(target, (y + 1) % 5)
+    first = [moved[(target == label) & ~kept][:2] for label in range(5)]
+    same = [np.allclose(a, b, atol=1e-5) for a, b in first]
+    assert all(same) if kind == leakage._PATTERN else not any(same)
+    again = leakage._perturb(X, y, name, kind, 0.5, 5, seed=1)
+    assert np.array_equal(again[0], found) and np.array_equal(again[1], target)
+
+
+def test_linear_network_is_read_off_exactly(digits):
+    X, y, X_test, _ = digits
+    clf = StandardClassifier(goh.linear, max_epochs=1, random_state=0, verbose=0).fit(X, y)
+    W, b = goh._weights(clf, X.shape[1:])
+    logits = X_test.reshape(len(X_test), -1) @ W.T + b
+    probabilities = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    assert np.abs(probabilities - clf.predict_proba(X_test)).max() < 1e-4
+
+
+def test_certificates_are_exact():
+    W, b = np.array([[1.0, 0.0], [0.0, 2.0]]), np.zeros(2)
+    X, y = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 1.0]]), np.array([0, 1, 1])
+    # The boundary is x_0 = 2 x_1: distances 1, 2 and 3 over the square root of 5.
+    for eps, share in ((0.44, 1), (0.45, 2 / 3), (0.9, 1 / 3), (1.35, 0)):
+        assert goh._certified(W, b, X, y, eps)[0] == pytest.approx(share)
+    logits = X @ W.T
+    z = (logits - logits.mean(0)) / logits.std(0)
+    signs = np.array([[1, -1, -1], [-1, 1, 1]])
+    rho = (signs * z.T).mean(1)
+    slope = np.linalg.norm(W, axis=1) / logits.std(0)
+    for eps in (0.1, 0.5, 0.6, 1.0):
+        assert goh._certified(W, b, X, y, eps)[1] == np.sum(rho - eps * slope > 0)
+
+
+class Says:
+    """A source that predicts given labels."""
+
+    def __init__(self, labels):
+        self.labels = np.array(labels)
+
+    def predict(self, X):
+        return self.labels
+
+
+def test_what_is_said_of_constructed_sets():
+    X, y = np.zeros((4, 1, 2, 2), np.uint8), np.array([0, 1, 2, 3])
+    moved = np.zeros((4, 1, 2, 2), np.float32)
+    moved[:, 0, 0, 0] = [0.0, 0.2, 0.4, 0.6]
+    begun = np.array([1, 2, 3, 0])
+    found = measures.inverted_set(moved, X, y, begun, Says([0, 1, 2, 0]), Says([1, 2, 3, 0]))
+    assert found["mean distance to x"] == pytest.approx(0.3)
+    assert found["share, standard source says y"] == 0.75
+    assert found["share, standard source says the start's label"] == 0.25
+    assert found["share, robust source says the start's label"] == 1
+    data = ConstructedDataset(moved, begun, y, np.arange(4))
+    found = measures.relabelled_set(data, X, Says([0, 1, 2, 0]), Says([1, 2, 0, 0]))
+    assert found["share, standard source says the true label"] == 0.75
+    assert found["share, robust source says the target"] == 0.75
+
+
+def test_distance_in_parts():
+    rng = np.random.default_rng(0)
+    A, B = rng.uniform(size=(2, 25, 1, 3, 3)).astype(np.float32)
+    expected = np.linalg.norm((A - B).reshape(25, -1), axis=1).mean()
+    assert measures.mean_distance(A, B, rows=7) == pytest.approx(expected, rel=1e-5)
