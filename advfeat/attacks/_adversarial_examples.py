@@ -33,7 +33,7 @@ ATTACK_CONSTRAINTS = {
 def adversarial_examples(
     estimator,
     X,
-    y,
+    y=None,
     *,
     norm,
     eps,
@@ -61,11 +61,11 @@ def adversarial_examples(
         advfeat classifier, skorch net, linear scikit-learn classifier, or a Pipeline that ends
         in one, which is attacked at its last step: eps and the examples are then in the units
         that the earlier steps' ``transform`` returns.
-    X : array-like of shape (n, d) or (n, C, H, W)
+    X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
     y : array-like of shape (n,)
-        True labels. A label that the estimator does not know (a fold of a cross-validation may
-        have one that the training had not) counts as misclassified, as in scikit-learn's
-        accuracy.
+        True labels; None for a Dataset, which has its own. A label that the estimator does not
+        know (a fold of a cross-validation may have one that the training had not) counts as
+        misclassified, as in scikit-learn's accuracy.
     norm : {2, numpy.inf}
         Of the ball.
     eps : float
@@ -134,7 +134,8 @@ def adversarial_examples(
         "random_state": random_state,
         "verbose": verbose,
     }
-    return run_batches(**target.plan(settings))
+    X_adv, fooled = run_batches(**target.plan(settings))
+    return target.view.as_given(X_adv), fooled
 
 
 def attack_settings(caller, **given):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from advfeat.attacks._attackable import Attackable, attackable, only_given
+from advfeat.datasets._torch_data import unpack_data
 from advfeat.optim import (
     FrozenNetwork,
     HalfCosine,
@@ -46,7 +47,8 @@ class AttackTarget:
 
     @classmethod
     def of(cls, estimator, X, y, precision, bounds):
-        """Check everything; raises as `attackable` and `encode_labels` do."""
+        """Check everything; raises as `unpack_data`, `attackable` and `encode_labels` do."""
+        X, y = unpack_data(estimator, X, y)
         view = attackable(estimator, X, precision, **only_given(bounds))
         judge = view.network.verify(view.X)
         if precision != "fp32":

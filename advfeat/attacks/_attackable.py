@@ -19,6 +19,7 @@ from torch import nn
 from advfeat.classifiers._from_skorch import from_skorch
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.optim import FrozenNetwork
+from advfeat.utils._arrays import from_list
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import check_data
 from advfeat.utils._modules import refuse_module
@@ -40,6 +41,8 @@ class Attackable:
         The data checked, in the units that the network takes: float32, or uint8 for images.
     moved : bool, default=False
         Whether earlier steps of a Pipeline changed X, so that the examples are not in its units.
+    channels : {"auto", "first", "last"}, default="first"
+        Which axis held the channels in X as it was given.
     """
 
     network: FrozenNetwork
@@ -47,6 +50,11 @@ class Attackable:
     bounds: tuple | None
     X: np.ndarray
     moved: bool = False
+    channels: str = "first"
+
+    def as_given(self, X):
+        """Return images of shape (n, C, H, W) in the layout of the X that was given."""
+        return X.transpose(0, 2, 3, 1) if self.channels == "last" and X.ndim == 4 else X
 
 
 @singledispatch
@@ -64,7 +72,7 @@ def attackable(estimator, X, precision="fp32", **bounds):
         ``intercept_``, such as `GaussianRobustMLE`), a registered kind, or a Pipeline,
         FrozenEstimator or search that ends in one. A Pipeline is attacked at its last step, after
         the earlier steps' ``transform``.
-    X : array-like of shape (n, d) or (n, C, H, W)
+    X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset
     precision : {"fp32", "bf16"}, default="fp32"
         In which the network computes.
     bounds : "auto", None or (low, high), optional
@@ -134,7 +142,7 @@ def only_given(bounds):
 
 @attackable.register
 def _(estimator: Pipeline, X, precision="fp32", **bounds):
-    given = X
+    given = X = from_list(X) if isinstance(X, (list, tuple)) else X
     for _, step in estimator.steps[:-1]:
         if step is not None and not isinstance(step, str):  # None and "passthrough" do nothing
             X = step.transform(X)
@@ -157,7 +165,9 @@ def _(estimator: NetworkClassifier, X, precision="fp32", bounds="auto"):
         )
     X = estimator.check_inputs(X)
     network = estimator.frozen(precision=precision)
-    return Attackable(network, estimator.classes_, estimator.input_bounds_, X)
+    return Attackable(
+        network, estimator.classes_, estimator.input_bounds_, X, channels=estimator.channels
+    )
 
 
 @attackable.register

@@ -9,15 +9,18 @@ from advfeat.classifiers._fitting import restored_on_failure
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers._own_modules import check_logits, copy_of, has_gradient, name_of
 from advfeat.classifiers.networks import Network
+from advfeat.datasets._torch_data import inputs_of
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
+from advfeat.utils._checks import CHANNELS
 from advfeat.utils._device import resolve_device
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._modules import copy_module
+from advfeat.utils._sklearn import StrOptions, validate_parameter_constraints
 
 
 def from_torch(
-    module, *, classes, input_shape, mean=None, std=None, bounds="auto", batch_size=256,
-    device="auto",
+    module, *, classes, input_shape, mean=None, std=None, bounds="auto", channels="auto",
+    batch_size=256, device="auto",
 ):  # fmt: skip
     """Make a fitted classifier of a trained torch network.
 
@@ -37,7 +40,11 @@ def from_torch(
         What inputs are normalised by, for each channel (or feature), in input units. None for
         networks that take inputs as they are, or normalise them inside.
     bounds : "auto", None or (low, high), default="auto"
-        Valid range of the inputs. "auto": [0, 1] for images, unbounded for (d,).
+        Valid range of the inputs: two numbers, or arrays with one for each channel (feature).
+        "auto": [0, 1] for images, unbounded for (d,).
+    channels : {"auto", "first", "last"}, default="auto"
+        Which axis of the images given holds the channels, see `StandardClassifier`. The module
+        gets (n, C, H, W) in any case.
     batch_size : int, default=256
         Samples predicted together.
     device : str or torch.device, default="auto"
@@ -77,6 +84,7 @@ def from_torch(
         mean=mean,
         std=std,
         bounds=bounds,
+        channels=channels,
         batch_size=batch_size,
         device=device,
     )._set_up()
@@ -119,6 +127,7 @@ class TorchClassifier(NetworkClassifier):
         mean=None,
         std=None,
         bounds="auto",
+        channels="auto",
         batch_size=256,
         device="auto",
     ):
@@ -128,6 +137,7 @@ class TorchClassifier(NetworkClassifier):
         self.mean = mean
         self.std = std
         self.bounds = bounds
+        self.channels = channels
         self.batch_size = batch_size
         self.device = device
 
@@ -159,9 +169,14 @@ class TorchClassifier(NetworkClassifier):
 
         The columns of a data frame are taken in their order.
         """
+        X = inputs_of(X)
         if _get_feature_names(X) is not None:
             X = np.asarray(X)
         return super().check_inputs(X)
+
+    @property
+    def _normalises(self):
+        return self.mean is not None
 
     def set_params(self, **params):
         """Set parameters and check the network anew."""
@@ -175,6 +190,11 @@ class TorchClassifier(NetworkClassifier):
         classes = _check_classes(self.classes)
         shape = _check_shape(self.input_shape)
         validate_bounds(self.bounds, type(self).__name__)
+        validate_parameter_constraints(
+            {"channels": [StrOptions(set(CHANNELS))]},
+            {"channels": self.channels},
+            type(self).__name__,
+        )
         mean = self._per_channel("mean", 0.0, shape)
         std = self._per_channel("std", 1.0, shape)
         order = np.argsort(classes, kind="stable")

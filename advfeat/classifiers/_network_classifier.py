@@ -5,12 +5,17 @@ import copy
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
+from advfeat.datasets._torch_data import inputs_of, unpack_data
 from advfeat.optim import FrozenNetwork
+from advfeat.utils._arrays import as_array
 from advfeat.utils._batches import PREDICTION_BATCH, Forward, run_batches
-from advfeat.utils._checks import check_inputs, resolve_bounds
+from advfeat.utils._bounds import resolve_bounds
+from advfeat.utils._checks import check_inputs
 from advfeat.utils._device import resolve_device
+from advfeat.utils._labels import encode_labels
 from advfeat.utils._pickles import VersionedPickle
 
 
@@ -18,8 +23,8 @@ class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     """A fitted network as a classifier; base of `StandardClassifier` and `TorchClassifier`.
 
     Attacks, constructors and metrics use nothing of a source but what is listed here. A subclass
-    gives `module_`, ``classes_`` and ``input_shape_``, and the parameters ``bounds`` and
-    ``device``. Predictions take 256 samples at once.
+    gives `module_`, ``classes_`` and ``input_shape_``, and the parameters ``bounds``, ``channels``
+    and ``device``. Predictions take 256 samples at once.
 
     Attributes
     ----------
@@ -83,6 +88,27 @@ class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         logits = self._logits(X)
         return self.classes_[logits.argmax(1)]
 
+    def score(self, X, y=None, sample_weight=None):
+        """Accuracy.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W), ConstructedDataset or torch Dataset
+        y : array-like of shape (n,)
+            As in `fit`. A label that was not seen in `fit` counts as wrong.
+        sample_weight : array-like of shape (n,), optional
+
+        Returns
+        -------
+        float
+            In [0, 1].
+        """
+        X, y = unpack_data(self, X, y)
+        X = self.check_inputs(X)
+        index = encode_labels(y, self.classes_, len(X), unknown="mark")
+        found = self._logits_of(X).argmax(1)
+        return float(accuracy_score(index, found, sample_weight=as_array(sample_weight)))
+
     def features(self, X):
         """g(X), the penultimate layer: the input of the last linear layer.
 
@@ -131,7 +157,7 @@ class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             If X does not fit what was seen in `fit`.
         """
         check_is_fitted(self)
-        return check_inputs(self, X, bounds=self.bounds)
+        return check_inputs(self, inputs_of(X), bounds=self.bounds, channels=self.channels)
 
     @property
     def input_bounds_(self):
@@ -140,7 +166,10 @@ class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         return resolve_bounds(self.bounds, self.input_shape_)
 
     def _logits(self, X):
-        X = self.check_inputs(X)
+        return self._logits_of(self.check_inputs(X))
+
+    def _logits_of(self, X):
+        """Logits of data that are checked."""
         device = resolve_device(self.device)
         module, dtype = self.module_.to(device).eval(), torch.float32
         if self._computes_in_float64(X):

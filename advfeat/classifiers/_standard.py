@@ -25,6 +25,7 @@ from advfeat.classifiers._training_batches import n_batches
 from advfeat.classifiers._training_data import check_training_data
 from advfeat.classifiers.networks import check_network_name
 from advfeat.utils._bounds import validate_bounds
+from advfeat.utils._checks import CHANNELS
 from advfeat.utils._device import resolve_device
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import Interval, StrOptions, _fit_context
@@ -88,6 +89,11 @@ class StandardClassifier(NetworkClassifier):
         Valid range, in input units: two numbers, or arrays with one for each channel (feature),
         such as ``(-mean / std, (1 - mean) / std)`` for images that were normalised by channel.
         "auto": [0, 1] for images, unbounded for (n, d).
+    channels : {"auto", "first", "last"}, default="auto"
+        Which axis of images holds the channels. "auto" takes (n, C, H, W), but refuses what looks
+        like (n, H, W, C): a second axis longer than 4 before a last one of 4 or less. "first"
+        takes these as well; "last" takes (n, H, W, C). The network gets (n, C, H, W) in any case,
+        and examples and constructed sets come in the layout of X.
     warm_start : bool, default=False
         Whether `fit` goes on from the weights of the last fit.
     callbacks : list of skorch callbacks, default=None
@@ -164,6 +170,7 @@ class StandardClassifier(NetworkClassifier):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
         "bounds": [StrOptions({"auto"}), "array-like", None],
+        "channels": [StrOptions(set(CHANNELS))],
         "warm_start": ["boolean"],
         "callbacks": [list, None],
         "precision": [StrOptions({"fp32", "bf16"})],
@@ -192,6 +199,7 @@ class StandardClassifier(NetworkClassifier):
         n_iter_no_change=10,
         tol=1e-4,
         bounds="auto",
+        channels="auto",
         warm_start=False,
         callbacks=None,
         precision="fp32",
@@ -214,6 +222,7 @@ class StandardClassifier(NetworkClassifier):
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.bounds = bounds
+        self.channels = channels
         self.warm_start = warm_start
         self.callbacks = callbacks
         self.precision = precision

@@ -4,7 +4,8 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 from torch.utils.data import Dataset
 
-from advfeat.datasets._torch_data import unpack_training_data
+from advfeat.datasets._torch_data import unpack_data
+from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import is_unit_box, resolve_bounds
 from advfeat.utils._checks import check_inputs, take_batch
 from advfeat.utils._labels import check_labels
@@ -98,8 +99,10 @@ def check_training_data(estimator, X, y, sample_weight, *, reset, classes=None):
     ValueError
         If they cannot be used.
     """
-    X, y = unpack_training_data(estimator, X, y)
-    X = check_inputs(estimator, X, reset=reset, bounds=estimator.bounds)
+    X, y = unpack_data(estimator, X, y)
+    X = check_inputs(
+        estimator, X, reset=reset, bounds=estimator.bounds, channels=estimator.channels
+    )
     y = check_labels(y, len(X))
     _check_augmentation(estimator, X)
     weight, rows = _positive_weights(sample_weight, X)
@@ -130,6 +133,7 @@ def _check_augmentation(estimator, X):
 
 def _positive_weights(sample_weight, X):
     """Return the positive weights and the rows that have them (None: all)."""
+    sample_weight = as_array(sample_weight)
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     used = weight > 0
     if used.all():

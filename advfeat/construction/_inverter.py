@@ -14,6 +14,7 @@ from advfeat.classifiers import AdversarialClassifier
 from advfeat.classifiers._fitting import input_statistics
 from advfeat.classifiers._training_data import ArrayDataset
 from advfeat.construction._kept import make_store
+from advfeat.construction._sources import refuse_without_features, unfrozen
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.optim import (
     FrozenNetwork,
@@ -25,7 +26,7 @@ from advfeat.optim import (
     row_norms,
 )
 from advfeat.utils._batches import Rows
-from advfeat.utils._checks import as_array, batch_tensor
+from advfeat.utils._checks import batch_tensor, check_data
 from advfeat.utils._random import draw_seed, make_rng, normal_rows
 from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
 
@@ -172,7 +173,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
 
         Parameters
         ----------
-        X : array-like of shape (n, d) or (n, C, H, W)
+        X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset
         return_residual : bool, default=False
 
         Returns
@@ -188,16 +189,12 @@ class RobustFeatureInverter(TrainTimeTransformer):
         """
         self._validate_params()
         X_r, residual, _ = self._invert(self._check_inputs(X))
+        X_r = self._in_container(self._as_given(X_r), X)
         return (X_r, residual) if return_residual else X_r
 
     def _invert(self, X, keep=False):
         source = self._source
         frozen = source.frozen(precision=self.precision).verify(X)
-        if not frozen.has_features:
-            raise ValueError(
-                "Inversion needs penultimate features, but the source network has no linear "
-                "layer. Use a network that ends in nn.Linear."
-            )
         if not frozen.passes_gradient:
             warnings.warn(
                 "Some features of the source network have no gradient: their units are off, and "
@@ -234,9 +231,33 @@ class RobustFeatureInverter(TrainTimeTransformer):
             )
         return X_r, residual, distance
 
-    def _construct(self, X, y):
+    _made = ("residual_", "distance_")
+
+    def _construct(self, X, y, prepared):
         X_r, self.residual_, self.distance_ = self._invert(self._check_inputs(X), keep=True)
-        return X_r
+        return self._as_given(X_r)
+
+    def _check_before(self, X, y, source):
+        refuse_without_features(source, X.shape[1:], len(np.unique(y)))
+        if not isinstance(self.init, str):
+            inner = unfrozen(source)
+            self._check_init(
+                X, bounds=getattr(inner, "bounds", "auto"),
+                channels=getattr(inner, "channels", "first"),
+            )  # fmt: skip
+
+    def _check_init(self, X, **settings):
+        """Given starts, checked as X is, in the layout that the network takes."""
+        try:
+            start = check_data(self.init, type(self).__name__, **settings)
+        except ValueError as error:
+            raise ValueError(f"The array given as init cannot be used: {error}") from error
+        if start.shape != X.shape:
+            raise ValueError(
+                f"init must be 'sample', 'noise' or an array of the shape of X, {X.shape}. "
+                f"Got an array of shape {start.shape}."
+            )
+        return start
 
     def _default_source(self):
         return AdversarialClassifier(verbose=self.verbose)
@@ -261,13 +282,8 @@ class RobustFeatureInverter(TrainTimeTransformer):
             n = len(X)
             other = make_rng(seed, 0).integers(max(1, n - 1), size=n)
             return Rows(X, (np.arange(n) + 1 + other) % n)  # never the sample itself
-        start = np.asarray(as_array(self.init))
-        if start.shape != X.shape:
-            raise ValueError(
-                f"init must be 'sample', 'noise' or an array of the shape of X, {X.shape}. "
-                f"Got an array of shape {start.shape}."
-            )
-        return self._source.check_inputs(start)
+        source = self._source
+        return self._check_init(X, bounds=source.bounds, channels=source.channels)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

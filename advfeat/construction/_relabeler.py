@@ -7,11 +7,13 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.frozen import FrozenEstimator
 
 from advfeat.classifiers import StandardClassifier
 from advfeat.construction._kept import make_store
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.datasets._constructed import ConstructedDataset, storable_labels
+from advfeat.datasets._torch_data import unpack_data
 from advfeat.optim import (
     FrozenNetwork,
     L2Ball,
@@ -22,7 +24,7 @@ from advfeat.optim import (
     useful_radius,
 )
 from advfeat.utils._checks import batch_tensor
-from advfeat.utils._labels import encode_labels
+from advfeat.utils._labels import check_labels, encode_labels
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._random import draw_seed, make_rng
 from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
@@ -154,13 +156,14 @@ class NonRobustRelabeler(TrainTimeTransformer):
         self.random_state = random_state
         self.verbose = verbose
 
-    def relabel(self, X, y):
+    def relabel(self, X, y=None):
         """Perturb any (X, y) towards target classes of the source.
 
         Parameters
         ----------
-        X : array-like of shape (n, d) or (n, C, H, W)
+        X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
         y : array-like of shape (n,)
+            None for a Dataset, which has its own.
 
         Returns
         -------
@@ -173,13 +176,16 @@ class NonRobustRelabeler(TrainTimeTransformer):
             If a label or a target is not among the source's classes.
         """
         self._validate_params()
-        return self._relabel(X, y)[0]
+        data, _ = self._relabel(*unpack_data(self, X, y))
+        data.feature_names = self._names_for(X)
+        return data
 
-    def _relabel(self, X, y, keep=False):
+    def _relabel(self, X, y, keep=False, target=None):
         X = self._check_inputs(X)
-        source = self._source
+        source, y = self._source, check_labels(y, len(X))
         index = encode_labels(y, source.classes_, len(X))
-        target = self._targets(index, np.asarray(y), source.classes_)
+        if target is None:
+            target = self._targets(index, y, source.classes_)
         eps = useful_radius(self.norm, self.eps, source.input_bounds_, X.shape[1:])
         job = Relabelling(
             network=source.frozen(precision=self.precision).verify(X),
@@ -190,13 +196,13 @@ class NonRobustRelabeler(TrainTimeTransformer):
         )
         store, classes = None, source.classes_
         if keep and self.store is not None:
-            labels = {"y": classes[target], "y_source": np.asarray(y), "classes": classes}
+            labels = {"y": classes[target], "y_source": y, "classes": classes}
             store = make_store(
                 self, source, X, {"success": np.bool_}, target_labels=classes[target],
                 extras={name: storable_labels(values) for name, values in labels.items()},
             )  # fmt: skip
         X_adv, success = self._run(job, (X, target), "relabelling", store)
-        data = ConstructedDataset(X_adv, classes[target], y, classes)
+        data = ConstructedDataset(self._as_given(X_adv), classes[target], y, classes)
         return data, float(success.mean())
 
     def __sklearn_tags__(self):
@@ -204,9 +210,22 @@ class NonRobustRelabeler(TrainTimeTransformer):
         tags.transformer_tags.preserves_dtype = []  # the constructed set is no array
         return tags
 
-    def _construct(self, X, y):
-        data, self.success_rate_ = self._relabel(X, y, keep=True)
+    _made = ("success_rate_",)
+
+    def _construct(self, X, y, target):
+        data, self.success_rate_ = self._relabel(X, y, keep=True, target=target)
         return data
+
+    def _check_before(self, X, y, source):
+        """Positions of the targets that a mapping or a callable gives."""
+        classes = np.unique(y)
+        if isinstance(source, FrozenEstimator):
+            classes = self._source.classes_
+            encode_labels(y, classes, len(y))
+        if isinstance(self.target, str):
+            return None
+        # Kept for the construction, as a callable need not give the same twice.
+        return self._targets(encode_labels(y, classes, len(y)), y, classes)
 
     def _default_source(self):
         return StandardClassifier(verbose=self.verbose)

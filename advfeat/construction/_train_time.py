@@ -7,12 +7,19 @@ unmodified data. scikit-learn's TargetEncoder sets the precedent: ``fit_transfor
 """
 
 from abc import abstractmethod
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.metadata_routing import (
+    UNUSED,
+    MetadataRouter,
+    MethodMapping,
+    process_routing,
+)
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from skorch import NeuralNet
 from torch.utils.data import Dataset
 
@@ -20,11 +27,18 @@ from advfeat.classifiers import StandardClassifier
 from advfeat.classifiers._fitting import restored_on_failure
 from advfeat.classifiers._from_skorch import check_skorch_net, fit_skorch_net, from_skorch
 from advfeat.classifiers._network_classifier import NetworkClassifier
+from advfeat.construction._containers import ContainerMixin
 from advfeat.construction._kept import InDtype, check_dtype, check_store
+from advfeat.construction._sources import unfrozen
 from advfeat.datasets._constructed import ConstructedDataset
-from advfeat.datasets._torch_data import unpack_labelled_data
+from advfeat.datasets._torch_data import inputs_of, unpack_labelled_data
+from advfeat.utils._arrays import as_array
 from advfeat.utils._batches import iter_batches, run_batches
 from advfeat.utils._checks import check_data, check_inputs
+from advfeat.utils._errors import add_hint
+from advfeat.utils._frames import library_of
+from advfeat.utils._labels import check_labels
+from advfeat.utils._lazy import LazyArray
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._pickles import VersionedPickle
 from advfeat.utils._random import draw_seed
@@ -32,24 +46,37 @@ from advfeat.utils._sklearn import _fit_context
 
 
 class TrainTimeTransformer(
-    VersionedPickle, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
-):  # type: ignore[call-arg]
+    VersionedPickle,
+    ContainerMixin,
+    TransformerMixin,
+    BaseEstimator,
+    auto_wrap_output_keys=None,  # type: ignore[call-arg]
+):
     """Transformer that changes training data only.
 
     Subclasses say which source they train by default and construct the set.
     """
 
+    # Weights are the source's: with metadata routing it is the source that requests them.
+    __metadata_request__fit = {"sample_weight": UNUSED}
+
+    _made: tuple[str, ...] = ()  # attributes of what `fit_transform` constructed
+
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Train the source classifier.
 
         ``fit(X, y).transform(X)`` is not ``fit_transform(X, y)``: `transform` returns X.
 
         Parameters
         ----------
-        X : array-like of shape (n, d) or (n, C, H, W)
+        X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
             Images are floats in [0, 1] or uint8 in 0..255.
         y : array-like of shape (n,)
+            None for a Dataset, which has its own.
+        sample_weight : array-like of shape (n,), default=None
+            Handed to the source's `fit`. With scikit-learn's metadata routing the source must
+            request it: ``source.set_fit_request(sample_weight=True)``.
 
         Returns
         -------
@@ -58,24 +85,26 @@ class TrainTimeTransformer(
         Raises
         ------
         TypeError
-            If the source is no network.
+            If the source is no network, or takes no weights.
         ValueError
             For unusable X, y or parameters.
         """
         with restored_on_failure(self):
-            self._fit_source(X, y)
+            self._fit_source(X, y, sample_weight)
         return self
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit_transform(self, X, y=None):
+    def fit_transform(self, X, y=None, sample_weight=None):
         """Train the source classifier and construct the training set.
 
-        ``fit_transform(X, y)`` is not ``fit(X, y).transform(X)``: `transform` returns X.
+        ``fit_transform(X, y)`` is not ``fit(X, y).transform(X)``: `transform` returns X. If the
+        construction fails or is interrupted, the trained source stays in ``estimator_``, so that
+        it need not be trained again: pass ``FrozenEstimator(constructor.estimator_)``.
 
         Parameters
         ----------
-        X : array-like of shape (n, d) or (n, C, H, W)
-        y : array-like of shape (n,)
+        X, y, sample_weight
+            As in `fit`.
 
         Returns
         -------
@@ -83,14 +112,20 @@ class TrainTimeTransformer(
         """
         with restored_on_failure(self):
             check_store(self)
-            inputs, labels, source_labels = self._fit_source(X, y)
-            constructed = self._construct(inputs, labels)
-        if isinstance(X, Dataset) and not isinstance(constructed, ConstructedDataset):
+            inputs, labels, source_labels, prepared = self._fit_source(X, y, sample_weight)
+        with self._source_kept():
+            constructed = self._construct(inputs, labels, prepared)
+        if isinstance(constructed, ConstructedDataset):
+            constructed.feature_names = self._names_for(X)
+            return constructed
+        if isinstance(X, Dataset):
             # New inputs for a set that carries its own labels: they must not get lost.
             source_labels = labels if source_labels is None else source_labels
             classes = X.classes if isinstance(X, ConstructedDataset) else np.unique(labels)
-            return ConstructedDataset(constructed, labels, source_labels, classes)
-        return constructed
+            return ConstructedDataset(
+                constructed, labels, source_labels, classes, self._names_for(X)
+            )
+        return self._in_container(constructed, X)
 
     def transform(self, X):
         """Return X unchanged, after checking it.
@@ -100,28 +135,70 @@ class TrainTimeTransformer(
 
         Parameters
         ----------
-        X : array-like of shape (n, d) or (n, C, H, W)
+        X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset
 
         Returns
         -------
         X
+            Lists as an array; after `set_output` in the container chosen.
         """
         checked = self._check_inputs(X)
-        return X if hasattr(X, "shape") else checked
+        if not (hasattr(X, "shape") or isinstance(X, Dataset)):
+            X = checked
+        if isinstance(X, (Dataset, LazyArray)) or self._container_of(X) == library_of(X):
+            return X
+        return self._in_container(as_array(X), X)
+
+    def get_metadata_routing(self):
+        """Tell scikit-learn's metadata routing that weights go to the source.
+
+        Returns
+        -------
+        sklearn.utils.metadata_routing.MetadataRouter
+        """
+        source = self._default_source() if self.estimator is None else self.estimator
+        mapping = MethodMapping()
+        mapping.add(caller="fit", callee="fit").add(caller="fit_transform", callee="fit")
+        return MetadataRouter(owner=self).add(estimator=source, method_mapping=mapping)
 
     @abstractmethod
     def _default_source(self):
         """Classifier to train when ``estimator`` is None."""
 
     @abstractmethod
-    def _construct(self, X, y):
-        """Construct the training set from checked X and y."""
+    def _construct(self, X, y, prepared):
+        """Construct the training set; ``prepared`` is what `_check_before` returned."""
 
-    def _fit_source(self, X, y):
-        X, y, source_labels = unpack_labelled_data(self, X, y)
-        check_inputs(self, X, reset=True, bounds=None)
+    def _check_before(self, X, y, source):
+        """Check what belongs to the construction, before the source is trained.
+
+        Parameters
+        ----------
+        X : array of shape (n, ...), checked
+        y : ndarray of shape (n,), checked
+        source : classifier
+            To be trained, or trained in a FrozenEstimator.
+
+        Returns
+        -------
+        Whatever `_construct` needs of it.
+        """
+
+    def _fit_source(self, X, y, sample_weight):
         source = self._default_source() if self.estimator is None else clone(self.estimator)
         self._check_source(source)
+        X, y, source_labels = unpack_labelled_data(self, X, y)
+        inner = unfrozen(source)
+        channels = getattr(inner, "channels", "first")
+        checked = check_inputs(self, X, reset=True, bounds=None, channels=channels)
+        y = check_labels(y, len(checked))
+        weights = self._route(source, sample_weight)
+        if isinstance(source, FrozenEstimator):
+            self.estimator_ = source
+            self._check_inputs(X)
+        prepared = self._check_before(checked, y, source)
+        for name in self._made:
+            vars(self).pop(name, None)
         if isinstance(source, StandardClassifier) and source.random_state is None:
             # As in scikit-learn's ensembles: one random_state determines the whole.
             source.set_params(random_state=draw_seed(self.random_state))
@@ -129,17 +206,45 @@ class TrainTimeTransformer(
             checked = check_data(X, type(source).__name__)
             self.estimator_ = fit_skorch_net(source, checked, y, draw_seed(self.random_state))
         else:
-            self.estimator_ = source.fit(X, y)
-        return X, y, source_labels
+            self.estimator_ = source.fit(X, y, **weights)
+        return X, y, source_labels, prepared
+
+    def _route(self, source, sample_weight):
+        """Weights as the source's `fit` takes them; refused where they would have no effect."""
+        if sample_weight is None:
+            return {}
+        if isinstance(source, FrozenEstimator) or not has_fit_parameter(source, "sample_weight"):
+            raise TypeError(
+                f"sample_weight was given, but the source of {type(self).__name__}, "
+                f"{type(source).__name__}, "
+                + ("is not trained." if isinstance(source, FrozenEstimator) else "takes none.")
+            )
+        if get_config()["enable_metadata_routing"]:
+            return process_routing(self, "fit", sample_weight=sample_weight).estimator.fit
+        return {"sample_weight": sample_weight}
+
+    @contextmanager
+    def _source_kept(self):
+        """Tell whoever stops a construction how to go on from the trained source."""
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(self.estimator_, FrozenEstimator):
+                add_hint(
+                    error,
+                    "The trained source is kept in estimator_; to go on without training it "
+                    f"again, use {type(self).__name__}(FrozenEstimator(constructor.estimator_)) "
+                    "with the same parameters.",
+                )
+            raise
 
     def _validate_params(self):
-        refuse_module(
-            _unfrozen(self.estimator)
-        )  # scikit-learn's message would print the whole network
+        # scikit-learn's message would print the whole network.
+        refuse_module(unfrozen(self.estimator))
         super()._validate_params()
 
     def _check_source(self, source):
-        inner = _unfrozen(source)
+        inner = unfrozen(source)
         refuse_module(inner)
         if isinstance(inner, NeuralNet):
             check_skorch_net(inner)
@@ -156,13 +261,19 @@ class TrainTimeTransformer(
     def _source(self):
         """The source as a NetworkClassifier."""
         check_is_fitted(self, "estimator_")
-        inner = _unfrozen(self.estimator_)
+        inner = unfrozen(self.estimator_)
         return from_skorch(inner, self.input_shape_) if isinstance(inner, NeuralNet) else inner
 
     def _check_inputs(self, X):
         check_is_fitted(self, "estimator_")
-        check_inputs(self, X, bounds=None)
-        return self._source.check_inputs(X)
+        X, source = inputs_of(X), self._source
+        check_inputs(self, X, bounds=None, channels=source.channels)
+        return source.check_inputs(X)
+
+    def _as_given(self, X):
+        """Images of shape (n, C, H, W) in the layout of the data given."""
+        last = self._source.channels == "last" and X.ndim == 4
+        return X.transpose(0, 2, 3, 1) if last else X
 
     def _run(self, job, columns, desc, store=None):
         """Run the job over the batches of the columns; with a store, keep each in its place."""
@@ -187,7 +298,3 @@ class TrainTimeTransformer(
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-
-def _unfrozen(source):
-    return source.estimator if isinstance(source, FrozenEstimator) else source

@@ -7,12 +7,12 @@ import torch
 from torch.utils.data import Dataset
 
 from advfeat.datasets._keeping import load_arrays, save_arrays
+from advfeat.utils._frames import as_frame
 from advfeat.utils._lazy import LazyArray, select_rows
 
 _REFUSAL = (
     "A ConstructedDataset carries its own labels; end the pipeline with an advfeat or skorch "
-    "classifier. For anything else than splitting it or fitting one of these (another estimator, "
-    "predict, score) use the arrays data.X and data.y."
+    "classifier. For any other estimator use the arrays data.X and data.y."
 )
 
 
@@ -39,10 +39,13 @@ class ConstructedDataset(Dataset):
         The labels of the samples that X was made from.
     classes : ndarray of shape (n_classes,)
         All labels, sorted.
+    feature_names : ndarray of shape (d,), default=None
+        Names of the columns, if the set was made from a data frame.
 
     Attributes
     ----------
-    X, y, y_source, classes
+    X, y, y_source, classes, feature_names
+    inputs : X, as a data frame if there are feature names
 
     Raises
     ------
@@ -65,8 +68,9 @@ class ConstructedDataset(Dataset):
     ['a', 'b']
     """
 
-    def __init__(self, X, y, y_source, classes):
+    def __init__(self, X, y, y_source, classes, feature_names=None):
         self.X = X
+        self.feature_names = feature_names
         self.y = np.asarray(y)
         self.y_source = np.asarray(y_source)
         self.classes = np.asarray(classes)
@@ -135,6 +139,11 @@ class ConstructedDataset(Dataset):
         except (ValueError, TypeError) as error:
             raise ValueError(f"'{path}' holds no constructed set: {error}") from error
 
+    @property
+    def inputs(self):
+        """X, as a data frame if there are feature names."""
+        return self.X if self.feature_names is None else as_frame(self.X, self.feature_names)
+
     def __len__(self):
         return len(self.X)
 
@@ -147,7 +156,7 @@ class ConstructedDataset(Dataset):
             return self.__getitems__([i])[0]
         if isinstance(i, slice):
             X = self.X[i] if not isinstance(self.X, LazyArray) else select_rows(self.X, i)
-            return type(self)(X, self.y[i], self.y_source[i], self.classes)
+            return type(self)(X, self.y[i], self.y_source[i], self.classes, self.feature_names)
         rows = np.asarray(None if isinstance(i, tuple) else i)
         if rows.size == 0:
             rows = rows.astype(np.intp)
@@ -158,7 +167,11 @@ class ConstructedDataset(Dataset):
             )
         rows = np.arange(len(self))[rows]
         return type(self)(
-            select_rows(self.X, rows), self.y[rows], self.y_source[rows], self.classes
+            select_rows(self.X, rows),
+            self.y[rows],
+            self.y_source[rows],
+            self.classes,
+            self.feature_names,
         )
 
     def __getitems__(self, rows):

@@ -4,15 +4,17 @@ from itertools import chain
 
 import numpy as np
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from advfeat.datasets._constructed import ClassIndex, ConstructedDataset
+from advfeat.utils._arrays import as_array
+from advfeat.utils._checks import refuse_loaders
 from advfeat.utils._lazy import DatasetArray
 from advfeat.utils._progress import progress_bar
 
 
-def unpack_training_data(estimator, X, y):
-    """Return (X, y) to train on; see `unpack_labelled_data`."""
+def unpack_data(estimator, X, y):
+    """Return (X, y); see `unpack_labelled_data`."""
     return unpack_labelled_data(estimator, X, y)[:2]
 
 
@@ -22,7 +24,8 @@ def unpack_labelled_data(estimator, X, y):
     Returns
     -------
     X : array-like of shape (n, ...)
-        Inputs of a torch Dataset come as a lazy array.
+        Inputs of a torch Dataset come as a lazy array, those of a ConstructedDataset with its
+        feature names.
     y : array-like of shape (n,)
         The labels to train on.
     y_source : ndarray of shape (n,), or None
@@ -33,26 +36,22 @@ def unpack_labelled_data(estimator, X, y):
     ValueError
         If y is missing, or is not what a ConstructedDataset was made from.
     """
-    if isinstance(X, DataLoader):
-        raise ValueError(
-            "A DataLoader was given as X; batches are cut inside. Pass its dataset instead "
-            "(loader.dataset)."
-        )
-    if isinstance(X, IterableDataset):
-        raise ValueError(
-            "A torch Dataset given as X must be map-style (with __getitem__ and __len__), since "
-            "samples are drawn in random order. Got an IterableDataset."
-        )
+    refuse_loaders(X)
     if isinstance(X, Dataset):
         X, labels, source = split_dataset(X, verbose=getattr(estimator, "verbose", 0))
         if y is not None:
-            _check_source(y, source, len(labels))
+            _check_given(y, labels, source)
         return X, labels, source
     if y is None:
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
         )
     return X, y, None
+
+
+def inputs_of(X):
+    """Return the inputs of a ConstructedDataset with feature names, all else as it is."""
+    return X.inputs if isinstance(X, ConstructedDataset) else X
 
 
 def split_dataset(dataset, verbose=0):
@@ -66,7 +65,7 @@ def split_dataset(dataset, verbose=0):
         For constructed sets the labels of the samples that X was made from.
     """
     if isinstance(dataset, ConstructedDataset):
-        return dataset.X, dataset.y, dataset.y_source
+        return dataset.inputs, dataset.y, dataset.y_source
     if type(dataset) is Subset and isinstance(dataset.dataset, ConstructedDataset):
         return split_dataset(dataset.dataset[list(dataset.indices)])
     X = DatasetArray(dataset)
@@ -74,17 +73,21 @@ def split_dataset(dataset, verbose=0):
     return X, y, source
 
 
-def _check_source(y, source, n):
+def _check_given(y, labels, source):
+    """Compare a y that was given beside a data set with the one that it has."""
+    given = np.asarray(as_array(y))
     if source is None:
-        raise ValueError(
-            "A torch Dataset yields its own labels, so y must be None. Got y of type "
-            f"{type(y).__name__}."
-        )
-    if not np.array_equal(np.asarray(y), source):
+        if not np.array_equal(given, labels):
+            raise ValueError(
+                "A torch Dataset yields its own labels, so y must be None, or the same labels. "
+                f"Got y of type {type(y).__name__} that differs from them."
+            )
+        return
+    if not np.array_equal(given, source):
         raise ValueError(
             "The y given with a ConstructedDataset must be its y_source (the labels it was "
             "constructed from), or None: it carries the labels to train on. Got "
-            f"{len(np.atleast_1d(y))} labels that differ from its {n} source labels. "
+            f"{given.size} labels that differ from its {len(source)} source labels. "
             "A Pipeline can hold one NonRobustRelabeler only."
         )
 

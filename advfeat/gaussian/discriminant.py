@@ -5,6 +5,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from advfeat.utils._arrays import as_array
+
 
 def linear_discriminant(axes, means, priors, std):
     """Linear discriminant functions of classes with a common covariance.
@@ -98,7 +100,7 @@ class GaussianPredictionMixin:
             column per class, up to a term common to all classes of a sample.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = validate_data(self, as_array(X), dtype=[np.float64, np.float32], reset=False)
         if not self.per_class:
             scores = X @ self.coef_.T + self.intercept_
             return scores[:, 0] if len(self.classes_) == 2 else scores

@@ -21,6 +21,7 @@ from advfeat.gaussian.matrices import GaussianMatricesMixin
 from advfeat.gaussian.pointwise import robust_std_of_samples
 from advfeat.gaussian.robust_covariance import relaxation, robust_std
 from advfeat.gaussian.theory import GaussianTheoryMixin
+from advfeat.utils._arrays import as_array
 from advfeat.utils._pickles import VersionedPickle
 from advfeat.utils._sklearn import (
     Interval,
@@ -285,6 +286,7 @@ class GaussianRobustMLE(
 
     def _check_batch(self, X, y, sample_weight, reset):
         """Validate training data; samples of weight zero are dropped."""
+        X, y = as_array(X), as_array(y)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
         check_classification_targets(y)
         sample_weight = _check_sample_weight(

@@ -6,6 +6,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from advfeat.gaussian.pointwise import worst_perturbation
 from advfeat.gaussian.robust_covariance import lambda_bounds, min_alignment, vulnerability
+from advfeat.utils._arrays import as_array
 
 
 class GaussianTheoryMixin:
@@ -57,7 +58,7 @@ class GaussianTheoryMixin:
         True
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        X = validate_data(self, as_array(X), dtype=np.float64, reset=False)
         adversary = self.adversary if adversary is None else adversary
         if adversary not in ("average", "pointwise"):
             raise ValueError(

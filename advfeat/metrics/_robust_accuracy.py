@@ -9,7 +9,7 @@ from advfeat.metrics._weight import check_weight
 from advfeat.utils._batches import run_batches
 
 
-def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **attack):
+def robust_accuracy_score(estimator, X, y=None, *, norm, eps, sample_weight=None, **attack):
     """Share of the samples that stay correctly classified under attack.
 
     A label that the estimator does not know counts as wrong, as in scikit-learn's accuracy.
@@ -18,8 +18,9 @@ def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **a
     ----------
     estimator : fitted classifier
         See `adversarial_examples`.
-    X : array-like of shape (n, d) or (n, C, H, W)
+    X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
     y : array-like of shape (n,)
+        None for a Dataset, which has its own.
     norm : {2, numpy.inf}
     eps : float
         Radius, in input units (for a Pipeline: of its last step); 0 gives plain accuracy.
@@ -59,7 +60,7 @@ def robust_accuracy_score(estimator, X, y, *, norm, eps, sample_weight=None, **a
     return float(np.average(~_fooled(target, settings), weights=weight))
 
 
-def robust_accuracy_curve(estimator, X, y, *, norm, eps_values, sample_weight=None, **attack):
+def robust_accuracy_curve(estimator, X, y=None, *, norm, eps_values, sample_weight=None, **attack):
     """Share of the samples that stay correctly classified, at each of several radii.
 
     A perturbation that fits into a small ball fits into every larger one. So a sample that is
@@ -70,8 +71,9 @@ def robust_accuracy_curve(estimator, X, y, *, norm, eps_values, sample_weight=No
     ----------
     estimator : fitted classifier
         See `adversarial_examples`.
-    X : array-like of shape (n, d) or (n, C, H, W)
+    X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
     y : array-like of shape (n,)
+        None for a Dataset, which has its own.
     norm : {2, numpy.inf}
     eps_values : array-like of shape (n_eps,)
         Radii in any order, in input units; 0 gives plain accuracy.
@@ -143,7 +145,7 @@ def make_robust_scorer(*, norm, eps, **attack):
     Returns
     -------
     callable
-        ``scorer(estimator, X, y, sample_weight=None)`` gives the robust accuracy. With
+        ``scorer(estimator, X, y=None, sample_weight=None)`` gives the robust accuracy. With
         scikit-learn's metadata routing, ``scorer.set_score_request(sample_weight=True)`` asks for
         the weights.
 
@@ -170,7 +172,7 @@ class _RobustScorer:
         self.settings = settings
         self._weight_request = None
 
-    def __call__(self, estimator, X, y, sample_weight=None):
+    def __call__(self, estimator, X, y=None, sample_weight=None):
         return robust_accuracy_score(
             estimator, X, y, sample_weight=sample_weight, **{"verbose": 0, **self.settings}
         )

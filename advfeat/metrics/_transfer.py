@@ -7,12 +7,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from advfeat.attacks._adversarial_examples import attack_settings
 from advfeat.attacks._attack import AttackTarget
+from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._batches import iter_batches
 from advfeat.utils._labels import check_labels
 from advfeat.utils._modules import refuse_module
 
 
-def transfer_rate(source, estimator, X, y, *, norm, eps, **attack):
+def transfer_rate(source, estimator, X, y=None, *, norm, eps, **attack):
     """Share of the source's adversarial examples that also fool another classifier.
 
     Counted over the samples that both classify correctly and whose perturbation fools the
@@ -24,8 +25,9 @@ def transfer_rate(source, estimator, X, y, *, norm, eps, **attack):
         The one attacked, see `adversarial_examples`.
     estimator : fitted classifier
         Any scikit-learn classifier; it only predicts.
-    X : array-like of shape (n, d) or (n, C, H, W)
+    X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
     y : array-like of shape (n,)
+        None for a Dataset, which has its own.
     norm : {2, numpy.inf}
     eps : float
         Radius, in input units.
@@ -53,6 +55,7 @@ def transfer_rate(source, estimator, X, y, *, norm, eps, **attack):
     refuse_module(estimator)
     check_is_fitted(estimator)
     settings = attack_settings("transfer_rate", norm=norm, eps=eps, **attack)
+    X, y = unpack_data(source, X, y)
     target = AttackTarget.of(source, X, y, settings["precision"], settings["bounds"])
     if target.view.moved:
         raise ValueError(
@@ -67,5 +70,7 @@ def transfer_rate(source, estimator, X, y, *, norm, eps, **attack):
             rows = np.flatnonzero(fooled & right[begin : begin + len(fooled)])
             if len(rows):
                 counted += len(rows)
-                fooling += np.sum(estimator.predict(X_adv[rows]) != y[begin + rows])
+                fooling += np.sum(
+                    estimator.predict(target.view.as_given(X_adv[rows])) != y[begin + rows]
+                )
     return float(fooling / counted) if counted else float("nan")

@@ -8,6 +8,7 @@ import torch
 
 from advfeat.attacks._adversarial_examples import ATTACK_CONSTRAINTS
 from advfeat.attacks._attackable import attackable, only_given
+from advfeat.datasets._torch_data import unpack_data
 from advfeat.optim import (
     FrozenNetwork,
     HalfCosine,
@@ -25,7 +26,7 @@ from advfeat.utils._random import draw_seed, normal_rows
 from advfeat.utils._sklearn import validate_params
 
 
-def feature_usefulness(estimator, X, y, *, batch_size=256, bounds="auto"):
+def feature_usefulness(estimator, X, y=None, *, batch_size=256, bounds="auto"):
     """Measure the usefulness rho of every penultimate feature, one class against the rest.
 
     With f standardised to mean 0 and variance 1 on X, and y_c = +1 for class c, -1 otherwise,
@@ -35,9 +36,10 @@ def feature_usefulness(estimator, X, y, *, batch_size=256, bounds="auto"):
     ----------
     estimator : fitted classifier
         See `adversarial_examples`.
-    X : array-like of shape (n, d) or (n, C, H, W)
+    X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
     y : array-like of shape (n,)
-        Samples whose label the estimator does not know count to the rest of every class.
+        None for a Dataset, which has its own. Samples whose label the estimator does not know
+        count to the rest of every class.
     batch_size : int, default=256
     bounds : "auto", None or (low, high), default="auto"
         See `adversarial_examples`.
@@ -60,6 +62,7 @@ def feature_usefulness(estimator, X, y, *, batch_size=256, bounds="auto"):
     >>> feature_usefulness(clf, X[1000:], y[1000:]).shape
     (10, 32)
     """
+    X, y = unpack_data(estimator, X, y)
     view = _view(estimator, X, "fp32", bounds)
     sign = _signs(y, view)
     features = _features(view, batch_size)
@@ -71,7 +74,7 @@ def feature_usefulness(estimator, X, y, *, batch_size=256, bounds="auto"):
 def robust_feature_usefulness(
     estimator,
     X,
-    y,
+    y=None,
     *,
     norm,
     eps,
@@ -97,8 +100,9 @@ def robust_feature_usefulness(
     ----------
     estimator : fitted classifier
         See `adversarial_examples`.
-    X : array-like of shape (n, d) or (n, C, H, W)
+    X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
     y : array-like of shape (n,)
+        As in `feature_usefulness`.
     norm : {2, numpy.inf}
     eps : float
         Radius, in input units.
@@ -130,6 +134,7 @@ def robust_feature_usefulness(
     >>> gamma.shape
     (10, 32)
     """
+    X, y = unpack_data(estimator, X, y)
     view = _view(estimator, X, precision, bounds)
     sign = _signs(y, view)
     features = _features(view, batch_size)

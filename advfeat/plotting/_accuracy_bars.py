@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from advfeat.attacks._attackable import attackable, only_given
+from advfeat.datasets._torch_data import unpack_data
 from advfeat.metrics import robust_accuracy_score
 from advfeat.plotting._style import (
     COLORS,
@@ -117,7 +119,7 @@ class AccuracyBarDisplay:
         cls,
         estimators: Mapping[str, Any],
         X: ArrayLike,
-        y: ArrayLike,
+        y: ArrayLike | None = None,
         *,
         norm: float,
         eps: ArrayLike,
@@ -133,7 +135,7 @@ class AccuracyBarDisplay:
         X : array-like of shape (n, d) or (n, C, H, W)
             The original, unmodified test set.
         y : array-like of shape (n,)
-            Their true labels.
+            Their true labels; None for a torch Dataset given as X, which has its own.
         norm : {2, numpy.inf}
             Norm of the attack; no default, as an accuracy without its norm says nothing.
         eps : float or array-like
@@ -150,15 +152,23 @@ class AccuracyBarDisplay:
         import_pyplot(f"{cls.__name__}.from_estimators")
         eps = check_eps(eps)
         eps = np.concatenate([[0.0], eps[eps > 0]])
+        groups = {
+            name: group if isinstance(group, (list, tuple)) else [group]
+            for name, group in check_mapping(estimators, "estimators").items()
+        }
+        fitted = [estimator for group in groups.values() for estimator in group]
+        X, y = unpack_data(fitted[0] if fitted else None, X, y)
+        for estimator in fitted:  # before the first of many attacks
+            attackable(estimator, X, **only_given(attack.get("bounds", "auto")))
         accuracy = {
             name: [
                 [
                     robust_accuracy_score(estimator, X, y, norm=norm, eps=radius, **attack)
                     for radius in eps.tolist()
                 ]
-                for estimator in (group if isinstance(group, (list, tuple)) else [group])
+                for estimator in group
             ]
-            for name, group in check_mapping(estimators, "estimators").items()
+            for name, group in groups.items()
         }
         return cls.from_predictions(
             accuracy,

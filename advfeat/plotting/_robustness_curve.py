@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from advfeat.datasets._torch_data import unpack_data
 from advfeat.metrics import robust_accuracy_curve
 from advfeat.plotting._style import (
     COLORS,
@@ -113,7 +114,7 @@ class RobustnessCurveDisplay:
         cls,
         estimator: Any,
         X: ArrayLike,
-        y: ArrayLike,
+        y: ArrayLike | None = None,
         *,
         norm: float,
         eps_values: ArrayLike,
@@ -132,7 +133,7 @@ class RobustnessCurveDisplay:
         X : array-like of shape (n, d) or (n, C, H, W)
             Test samples, in input units (images in [0, 1], or uint8).
         y : array-like of shape (n,)
-            Their true labels.
+            Their true labels; None for a torch Dataset given as X, which has its own.
         norm : {2, numpy.inf}
             Norm of the attack; no default, as an accuracy without its norm says nothing.
         eps_values : array-like of shape (n_eps,)
@@ -151,6 +152,7 @@ class RobustnessCurveDisplay:
         """
         import_pyplot(f"{cls.__name__}.from_estimator")
         eps = np.sort(check_eps(eps_values))
+        X, y = unpack_data(estimator, X, y)
         return cls.from_predictions(
             eps,
             robust_accuracy_curve(estimator, X, y, norm=norm, eps_values=eps, **attack),

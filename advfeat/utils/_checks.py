@@ -4,28 +4,28 @@ Data stay NumPy arrays (or memory maps) until a batch is cut from them: float32,
 images in 0..255, which are scaled to [0, 1] batch by batch.
 """
 
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import partial
+
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
+from torch.utils.data import DataLoader, IterableDataset
 
+from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._bounds import is_unit_box, resolve_bounds, validate_bounds  # noqa: F401
 from advfeat.utils._labels import encode_labels  # noqa: F401
-from advfeat.utils._lazy import LazyArray, extent, lazy
+from advfeat.utils._lazy import ChannelsFirst, LazyArray, extent, lazy
 
 _TOLERANCE = 1e-5  # rounding in upstream pipelines leaves values such as -3e-8
 _CHANNELS = (1, 2, 3, 4)
+CHANNELS = ("auto", "first", "last")
 
 
-def as_array(X):
-    """Turn a tensor into an array; leave everything else as it is."""
-    if isinstance(X, torch.Tensor):
-        X = X.detach().cpu()
-        return (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # NumPy has no bfloat16
-    return X
-
-
-def check_inputs(estimator, X, *, reset=False, bounds="auto"):
+def check_inputs(estimator, X, *, reset=False, bounds="auto", channels="auto"):
     """Check X and return it as a float32 or uint8 array of shape (n, d) or (n, C, H, W).
 
     Parameters
@@ -33,30 +33,35 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto"):
     estimator : object
         Gets ``input_shape_`` (shape of one sample), and for (n, d) also ``n_features_in_``, when
         ``reset`` is true; otherwise X is compared with them.
-    X : array-like, tensor, memory map or torch Dataset
+    X : array-like, tensor, data frame, memory map or torch Dataset
         A Dataset and a memory map that needs another dtype come back as a lazy array; they are
         checked in chunks.
     reset : bool
     bounds : "auto", None or (low, high)
         "auto": images must lie in [0, 1], (n, d) is unbounded.
+    channels : {"auto", "first", "last"}
+        Which axis of images holds the channels. "auto": the first; what looks like channels last
+        is refused.
 
     Raises
     ------
     ValueError
-        For NaN or infinity, a wrong rank, channels last, values outside the bounds, uint8 images
-        with bounds other than (0, 1), no samples, or a shape other than at fit.
+        For what is no array of numbers, NaN or infinity, a wrong rank, channels last, values
+        outside the bounds, uint8 images with bounds other than (0, 1), no samples, or a shape
+        other than at fit.
     """
+    owner = type(estimator).__name__
     X = _with_sample_axis(X)
-    ndim = getattr(X, "ndim", None)
+    ndim, held = getattr(X, "ndim", 2), _held_dtype(X)
     if ndim == 4:
-        X = _check_images(X, type(estimator).__name__)
+        X = _as_images(X, owner, channels)
     elif isinstance(X, LazyArray):
-        _check_lazy(X, type(estimator).__name__)
-        if reset:
-            estimator.n_features_in_ = X.shape[1]
-            estimator.__dict__.pop("feature_names_in_", None)
+        _check_n_features(estimator, X, reset)
     else:
-        X = validate_data(estimator, X, reset=reset, dtype=np.float32, accept_sparse=False)
+        X = _as_table(X, partial(validate_data, estimator, reset=reset))
+    ends = _finite_ends(X, owner)
+    if reset and ndim == 2 and held == np.uint8:
+        _warn_of_bytes(ends)
     shape = X.shape[1:]
     if reset:
         estimator.input_shape_ = shape
@@ -65,24 +70,27 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto"):
                 estimator.__dict__.pop(name, None)
     elif shape != estimator.input_shape_:
         raise ValueError(_shape_message(estimator, shape))
-    _check_bounds(X, resolve_bounds(bounds, shape), getattr(estimator, "_normalises", False))
+    normalises = getattr(estimator, "_normalises", False)
+    _check_bounds(X, ends, resolve_bounds(bounds, shape), normalises)
     return X
 
 
-def check_data(X, owner, *, bounds="auto"):
+def check_data(X, owner, *, bounds="auto", channels="first"):
     """Check X alone, without comparing it with what was seen before nor remembering it.
 
     Parameters
     ----------
-    X : array-like, tensor or memory map
+    X : array-like, tensor, data frame, memory map or torch Dataset
     owner : str
         Name of the estimator, for messages.
     bounds : "auto", None or (low, high)
+    channels : {"auto", "first", "last"}
+        See `check_inputs`.
 
     Returns
     -------
-    ndarray of shape (n, d) or (n, C, H, W)
-        float32, or uint8 for images.
+    array of shape (n, d) or (n, C, H, W)
+        float32, or uint8 for images; lazy as in `check_inputs`.
 
     Raises
     ------
@@ -90,13 +98,12 @@ def check_data(X, owner, *, bounds="auto"):
         As `check_inputs`, apart from comparisons with the fit.
     """
     X = _with_sample_axis(X)
-    if getattr(X, "ndim", None) == 4:
-        X = _check_images(X, owner)
-    elif isinstance(X, LazyArray):
-        _check_lazy(X, owner)
-    else:
-        X = check_array(X, dtype=np.float32, estimator=owner, input_name="X")
-    _check_bounds(X, resolve_bounds(bounds, X.shape[1:]))
+    if getattr(X, "ndim", 2) == 4:
+        X = _as_images(X, owner, channels)
+    elif not isinstance(X, LazyArray):
+        X = _as_table(X, partial(check_array, estimator=owner, input_name="X"))
+    ends = _finite_ends(X, owner)
+    _check_bounds(X, ends, resolve_bounds(bounds, X.shape[1:]))
     return X
 
 
@@ -120,65 +127,140 @@ def _in_units(batch):
     return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
 
 
+def refuse_loaders(X):
+    """Raise a ValueError for data that can only be read in their own order."""
+    if isinstance(X, DataLoader):
+        raise ValueError(
+            "A DataLoader was given as X; batches are cut inside. Pass its dataset instead "
+            "(loader.dataset)."
+        )
+    if isinstance(X, IterableDataset):
+        raise ValueError(
+            "A torch Dataset given as X must be map-style (with __getitem__ and __len__), since "
+            "samples are drawn in random order. Got an IterableDataset."
+        )
+
+
 def _with_sample_axis(X):
-    """X with its shape, if that can be one of (n, d) or (n, C, H, W)."""
-    X = np.asarray(X) if isinstance(X, (list, tuple)) else lazy(as_array(X))
+    """X with its shape, if that can be one of (n, d) or (n, C, H, W); frames as they are."""
+    refuse_loaders(X)
+    no_array = (str, bytes, Mapping, set, Iterator)
+    if X is None or np.isscalar(X) or (isinstance(X, no_array) and not issparse(X)):
+        raise ValueError(
+            "Expected X as an array, a list, a tensor, a data frame or a torch Dataset, of shape "
+            f"(n, d) or (n, C, H, W). Got {type(X).__name__} instead."
+        )
+    X = from_list(X) if isinstance(X, (list, tuple)) else lazy(as_array(X))
     ndim = getattr(X, "ndim", None)
+    if ndim is None or ndim in (2, 4):
+        return X
+    expected = "Expected X of shape (n, d) or (n, C, H, W), got "
+    if ndim == 0:
+        raise ValueError(f"{expected}one value, no array. Reshape your data.")
+    if ndim == 1:
+        raise ValueError(
+            f"{expected}a 1D array of shape {tuple(X.shape)}. Reshape your data: X.reshape(-1, 1) "
+            "if it has one feature, X.reshape(1, -1) if it is one sample."
+        )
     if ndim == 3:
         raise ValueError(
-            "Expected X of shape (n, d) or (n, C, H, W), got 3 dimensions with shape "
-            f"{tuple(X.shape)}. For grey images add the channel axis: X[:, None]; for one image "
-            "add the sample axis: X[None]."
+            f"{expected}3 dimensions with shape {tuple(X.shape)}. For grey images add the channel "
+            "axis: X[:, None]; for one image add the sample axis: X[None]."
         )
-    if ndim is not None and ndim > 4:
+    raise ValueError(f"{expected}{ndim} dimensions with shape {tuple(X.shape)}.")
+
+
+def _as_table(X, check):
+    """X as float32 of shape (n, d) by one of scikit-learn's checks, which knows of frames."""
+    if getattr(getattr(X, "dtype", None), "kind", "f") == "c":
+        raise ValueError("Complex data not supported: X must hold real numbers.")
+    with np.errstate(over="ignore"):  # what is too large becomes infinity, and is refused then
+        return check(X, dtype=np.float32, ensure_all_finite=False)
+
+
+def _check_n_features(estimator, X, reset):
+    """Do what `validate_data` does, for arrays that are not to be read whole."""
+    if 0 in X.shape:
+        _refuse_empty(X, type(estimator).__name__)
+    if reset:
+        estimator.n_features_in_ = X.shape[1]
+        estimator.__dict__.pop("feature_names_in_", None)
+    elif X.shape[1] != getattr(estimator, "n_features_in_", X.shape[1]):
         raise ValueError(
-            "Expected X of shape (n, d) or (n, C, H, W), got "
-            f"{ndim} dimensions with shape {tuple(X.shape)}."
+            f"X has {X.shape[1]} features, but {type(estimator).__name__} is expecting "
+            f"{estimator.n_features_in_} features as input."
         )
-    return X
 
 
-def _check_images(X, owner):
-    if X.shape[1] not in _CHANNELS and X.shape[3] in _CHANNELS:
+def _as_images(X, owner, channels):
+    """X as float32 or uint8 of shape (n, C, H, W)."""
+    if channels == "last":
+        X = X.transpose(0, 3, 1, 2) if isinstance(X, np.ndarray) else ChannelsFirst(X)
+    elif channels == "auto" and X.shape[1] not in _CHANNELS and X.shape[3] in _CHANNELS:
         raise ValueError(
             f"Expected images of shape (n, C, H, W), got {tuple(X.shape)}, which looks like NHWC "
-            "(channels last). Use X.transpose(0, 3, 1, 2)."
+            "(channels last). Use X.transpose(0, 3, 1, 2) or channels='last'; if the second axis "
+            "does hold channels, channels='first' says so."
         )
-    if 0 in X.shape[1:]:
-        raise ValueError(f"Expected images of shape (n, C, H, W), got empty ones: {X.shape}.")
-    if getattr(X, "dtype", None) == np.uint8:
-        if len(X) == 0:
-            raise ValueError(
-                f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is "
-                f"required by {owner}."
-            )
+    if 0 in X.shape:
+        _refuse_empty(X, owner)
+    if isinstance(X, LazyArray) or X.dtype in (np.uint8, np.float32):
         return X
-    if isinstance(X, (LazyArray, np.memmap)) and len(X):
-        _check_lazy(X, owner)
-        return X
-    return check_array(X, allow_nd=True, dtype=np.float32, estimator=owner, input_name="X")
+    if X.dtype.kind == "c":
+        raise ValueError("Complex data not supported: X must hold real numbers.")
+    try:
+        with np.errstate(over="ignore"):
+            return X.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected an X of numbers: {error}") from error
 
 
-def _check_lazy(X, owner):
-    """Check a table or images that are not to be read whole, chunk by chunk."""
-    if X.ndim not in (2, 4) or X.size == 0:
+def _refuse_empty(X, owner):
+    if len(X) == 0:
         raise ValueError(
-            f"Expected X of shape (n, d) or (n, C, H, W) by {owner}, got an array of shape "
-            f"{tuple(X.shape)}."
+            f"Found array with 0 sample(s) (shape={tuple(X.shape)}) while a minimum of 1 is "
+            f"required by {owner}."
         )
+    if X.ndim == 4:
+        raise ValueError(f"Expected images of shape (n, C, H, W), got empty ones: {X.shape}.")
+    raise ValueError(
+        f"Found array with 0 feature(s) (shape={tuple(X.shape)}) while a minimum of 1 is "
+        f"required by {owner}."
+    )
+
+
+def _held_dtype(X):
+    """Dtype before it was made float32; None for frames."""
+    return getattr(X, "held_dtype", None) or getattr(X, "dtype", None)
+
+
+def _warn_of_bytes(ends):
+    if ends[1].max() > 1:
+        warnings.warn(
+            "X is a table of uint8. Its values are taken as they are; only uint8 images of shape "
+            "(n, C, H, W) are scaled to [0, 1]. Pass X.reshape(-1, C, H, W) if these are images, "
+            "or X.astype('float32') to say that the values are meant.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _finite_ends(X, owner):
+    """Smallest and largest value by channel or feature, all finite; None for bytes."""
     if X.dtype == np.uint8:
-        return
-    ends = np.concatenate(X.extent if isinstance(X, LazyArray) else extent(X))
+        return None
+    ends = X.extent if isinstance(X, LazyArray) else extent(X)
     if np.isnan(ends).any():
         raise ValueError(f"Input X contains NaN. {owner} does not accept missing values.")
     if np.isinf(ends).any():
         raise ValueError("Input X contains infinity or a value too large for dtype('float32').")
+    return ends
 
 
-def _check_bounds(X, bounds, normalises=False):
+def _check_bounds(X, ends, bounds, normalises=False):
     if bounds is None:
         return
-    if X.dtype == np.uint8:
+    if ends is None:  # bytes
         if not is_unit_box(bounds):
             raise ValueError(
                 "uint8 images are scaled to [0, 1], so they need bounds='auto', None or (0, 1). "
@@ -186,7 +268,7 @@ def _check_bounds(X, bounds, normalises=False):
             )
         return
     low, high = bounds
-    smallest, largest = X.extent if isinstance(X, LazyArray) else extent(X)
+    smallest, largest = ends
     if np.ndim(low) == 0:
         smallest, largest = smallest.min(keepdims=True), largest.max(keepdims=True)
     else:

@@ -4,10 +4,11 @@ import warnings
 from numbers import Real
 
 import numpy as np
-import torch
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
+
+from advfeat.utils._arrays import as_array
 
 _TEXT = "OSU"  # kinds of dtypes; `check_labels` leaves only text in arrays of objects
 
@@ -20,8 +21,8 @@ def check_labels(y, n):
     y : array-like of shape (n,)
         List, array, tensor, Series or a frame of one column; of numbers, booleans or text. A
         column of shape (n, 1) is taken too, with scikit-learn's DataConversionWarning.
-    n : int
-        Number of samples.
+    n : int or None
+        Number of samples; None for any.
 
     Returns
     -------
@@ -44,7 +45,7 @@ def check_labels(y, n):
         y = y.ravel()
     if y.ndim != 1:
         raise ValueError(_shape_message(y, n))
-    if len(y) != n:
+    if n is not None and len(y) != n:
         raise ValueError(
             f"X and y have inconsistent numbers of samples: y must have shape ({n},), one label "
             f"per sample. Got {y.shape}."
@@ -97,11 +98,8 @@ def encode_labels(y, classes, n, *, unknown="refuse"):
 
 
 def _as_array(y):
-    if isinstance(y, torch.Tensor):
-        y = y.detach().cpu()
-        return (y if y.dtype not in (torch.bfloat16, torch.float16) else y.float()).numpy()
     try:
-        labels = np.asarray(y)
+        labels = np.asarray(as_array(y))
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"y must be an array or a list of labels, one per sample, of shape (n,): {error}"
@@ -135,6 +133,7 @@ def _of_one_type(y):
 
 
 def _shape_message(y, n):
+    n = "n" if n is None else n
     message = f"y must have shape ({n},), one label per sample. Got {y.shape}."
     if y.ndim == 2 and y.dtype.kind in "biuf" and len(y):
         ones = (y == 1).sum(1) == 1

@@ -3,8 +3,9 @@
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
+
+from advfeat.utils._arrays import as_array
 
 _CHUNK = 2**23  # bytes that checks hold at a time
 
@@ -89,10 +90,28 @@ class CastArray(LazyArray):
     def __init__(self, X, dtype=np.float32):
         super().__init__(X.shape, dtype)
         self.X = X
+        self.held_dtype = X.dtype
 
     def _read(self, rows):
         with np.errstate(over="ignore"):  # infinity is found by the checks
             return np.asarray(self.X[rows], dtype=self.dtype)
+
+
+class ChannelsFirst(LazyArray):
+    """Images of shape (n, H, W, C) as images of shape (n, C, H, W).
+
+    Parameters
+    ----------
+    X : LazyArray
+    """
+
+    def __init__(self, X):
+        n, height, width, depth = X.shape
+        super().__init__((n, depth, height, width), X.dtype)
+        self.X = X
+
+    def _read(self, rows):
+        return self.X[rows].transpose(0, 3, 1, 2)
 
 
 class SelectedRows(LazyArray):
@@ -137,7 +156,7 @@ class DatasetArray(LazyArray):
             )
         self.dataset = dataset
         first = _input(dataset[0], 0)
-        self._item_dtype = first.dtype
+        self.held_dtype = first.dtype
         image = first.ndim == 3 and first.dtype == np.uint8
         super().__init__((len(dataset), *first.shape), np.uint8 if image else np.float32)
 
@@ -146,10 +165,10 @@ class DatasetArray(LazyArray):
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for k, (i, item) in enumerate(zip(rows, self._items(list(rows)), strict=True)):
             value = _input(item, i)
-            if value.shape != self.shape[1:] or value.dtype != self._item_dtype:
+            if value.shape != self.shape[1:] or value.dtype != self.held_dtype:
                 raise ValueError(
                     "All inputs of a torch Dataset must have one shape and dtype. Got "
-                    f"{value.dtype} {value.shape} at index {i}, but {self._item_dtype} "
+                    f"{value.dtype} {value.shape} at index {i}, but {self.held_dtype} "
                     f"{self.shape[1:]} at index 0."
                 )
             found[k] = value
@@ -206,8 +225,7 @@ def extent(X):
 def _input(item, i):
     """Return the input of an item as an array."""
     value = item[0] if isinstance(item, (tuple, list)) and len(item) else item
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
+    value = as_array(value)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "buif":
         kind = getattr(value, "dtype", None) or type(value).__name__
         raise ValueError(

@@ -19,7 +19,7 @@ from torch.utils.data import (
 )
 
 from advfeat import AdversarialClassifier, StandardClassifier
-from advfeat.datasets._torch_data import split_dataset, unpack_training_data
+from advfeat.datasets._torch_data import split_dataset, unpack_data
 
 
 class Items(Dataset):
@@ -100,11 +100,11 @@ def test_what_cannot_be_read_by_rows_is_refused():
     with pytest.raises(ValueError, match="map-style"):
         clf.fit(Stream())
     with pytest.raises(ValueError, match="yields its own labels"):
-        clf.fit(Items(X, Y), Y)
+        clf.fit(Items(X, np.roll(Y, 1)), Y)
     with pytest.raises(ValueError, match="labels of one kind"):
         split_dataset(ConcatDataset([Items(X, Y), Items(X, Y.astype(str))]))
     with pytest.raises(ValueError, match="requires y to be passed"):
-        unpack_training_data(clf, X, None)
+        unpack_data(clf, X, None)
 
 
 @pytest.fixture(scope="module", params=["images", "table"])

@@ -116,7 +116,7 @@ def test_displays_count_them_as_wrong(table):
 )
 def test_weights_are_checked_before_the_attack(table, weight, message, monkeypatch):
     X, y, clf = table
-    monkeypatch.setattr("advfeat.metrics._robust_accuracy.adversarial_examples", None)
+    monkeypatch.setattr("advfeat.metrics._robust_accuracy.run_batches", None)
     with pytest.raises(ValueError, match=message):
         robust_accuracy_score(clf, X, y, eps=0.1, sample_weight=weight, **ATTACK)
     with pytest.raises(ValueError, match=message):
@@ -136,7 +136,7 @@ def test_weights_of_any_kind(table):
 @pytest.mark.parametrize("radii", [[0.1, -1], [0.1, np.nan], []])
 def test_radii_are_checked_before_the_first_attack(table, radii, monkeypatch):
     X, y, clf = table
-    monkeypatch.setattr("advfeat.metrics._robust_accuracy.adversarial_examples", None)
+    monkeypatch.setattr("advfeat.metrics._robust_accuracy.run_batches", None)
     with pytest.raises(ValueError, match="eps_values must be"):
         robust_accuracy_curve(clf, X, y, eps_values=radii, **ATTACK)
 

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator
+from torch.utils.data import TensorDataset
 
 from advfeat.utils._checks import (
     as_array,
@@ -59,11 +60,22 @@ def test_uint8_images_stay_bytes_and_are_scaled_by_the_batch():
     np.testing.assert_array_equal(batch, X[1:3].astype(np.float32) / 255)
 
 
-def test_uint8_tables_are_numbers():
+def test_uint8_tables_are_numbers_and_a_warning_says_so(tmp_path):
     X = np.array([[0, 255], [3, 4]], dtype=np.uint8)
-    result = check(X)
-    assert result.dtype == np.float32
-    np.testing.assert_array_equal(take_batch(result, slice(0, 2), "cpu"), X)
+    np.save(tmp_path / "X.npy", X)
+    held = [X, torch.from_numpy(X), np.load(tmp_path / "X.npy", mmap_mode="r")]
+    held.append(TensorDataset(torch.from_numpy(X), torch.zeros(2)))
+    for table in held:
+        with pytest.warns(UserWarning, match="only uint8 images of shape .* are scaled"):
+            result = check(table)
+        assert result.dtype == np.float32
+        np.testing.assert_array_equal(take_batch(result, slice(0, 2), "cpu"), X)
+
+
+def test_no_warning_where_bytes_are_surely_no_images():
+    X = np.array([[0, 1], [1, 1]], dtype=np.uint8)
+    np.testing.assert_array_equal(check(X), X)
+    check_inputs(fitted((2,)), 200 * X)  # said in fit
 
 
 def test_batches_are_copies(device):

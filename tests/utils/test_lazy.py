@@ -145,7 +145,7 @@ def test_checks_of_lazy_arrays(kind):
     ]:
         with pytest.raises(ValueError, match=message):
             check_inputs(BaseEstimator(), lazies(bad.astype(np.float32))[kind], reset=True)
-    with pytest.raises(ValueError, match="samples of shape"):
+    with pytest.raises(ValueError, match="expecting 60 features"):
         check_inputs(estimator, lazies(table[:, :5].copy())[kind])
 
 

@@ -1,0 +1,63 @@
+"""Constructed sets in the container of the data that they were made from: array or data frame."""
+
+import sklearn
+from sklearn.base import OneToOneFeatureMixin
+
+from advfeat.utils._frames import as_frame, library_of
+
+_CONTAINERS = ("default", "pandas", "polars")
+
+
+class ContainerMixin(OneToOneFeatureMixin):
+    """Feature names and ``set_output`` of a transformer that keeps features and their order."""
+
+    def set_output(self, *, transform=None):
+        """Choose the container of `fit_transform` and `transform`, for (n, d) data.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"} or None
+            "default": that of the input, so that a classifier behind this step sees the same
+            feature names in `fit` and in `predict`. None leaves the choice as it is. Images are
+            arrays, and constructed sets that carry labels only keep the names, whatever it is.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For any other name.
+        """
+        if transform is not None:
+            if transform not in _CONTAINERS:
+                raise ValueError(
+                    f"transform must be one of {_CONTAINERS} or None. Got {transform!r}."
+                )
+            # scikit-learn's name: `clone` copies it.
+            config = {**getattr(self, "_sklearn_output_config", {}), "transform": transform}
+            self._sklearn_output_config = config
+        return self
+
+    def _in_container(self, values, given):
+        """Put (n, d) values into the container chosen, by default that of the data given."""
+        library = self._container_of(given)
+        if library is None:
+            return values
+        index = given.index if library_of(given) == library == "pandas" else None
+        return as_frame(values, self.get_feature_names_out(), library, index)
+
+    def _names_for(self, given):
+        """Feature names that a constructed set with labels of its own keeps, or None."""
+        if self._container_of(given) is not None:
+            return self.get_feature_names_out()
+        return getattr(given, "feature_names", None)
+
+    def _container_of(self, given):
+        """Return "pandas", "polars" or None for an array: what was chosen, or what is given."""
+        if len(self.input_shape_) != 1:
+            return None
+        chosen = getattr(self, "_sklearn_output_config", {}).get("transform")
+        chosen = chosen or sklearn.get_config()["transform_output"]
+        return library_of(given) if chosen == "default" else chosen

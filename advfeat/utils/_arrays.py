@@ -1,0 +1,49 @@
+"""From what holds numbers to NumPy arrays."""
+
+import numpy as np
+import torch
+
+
+def as_array(X):
+    """Turn a tensor of any device and dtype, or a list of them, into an array.
+
+    Everything else is left as it is.
+
+    Raises
+    ------
+    ValueError
+        For tensors that NumPy cannot hold: sparse, quantised or without data.
+    """
+    if isinstance(X, (list, tuple)) and len(X) and isinstance(X[0], torch.Tensor):
+        return np.stack([as_array(x) for x in X])
+    if not isinstance(X, torch.Tensor):
+        return X
+    X = X.detach()
+    if X.layout is not torch.strided or X.is_quantized or X.is_meta:
+        kind = "quantised" if X.is_quantized else "meta" if X.is_meta else "sparse"
+        raise ValueError(
+            f"Dense tensors of numbers are needed. Got a {kind} tensor; use its "
+            f"{'dequantize()' if X.is_quantized else 'to_dense()'} or an array."
+        )
+    X = X.cpu().resolve_conj().resolve_neg()
+    try:
+        return X.numpy()
+    except TypeError:  # bfloat16 and the float8s: every value is a float32 too
+        return X.float().numpy()
+
+
+def from_list(X):
+    """Turn a list of numbers, lists, arrays or tensors into an array.
+
+    Raises
+    ------
+    ValueError
+        If the elements differ in shape.
+    """
+    try:
+        return np.asarray(as_array(X))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            "All samples of X must be arrays of numbers and have one shape. Got a list that is no "
+            f"array: {str(error).splitlines()[0]}"
+        ) from error
