@@ -238,7 +238,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         return self._as_given(X_r)
 
     def _check_before(self, X, y, source):
-        refuse_without_features(source, X.shape[1:], len(np.unique(y)))
+        refuse_without_features(source, X, len(np.unique(y)))
         if not isinstance(self.init, str):
             inner = unfrozen(source)
             self._check_init(

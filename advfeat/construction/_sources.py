@@ -18,17 +18,17 @@ def unfrozen(source):
     return source.estimator if isinstance(source, FrozenEstimator) else source
 
 
-def refuse_without_features(source, input_shape, n_classes):
+def refuse_without_features(source, X, n_classes):
     """Raise a ValueError if the source's network will have no linear layer.
 
     Parameters
     ----------
     source : StandardClassifier, skorch net, TorchClassifier, or a FrozenEstimator of one
-    input_shape : tuple
+    X : array of shape (n, ...), checked
     n_classes : int
     """
-    module = _network(source, input_shape, n_classes)
-    if module is not None and not FrozenNetwork(module, device="cpu").has_features:
+    module = _network(source, X.shape[1:], n_classes)
+    if module is not None and not FrozenNetwork(module, device="cpu").verify(X).has_features:
         raise ValueError(
             "Inversion needs penultimate features, but the source network has no linear layer. "
             "Use a network that ends in nn.Linear."

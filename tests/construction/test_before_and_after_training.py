@@ -1,0 +1,226 @@
+"""Constructors: what is checked before the source is trained, what is kept, names, weights."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+import torch
+from numpy.testing import assert_array_equal
+from sklearn.base import clone
+from sklearn.exceptions import UnsetMetadataPassedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from torch import nn
+
+from advfeat import (
+    ConstructedDataset,
+    NonRobustRelabeler,
+    RobustFeatureInverter,
+    StandardClassifier,
+    adversarial_examples,
+)
+
+Y = np.array(["a", "b"])[np.arange(40) % 2]
+X = (np.random.default_rng(0).normal(size=(40, 3)) + 2 * (np.arange(40) % 2)[:, None]).astype("f")
+QUIET = {"random_state": 0, "verbose": 0}
+
+
+def source(**settings):
+    return StandardClassifier(**{"max_epochs": 1, "verbose": 0, "random_state": 0, **settings})
+
+
+def inverter(estimator=None, **settings):
+    return RobustFeatureInverter(estimator or source(), **{"n_steps": 60, **QUIET, **settings})
+
+
+def relabeler(estimator=None, **settings):
+    return NonRobustRelabeler(estimator or source(), **{"n_steps": 2, **QUIET, **settings})
+
+
+class NoLinear(nn.Module):
+    def __init__(self, n_classes, n_features):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n_features, n_classes))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+EARLY = {
+    "a label that is lacking": (relabeler(target={"a": "b"}), r"lacks \['b'\]"),
+    "a target that is no class": (relabeler(target={"a": "b", "b": "z"}), "not among the classes"),
+    "targets of another type": (relabeler(target={"a": 1, "b": 0}), "another type"),
+    "too few targets": (relabeler(target=lambda y: y[:3]), "one label per sample"),
+    "starts of another shape": (inverter(init=X[:5]), "array of the shape of X"),
+    "starts that are NaN": (inverter(init=X * np.nan), "init cannot be used: .*NaN"),
+    "starts outside the box": (
+        inverter(source(bounds=(-9, 9)), init=X + 90), r"init cannot be used: .*\[-9, 9\]"
+    ),
+    "no linear layer": (inverter(source(network=NoLinear)), "no linear layer"),
+    "a store without a seed": (inverter(store="s", random_state=None), "integer 'random_state'"),
+    "a used store": (relabeler(store="used"), "holds other files"),
+    "a step size of zero": (inverter(step_size=0), "'step_size' parameter"),
+    "a frozen source of other data": (
+        inverter(FrozenEstimator(source().fit(X[:, :2], Y))), "expecting 2 features"
+    ),
+    "a frozen source of other labels": (
+        relabeler(FrozenEstimator(source().fit(X, np.arange(40) % 2))), "another type"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_found_before_the_source_is_trained(name, monkeypatch, tmp_path):
+    constructor, message = EARLY[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "thesis.txt").write_text("mine")
+    monkeypatch.setattr(StandardClassifier, "fit", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ValueError, match=message):
+        clone(constructor).fit_transform(X, Y)
+
+
+@pytest.mark.parametrize("make", [inverter, relabeler])
+@pytest.mark.parametrize(
+    "stop", [KeyboardInterrupt, RuntimeError("no memory"), OSError(28, "full")]
+)
+def test_a_trained_source_is_kept(make, stop, monkeypatch):
+    constructor = make().fit(X, Y)
+    before = constructor.estimator_
+
+    def fail(*args, **kwargs):
+        raise stop
+
+    monkeypatch.setattr("advfeat.construction._train_time.run_batches", fail)
+    with pytest.raises(BaseException, match=r"FrozenEstimator\(constructor.estimator_\)"):
+        constructor.fit_transform(X[:30], Y[:30])
+    monkeypatch.undo()
+    assert constructor.estimator_ is not before
+    onward = constructor.set_params(estimator=FrozenEstimator(constructor.estimator_))
+    made, expected = onward.fit_transform(X[:30], Y[:30]), make().fit_transform(X[:30], Y[:30])
+    assert_array_equal(getattr(made, "X", made), getattr(expected, "X", expected))
+
+
+def test_what_an_earlier_call_made_is_gone():
+    constructor = inverter()
+    constructor.fit_transform(X, Y)
+    assert not hasattr(constructor.fit(X, Y), "residual_")
+
+
+def test_a_callable_is_asked_once():
+    calls = []
+    made = relabeler(target=lambda y: calls.append(1) or y[::-1]).fit_transform(X, Y)
+    assert_array_equal(made.y, Y[::-1])
+    assert calls == [1]
+
+
+WEIGHT = np.where(np.arange(40) < 20, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("make", [inverter, relabeler])
+def test_weights_go_to_the_source(make):
+    constructor = make().fit(X, Y, sample_weight=WEIGHT)
+    expected = source().fit(X[:20], Y[:20])
+    assert_array_equal(constructor.estimator_.predict_proba(X), expected.predict_proba(X))
+    pipe = Pipeline([("make", make()), ("clf", source())])
+    pipe.fit(X, Y, make__sample_weight=WEIGHT)
+    assert_array_equal(pipe[0].estimator_.predict_proba(X), expected.predict_proba(X))
+    with pytest.raises(TypeError, match="is not trained"):
+        make(FrozenEstimator(expected)).fit(X, Y, sample_weight=WEIGHT)
+
+
+@pytest.mark.parametrize("make", [inverter, relabeler])
+def test_metadata_routing_is_obeyed_or_refused(make):
+    expected = source().fit(X[:20], Y[:20]).predict_proba(X)
+    with sklearn.config_context(enable_metadata_routing=True):
+        asks = source().set_fit_request(sample_weight=True)
+        declines = source().set_fit_request(sample_weight=False)
+        pipe = Pipeline([("make", make(asks)), ("clf", declines)])
+        pipe.fit(X, Y, sample_weight=WEIGHT)
+        assert_array_equal(pipe[0].estimator_.predict_proba(X), expected)
+        with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
+            make().fit(X, Y, sample_weight=WEIGHT)
+        other = Pipeline([("make", make(declines)), ("clf", asks)]).fit(X, Y, sample_weight=WEIGHT)
+        assert_array_equal(
+            other[0].estimator_.predict_proba(X), source().fit(X, Y).predict_proba(X)
+        )
+
+
+FRAMES = {
+    "pandas": lambda: pd.DataFrame(X, columns=list("uvw"), index=np.arange(40) + 5),
+    "polars": lambda: pytest.importorskip("polars").DataFrame(X, schema=list("uvw"), orient="row"),
+}
+
+
+@pytest.mark.parametrize("output", [None, "default", "pandas", "polars"])
+@pytest.mark.parametrize("library", FRAMES)
+@pytest.mark.parametrize("make", [inverter, relabeler])
+def test_names_go_through_a_pipeline(make, library, output):
+    frame = FRAMES[library]()
+    pipe = Pipeline([("make", make()), ("clf", source())])
+    if output is not None:
+        pipe.set_output(transform=output)
+    pipe.fit(frame, Y)
+    pipe.predict(frame)  # without a warning
+    assert pipe[-1].feature_names_in_.tolist() == ["u", "v", "w"]
+    assert pipe[:-1].get_feature_names_out().tolist() == ["u", "v", "w"]
+    plain = Pipeline([("make", make()), ("clf", source())]).fit(X, Y)
+    assert_array_equal(pipe.predict_proba(frame), plain.predict_proba(X))
+    with pytest.raises(ValueError, match="feature names should match"):
+        pipe.predict(frame[["w", "v", "u"]])
+    made = pipe[0].fit_transform(frame, Y)
+    kind = library if output in (None, "default") else output
+    if make is relabeler:
+        assert isinstance(made, ConstructedDataset)
+        assert list(made[3:].feature_names) == ["u", "v", "w"]
+    else:
+        assert type(made).__module__.startswith(kind) and list(made.columns) == ["u", "v", "w"]
+        if kind == library == "pandas":
+            assert_array_equal(made.index, frame.index)
+        assert type(pipe[0].invert(frame)).__module__.startswith(kind)
+    assert type(pipe[0].transform(frame)).__module__.startswith(kind)
+
+
+def test_set_output_of_arrays_and_images():
+    for make in (inverter, relabeler):
+        pipe = Pipeline([("make", make()), ("clf", source())]).set_output(transform="pandas")
+        pipe.fit(X, Y).predict(X)
+        assert pipe[-1].feature_names_in_.tolist() == ["x0", "x1", "x2"]
+        assert clone(pipe)[0].fit(X, Y).transform(X).columns.tolist() == ["x0", "x1", "x2"]
+    with pytest.raises(ValueError, match="transform must be one of"):
+        inverter().set_output(transform="arrow")
+
+
+IMAGES = np.random.default_rng(0).random((40, 6, 5, 4)).astype("f")  # (n, C, H, W), 6 channels
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_channels(last):
+    data = IMAGES.transpose(0, 2, 3, 1) if last else IMAGES
+    if not last:
+        with pytest.raises(ValueError, match="channels='last'.*channels='first'"):
+            source().fit(data, Y)
+    clf = source(channels="last" if last else "first").fit(data, Y)
+    same = source(channels="first").fit(IMAGES, Y)
+    assert clf.input_shape_ == (6, 5, 4)
+    assert_array_equal(clf.predict_proba(data), same.predict_proba(IMAGES))
+    attack = {"norm": 2, "eps": 0.1, "n_steps": 2, "verbose": 0}
+    X_adv, _ = adversarial_examples(clf, data, Y, **attack)
+    expected, _ = adversarial_examples(same, IMAGES, Y, **attack)
+    assert_array_equal(X_adv, expected.transpose(0, 2, 3, 1) if last else expected)
+    for make in (inverter, relabeler):
+        made = make(FrozenEstimator(clf)).fit(data, Y).transform(data)
+        assert made is data
+    made = relabeler(FrozenEstimator(clf)).fit_transform(data, Y)
+    assert made.X.shape == data.shape
+    assert clone(clf).fit(made, Y).score(made) >= 0
+
+
+@pytest.mark.filterwarnings("ignore:The features were matched poorly")
+def test_starts_and_results_in_the_layout_of_the_data():
+    data = IMAGES.transpose(0, 2, 3, 1)
+    settings = {"n_steps": 2, "init": data[::-1]}
+    made = inverter(source(channels="last"), **settings).fit_transform(data, Y)
+    settings["init"] = IMAGES[::-1]
+    same = inverter(source(channels="first"), **settings).fit_transform(IMAGES, Y)
+    assert_array_equal(made, same.transpose(0, 2, 3, 1))
