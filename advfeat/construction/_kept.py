@@ -72,8 +72,8 @@ def check_store(constructor):
             "another run could not go on from one that drew its own. Got "
             f"{constructor.random_state!r}."
         )
-    if not is_begun(folder):
-        refuse_other_files(folder, f"store={str(constructor.store)!r}")
+    name = f"store={str(constructor.store)!r}"
+    refuse_other_files(folder, name, unless=lambda: is_begun(folder))
 
 
 def make_store(constructor, source, X, columns, *, extras=None, **data):

@@ -44,9 +44,9 @@ class Manifest:
 
         Parameters
         ----------
-        ours : bool
-            Whether the folder has a file that only this content can have made. Then a manifest
-            that is missing or damaged does no harm.
+        ours : callable
+            Says whether the folder has a file that only this content can have made. Then a
+            manifest that is missing or damaged does no harm.
 
         Raises
         ------
@@ -57,11 +57,10 @@ class Manifest:
             kept = json.loads(self.path.read_bytes())
             there, made_with = dict(kept["content"]), dict(kept["made_with"])
         except FileNotFoundError:
-            if not ours:
-                refuse_other_files(self.path.parent, self.name)
+            refuse_other_files(self.path.parent, self.name, unless=ours)
             return
         except (ValueError, TypeError, KeyError) as error:
-            if ours:
+            if ours():
                 return
             raise ValueError(
                 f"'{self.path}' is damaged, or was not written by this version of advfeat, so it "
@@ -93,7 +92,7 @@ class Manifest:
         return message
 
 
-def refuse_other_files(folder, name):
+def refuse_other_files(folder, name, unless):
     """Raise a ValueError if a folder that should be empty or new is not.
 
     Parameters
@@ -101,10 +100,13 @@ def refuse_other_files(folder, name):
     folder : Path
     name : str
         The folder as the user gave it, for messages.
+    unless : callable
+        Says whether the files may be there after all. It is asked last: another process may be
+        making them right now.
     """
     files = sorted(p.name for p in folder.iterdir()) if folder.exists() else []
     files = [file for file in files if not is_clutter(file)]
-    if files:
+    if files and not unless():
         raise ValueError(
             f"{name} must be an empty or a new folder, or one in which this work was begun. It "
             f"holds other files: {', '.join(files[:3])}{', ...' if len(files) > 3 else ''}."

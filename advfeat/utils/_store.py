@@ -108,7 +108,7 @@ class Store:
         self._lock = Lock(self.folder / ".lock")
 
     def __enter__(self):
-        self._manifest.check(ours=self._checksums.path.exists())
+        self._manifest.check(ours=self._checksums.path.exists)
         # A finished folder is only read, by as many processes as like.
         if self._read_digests().any(axis=1).all() and self._has_extras():
             if self.n_missing() == 0:
@@ -183,7 +183,7 @@ class Store:
     def _open(self):
         """With the lock held: make what is missing, and find out what is there."""
         # Another process may have begun since.
-        self._manifest.check(ours=self._checksums.path.exists())
+        self._manifest.check(ours=self._checksums.path.exists)
         with self._named_errors():
             remove_partial_files(self.folder)
             self._check_space()

@@ -316,7 +316,7 @@ def test_killed_at_random_instants_to_the_same_bits(adversarial, digits, tmp_pat
     ).fit_transform(X, y)
     rng = np.random.default_rng(0)
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "in.joblib"), str(tmp_path / "store")]
-    for _ in range(8):
+    for _ in range(4):
         process = subprocess.Popen([*command, str(tmp_path / "out.npy")], stdout=subprocess.PIPE)
         process.stdout.readline()
         time.sleep(rng.uniform(0, 0.5))

@@ -15,6 +15,7 @@ from numpy.testing import assert_array_equal
 
 from advfeat.utils import _files, _npy, _store
 from advfeat.utils._files import Lock
+from advfeat.utils._manifest import refuse_other_files
 from advfeat.utils._store import Store
 
 N, SIZE = 23, 5
@@ -404,3 +405,17 @@ def test_extras_are_kept_and_mended(tmp_path):
     Path(tmp_path / "y.npy").write_bytes(b"")
     assert work(make(tmp_path, extras=extras)) == []
     assert_array_equal(np.load(tmp_path / "y.npy"), extras["y"])
+
+
+def test_files_that_another_process_is_just_making_are_not_foreign(tmp_path):
+    """Seen once in 60 starts: its files appear between two looks at the folder."""
+    store = make(tmp_path)
+
+    def listed():
+        work(make(tmp_path), limit=1)  # the other process
+        return [tmp_path / "X.npy"]
+
+    folder = type("Folder", (), {"exists": lambda self: True, "iterdir": lambda self: listed()})()
+    refuse_other_files(folder, "store", unless=store._checksums.path.exists)
+    with pytest.raises(ValueError, match="other files: X.npy"):
+        refuse_other_files(folder, "store", unless=lambda: False)
