@@ -8,7 +8,6 @@ import torch
 
 from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import check_trainable
-from advfeat.utils._device import autocast
 from advfeat.utils._modules import copies_of_computed
 from advfeat.utils._random import isolated_torch_seed
 
@@ -105,18 +104,6 @@ def _load(net, weights):
             f"network={name_of(net.module__network)} has others. Take the network of the last "
             "fit, or warm_start=False."
         ) from error
-
-
-@contextlib.contextmanager
-def own_modes():
-    """Compute with gradients and without autocast, whatever the caller has set around the fit."""
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        autocast("cpu", "fp32"),
-        autocast("cuda", "fp32"),
-    ):
-        yield
 
 
 def input_statistics(data):

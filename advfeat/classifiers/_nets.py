@@ -159,11 +159,12 @@ class AdversarialNet(TrainingNet):
         self._attacked = AttackedNetwork(
             self.module_, device=self.device, precision=self.precision
         )
+        self._last_attack = None
         try:
             super().run_single_epoch(iterator, *args, **kwargs)
             self._warn_unless_moved()
         finally:
-            del self._attacked, self._last_attack
+            self._attacked = self._last_attack = None
 
     def _warn_unless_moved(self):
         start, found = self._last_attack

@@ -18,7 +18,7 @@ from skorch.history import History
 
 from advfeat._version import __version__
 from advfeat.classifiers._adversarial import AdversarialClassifier
-from advfeat.classifiers._fitting import build, own_modes
+from advfeat.classifiers._fitting import build
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._making import make_net
 from advfeat.classifiers._own_modules import build_body, name_of
@@ -30,6 +30,7 @@ from advfeat.classifiers._plain import (
     to_plain,
 )
 from advfeat.classifiers._standard import StandardClassifier
+from advfeat.utils._device import own_modes
 from advfeat.utils._files import writing
 from advfeat.utils._random import isolated_torch_seed
 

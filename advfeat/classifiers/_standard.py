@@ -15,7 +15,6 @@ from advfeat.classifiers._fitting import (
     initialize,
     input_statistics,
     on_device,
-    own_modes,
 )
 from advfeat.classifiers._from_torch import TorchClassifier, refuse_estimator_as_network
 from advfeat.classifiers._making import make_net
@@ -26,7 +25,7 @@ from advfeat.classifiers._training_data import check_training_data
 from advfeat.classifiers.networks import check_network_name
 from advfeat.utils._bounds import validate_bounds
 from advfeat.utils._checks import CHANNELS
-from advfeat.utils._device import resolve_device
+from advfeat.utils._device import own_modes, resolve_device
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import Interval, StrOptions, _fit_context
 

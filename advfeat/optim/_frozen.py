@@ -22,7 +22,7 @@ from advfeat.optim._features import (
 from advfeat.optim._folding import fold_batch_norm
 from advfeat.optim._tracing import trace, tracing
 from advfeat.utils._checks import batch_tensor
-from advfeat.utils._device import autocast
+from advfeat.utils._device import autocast, own_modes
 
 _FEW = 0.05  # share of features without a gradient that is no reason for a warning
 
@@ -45,7 +45,8 @@ class FrozenNetwork:
     def __init__(self, module, *, device, precision="fp32"):
         self.device = torch.device(device)
         self.precision = precision
-        self._module = copy_network(module).to(self.device).eval().requires_grad_(False)
+        with own_modes():
+            self._module = copy_network(module).to(self.device).eval().requires_grad_(False)
         self._verdict = None  # of `compare`
         self._built = None
 
@@ -113,7 +114,7 @@ class FrozenNetwork:
         if self._built is None:
             if x is None:
                 raise ValueError("Not known before the first inputs: call verify(X) first.")
-            with tracing:  # threads that share the network wait for the first
+            with tracing, own_modes():  # threads that share the network wait for the first
                 if self._built is None:
                     self._built = self._build(x[:N_ROWS])
         return self._built
@@ -122,7 +123,7 @@ class FrozenNetwork:
         graph = None
         if self._verdict is None:
             graph = trace(self._module)
-            self._verdict = compare(self._module, graph, x)
+            self._verdict = compare(self._module, graph, x.clone())
         same, _ = self._verdict
         if same and graph is None:
             graph = trace(self._module)

@@ -52,6 +52,18 @@ def on_accelerator(X, device):
     return torch.from_numpy(np.ascontiguousarray(X)).to(device)
 
 
+@contextlib.contextmanager
+def own_modes():
+    """Compute with gradients and without autocast, whatever the caller has set around a call."""
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        autocast("cpu", "fp32"),
+        autocast("cuda", "fp32"),
+    ):
+        yield
+
+
 def autocast(device, precision):
     """Context that computes in ``precision`` ("fp32" or "bf16") on ``device``.
 

@@ -20,6 +20,8 @@ from joblib import Parallel, delayed, wrap_non_picklable_objects
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
+from advfeat.utils._device import own_modes
+
 _LOSSES = 3  # times that tasks are given to other workers, as in dask
 _SMALL = "10K"  # larger arrays are mapped into memory, so that a message fits into a pipe
 _NO_WORKERS = 60.0  # seconds without any worker after which a cluster is given up
@@ -73,7 +75,8 @@ def run_tasks(job, begins, cut, n_jobs):
 
 def _work(job, begin, rows):
     try:
-        return job(begin, *rows)
+        with own_modes():
+            return job(begin, *rows)
     except Exception as error:  # of the user's network, or for want of memory: say where
         last = begin + len(rows[0]) - 1
         raise BatchError(
@@ -158,7 +161,8 @@ def _packed_task(name, packed, begin, *rows):
         if name not in _unpacked:
             while len(_unpacked) > 1:
                 del _unpacked[next(iter(_unpacked))]
-            _unpacked[name] = pickle.loads(memoryview(packed))
+            with own_modes():
+                _unpacked[name] = pickle.loads(memoryview(packed))
         job = _unpacked[name]
     return begin, _work(job, begin, rows)
 

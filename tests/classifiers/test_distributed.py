@@ -15,7 +15,7 @@ from torch import nn
 from advfeat import AdversarialClassifier, StandardClassifier
 from advfeat.classifiers._distributed import Ranks
 
-N = 61  # no multiple of the batch size, nor of two
+N = 45  # no multiple of the batch size, nor of two
 
 
 def data():
@@ -41,7 +41,7 @@ class Convolution(nn.Sequential):
 
 
 def classifiers():
-    common = {"batch_size": 16, "max_epochs": 3, "random_state": 0, "verbose": 0}
+    common = {"batch_size": 16, "max_epochs": 2, "random_state": 0, "verbose": 0}
     few = {"n_steps": 2, "random_start": True, "early_stopping": True, "validation_fraction": 0.2}
     stop = EarlyStopping("train_loss", patience=1, threshold=10)
     return {
@@ -71,7 +71,7 @@ def trained():
             found[f"{name}: scores"] = clf.validation_scores_
             found[f"{name}: valid_acc"] = [epoch["valid_acc"] for epoch in clf.history_]
     clf = StandardClassifier(Convolution, batch_size=16, random_state=0, verbose=0)
-    for part in (slice(0, 30), slice(30, N)):
+    for part in (slice(0, 20), slice(20, N)):
         clf.partial_fit(X[part], y[part], classes=["down", "up"], sample_weight=weight[part])
     found["partial_fit"] = state(clf)
     return found

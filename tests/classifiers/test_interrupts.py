@@ -207,7 +207,7 @@ def test_ctrl_c_at_random_lines(data, method):
 
     total = train(None)
     clf.__dict__ = dict(state)
-    for line in random_lines(25, total - 20):
+    for line in random_lines(12, total - 20):
         with pytest.raises(KeyboardInterrupt):
             train(line)
         assert vars(clf) == state, line

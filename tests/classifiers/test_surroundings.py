@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from advfeat import AdversarialClassifier
+from advfeat import AdversarialClassifier, robust_accuracy_score
 
 KINDS = {"image": (40, 1, 6, 6), "table": (40, 5)}
 
@@ -28,7 +28,8 @@ def found(kind):
     clf.early_stopping = False
     clf.partial_fit(X, y)
     assert {p.dtype for p in clf.net_.module_.parameters()} == {torch.float32}
-    return clf.decision_function(X), clf.predict_proba(X), clf.features(X)
+    robust = robust_accuracy_score(clf, X, y, norm=2, eps=0.2, n_steps=2, verbose=0)
+    return clf.decision_function(X), clf.predict_proba(X), clf.features(X), robust
 
 
 @pytest.fixture(scope="module")
