@@ -196,6 +196,7 @@ class TrainTimeTransformer(
         if isinstance(source, FrozenEstimator):
             self.estimator_ = source
             self._check_inputs(X)
+        check_dtype(checked, self.dtype)
         prepared = self._check_before(checked, y, source)
         for name in self._made:
             vars(self).pop(name, None)

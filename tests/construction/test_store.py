@@ -27,6 +27,7 @@ from advfeat import (
     robust_accuracy_score,
 )
 from advfeat.utils._store import Store
+from advfeat.utils._workers import BatchError
 
 pytestmark = pytest.mark.filterwarnings("ignore:The features were matched poorly")
 
@@ -204,13 +205,13 @@ def test_float16_is_the_rounded_set(constructor, digits, tmp_path):
 def test_values_that_float16_cannot_hold_are_refused():
     X = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
     y = np.arange(40) % 2
-    source = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(X * 1e6, y)
-    for scale, message in ((1e6, "X has [0-9.]+e\\+06. Scale X"), (2e4, "up to 65504")):
-        relabeler = NonRobustRelabeler(
-            FrozenEstimator(source), eps=1e6, n_steps=1, dtype="float16", verbose=0
-        )
-        with pytest.raises(ValueError, match=message):
-            relabeler.fit_transform(X * scale, y)
+    source = StandardClassifier(max_epochs=1, random_state=0, verbose=0)
+    relabeler = NonRobustRelabeler(source, eps=1e6, n_steps=1, dtype="float16", verbose=0)
+    with pytest.raises(ValueError, match="X has [0-9.]+e\\+06. Scale X"):
+        relabeler.fit_transform(X * 1e6, y)
+    assert not hasattr(relabeler, "estimator_")  # before the source is trained
+    with pytest.raises(BatchError, match="holds values up to 65504, and X has"):
+        relabeler.fit_transform(X * 1e4, y)  # only what is constructed gets too large
 
 
 # --- torch Datasets and memory ------------------------------------------------------------------
