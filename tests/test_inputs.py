@@ -3,6 +3,8 @@
 A table of entry points times kinds of input.
 """
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -30,7 +32,6 @@ from advfeat import (
 from advfeat.plotting import AccuracyBarDisplay, RobustnessCurveDisplay
 
 polars = pytest.importorskip("polars")
-pytestmark = pytest.mark.slow
 N, CLASSES = 12, ["a", "b", "c"]
 ATTACK = {"norm": 2, "n_steps": 1, "verbose": 0}
 SHAPES = {"images": (2, 3, 4), "table": (5,)}
@@ -43,7 +44,7 @@ def sample(kind):
     return X.astype(np.float32), np.array(CLASSES)[np.arange(N) % 3]
 
 
-@pytest.fixture(scope="module", params=SHAPES)
+@pytest.fixture(scope="module", params=["table", pytest.param("images", marks=pytest.mark.slow)])
 def fitted(request):
     kind = request.param
     X, y = sample(kind)
@@ -93,6 +94,12 @@ WITH_LABELS = {
     ),
 }
 ENTRIES = {**ALONE, **WITH_LABELS}
+QUICK = {"fit", "predict", "score", "relabel", "robust_accuracy_score"}
+
+
+def each(entries):
+    """All entry points; the default run has a few of them."""
+    return [pytest.param(e, marks=[] if e in QUICK else pytest.mark.slow) for e in entries]
 
 
 def arrays(made):
@@ -147,19 +154,19 @@ FRAMES = {
 @pytest.fixture(scope="module")
 def expected(fitted):
     _, X, y, *_ = fitted
-    return {name: entry(fitted, X, y) for name, entry in ENTRIES.items()}
+    return functools.cache(lambda name: ENTRIES[name](fitted, X, y))
 
 
 @pytest.mark.filterwarnings("ignore:X has feature names")
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names")
 @pytest.mark.filterwarnings("ignore:The features were matched poorly")
-@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("entry", each(ENTRIES))
 def test_what_fit_takes_everything_takes(fitted, expected, entry, tmp_path):
     kind, X, y, *_ = fitted
     for name, held in {**HOLDERS, **(FRAMES if kind == "table" else {})}.items():
         inputs, labels = held(X, y, tmp_path)
         assert_allclose(
-            ENTRIES[entry](fitted, inputs, labels), expected[entry], atol=1e-6, err_msg=name
+            ENTRIES[entry](fitted, inputs, labels), expected(entry), atol=1e-6, err_msg=name
         )
 
 
@@ -214,7 +221,7 @@ def labels_for(X, y):
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
-@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("entry", each(ENTRIES))
 def test_what_nothing_takes_is_refused_in_one_line(fitted, entry):
     _, X, y, *_ = fitted
     for name, (spoil, message) in REFUSED.items():
@@ -238,7 +245,7 @@ LABELS = {
 }
 
 
-@pytest.mark.parametrize("entry", WITH_LABELS)
+@pytest.mark.parametrize("entry", each(WITH_LABELS))
 def test_labels_that_nothing_takes(fitted, entry):
     _, X, y, *_ = fitted
     for spoil, message in LABELS.values():
@@ -247,7 +254,7 @@ def test_labels_that_nothing_takes(fitted, entry):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("entry", WITH_LABELS)
+@pytest.mark.parametrize("entry", each(WITH_LABELS))
 def test_labels_beside_a_data_set_that_has_its_own(fitted, entry):
     _, X, y, *_ = fitted
     with pytest.raises(ValueError, match="yields its own labels, so y must be None"):
