@@ -111,6 +111,8 @@ class ConstructedDataset(Dataset):
         [0, 1]
         """
         labels = {"y": self.y, "y_source": self.y_source, "classes": self.classes}
+        if self.feature_names is not None:
+            labels["feature_names"] = self.feature_names
         save_arrays(path, X=self.X, **{k: storable_labels(v) for k, v in labels.items()})
 
     @classmethod
@@ -133,7 +135,8 @@ class ConstructedDataset(Dataset):
         ValueError
             If it is something else, damaged, or an unfinished store.
         """
-        arrays = load_arrays(path, ("X", "y", "y_source", "classes"))
+        names = ("X", "y", "y_source", "classes")
+        arrays = load_arrays(path, names, optional=("feature_names",))
         try:
             return cls(**arrays)
         except (ValueError, TypeError) as error:

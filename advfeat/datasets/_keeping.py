@@ -21,8 +21,10 @@ def save_arrays(path, **arrays):
                 _write_array(entry, array)
 
 
-def load_arrays(path, names):
+def load_arrays(path, names, optional=()):
     """Read the named arrays from a file of `save_arrays`, or from the folder of a store.
+
+    Those that are optional are left out where they are not there.
 
     Returns
     -------
@@ -48,7 +50,8 @@ def load_arrays(path, names):
         raise FileNotFoundError(f"Expected a kept set in '{path}', found nothing of that name.")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names}
+            there = [name for name in optional if name in archive]
+            return {name: archive[name] for name in (*names, *there)}
     except (*_BAD_FILE, AttributeError, TypeError) as error:
         raise ValueError(
             f"'{path}' is damaged, or was not written by ConstructedDataset.save ({error})."

@@ -295,6 +295,14 @@ def test_save_and_load(eleven, kind, tmp_path):
         assert_array_equal(plain["X"], np.asarray(data.X))
 
 
+def test_names_of_features_are_kept(eleven, tmp_path):
+    eleven.feature_names = np.array([f"feature {i}" for i in range(11)], dtype=object)
+    eleven.save(tmp_path / "set.npz")
+    again = ConstructedDataset.load(tmp_path / "set.npz")
+    assert_array_equal(again.feature_names, eleven.feature_names)
+    assert_array_equal(again[:3].feature_names, eleven.feature_names)
+
+
 def test_damaged_files_are_named(eleven, tmp_path):
     path = tmp_path / "set.npz"
     with pytest.raises(FileNotFoundError, match="set.npz', found nothing"):
