@@ -109,7 +109,7 @@ def _backend(name):
         from distributed import Client, LocalCluster
 
         with (
-            LocalCluster(N_WORKERS, threads_per_worker=1, dashboard_address=None) as cluster,
+            LocalCluster(N_WORKERS, threads_per_worker=1, dashboard_address=":0") as cluster,
             Client(cluster) as client,
             joblib.parallel_config("dask"),
         ):

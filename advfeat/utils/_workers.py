@@ -16,6 +16,7 @@ from multiprocessing import current_process
 from uuid import uuid4
 
 import numpy as np
+import torch
 from joblib import Parallel, delayed, wrap_non_picklable_objects
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
@@ -32,8 +33,8 @@ class WorkersLostError(RuntimeError):
     """Workers were lost again and again, or the whole cluster was."""
 
 
-class BatchError(RuntimeError):
-    """The work on one batch failed."""
+class BatchError(RuntimeError, ValueError):
+    """The work on one batch failed, most often as the network does not take its rows."""
 
 
 def run_tasks(job, begins, cut, n_jobs):
@@ -57,8 +58,11 @@ def run_tasks(job, begins, cut, n_jobs):
     ValueError
         For joblib's "multiprocessing" backend.
     """
-    backend, _ = get_active_backend()
+    backend, configured = get_active_backend()
+    n_jobs = configured if n_jobs is None else n_jobs
     kind = type(backend).__name__
+    if kind == "LokyBackend" and len(begins) == 1:
+        n_jobs = 1  # not worth the start of a process
     if kind == "MultiprocessingBackend" and n_jobs != 1:
         raise ValueError(
             "joblib's 'multiprocessing' backend forks this process, and torch does not survive a "
@@ -137,6 +141,11 @@ def _watch(parent):
         time.sleep(_POLL)
     os._exit(1)
 
+
+# torch's threads do not survive a fork: the child of a process that has used them would wait for
+# them for ever, as joblib's "multiprocessing" backend does in scikit-learn's searches.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 _watched = set()
 if type(current_process()).__name__ == "LokyProcess":  # also a worker that a search has started

@@ -15,6 +15,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 
 from advfeat.utils import _workers
@@ -42,6 +43,7 @@ class Killing:
     def __call__(self, begin, X):
         if begin == 30 and (self.always or not self.marker.exists()):
             self.marker.touch()
+            time.sleep(0.5)  # the others that have begun are done
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.05)
         return (2 * X,)
@@ -66,7 +68,7 @@ def client():
     with (
         dask.config.set(settings),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None,
+            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0",
             silence_logs=50,
         ) as cluster,
         distributed.Client(cluster) as client,
@@ -157,7 +159,7 @@ import time
 from distributed import LocalCluster
 if __name__ == "__main__":
     cluster = LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, protocol="tcp"
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0", protocol="tcp"
     )
     print(cluster.scheduler_address, flush=True)
     time.sleep(300)
@@ -195,6 +197,32 @@ def test_multiprocessing_is_refused():
         with pytest.raises(ValueError, match="'multiprocessing' backend forks.*'loky'"):
             run_batches(failing, (np.arange(3.0),), batch_size=1, n_jobs=2)
         assert len(run_batches(failing, (np.arange(3.0),), batch_size=1, n_jobs=1)[0]) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_forked_process_can_compute():
+    x, layer = torch.randn(16, 8, 32, 32), torch.nn.Conv2d(8, 16, 3)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        layer(x)  # on two threads, which the child does not have
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            layer(x)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def test_a_single_batch_starts_no_process():
+    X = np.arange(3.0)
+    (found,) = run_batches(
+        lambda begin, X: (np.full(len(X), os.getpid()),), (X,), batch_size=5, n_jobs=2
+    )
+    assert found.tolist() == 3 * [os.getpid()]
 
 
 def test_messages_to_processes_fit_into_a_pipe(monkeypatch):
