@@ -126,7 +126,7 @@ def test_a_task_that_always_kills_its_dask_worker(client, tmp_path):
             Killing(tmp_path / "marker", always=True), (X,), batch_size=10, n_jobs=None
         ):
             parts[begin] = part
-    assert time.monotonic() - start < 180
+    assert time.monotonic() - start < 300
     assert 30 not in parts and len(parts) >= 3  # what was finished was handed over
     assert_array_equal(parts[0][0], 2 * X[:10])
 
@@ -135,7 +135,10 @@ def test_a_task_that_always_kills_its_dask_worker(client, tmp_path):
 def test_a_dask_scheduler_that_is_killed(tmp_path):
     distributed = pytest.importorskip("distributed")
     server = subprocess.Popen(
-        [sys.executable, "-c", _SCHEDULER], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _SCHEDULER],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},  # its worker finds this file
     )
     client = distributed.Client(server.stdout.readline().strip())
     X, parts = np.arange(100.0), {}
@@ -150,6 +153,7 @@ def test_a_dask_scheduler_that_is_killed(tmp_path):
     finally:
         server.kill()
         server.wait()
+        server.stdout.close()
         client.close(timeout=1)
     assert len(parts) >= 5
 
