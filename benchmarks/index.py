@@ -176,7 +176,7 @@ def _rows(found):
                 if (record["metric"], record["eps"]) in _COLUMNS:
                     mine.setdefault(record["row"], []).append(record)
             rows = {**mine, **rows}
-    order = [row for name in _TABLES for row in _names(found.get(name))]
+    order = [row for name in ("overview", *_TABLES) for row in _names(found.get(name))]
     return [record for row in dict.fromkeys(order) if row in rows for record in rows[row]]
 
 

@@ -48,7 +48,7 @@ def markdown(records, columns, paper, rows=None):
             continue
         known = [paper.get((row, *column)) for column in columns]
         cells = [
-            text if figure is None else f"{text} ({figure:g})"
+            text if figure is None or not text else f"{text} ({figure:g})"
             for text, figure in zip(cells, known, strict=True)
         ]
         lines.append(f"| {row} | {' | '.join(cells)} |")
