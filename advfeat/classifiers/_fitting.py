@@ -8,7 +8,7 @@ import torch
 
 from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import check_trainable
-from advfeat.utils._modules import copies_of_computed
+from advfeat.optim._copying import copies_of_computed
 from advfeat.utils._random import isolated_torch_seed
 
 _STATISTICS_BYTES = 2**25  # of float64 values at a time

@@ -10,17 +10,17 @@ from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers._own_modules import check_logits, copy_of, has_gradient, name_of
 from advfeat.classifiers.networks import Network
 from advfeat.datasets._torch_data import inputs_of
+from advfeat.optim._copying import copy_network
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import CHANNELS
 from advfeat.utils._device import resolve_device
 from advfeat.utils._labels import encode_labels
-from advfeat.utils._modules import copy_module
 from advfeat.utils._sklearn import StrOptions, validate_parameter_constraints
 
 
 def from_torch(
     module, *, classes, input_shape, mean=None, std=None, bounds="auto", channels="auto",
-    batch_size=256, device="auto",
+    device="auto",
 ):  # fmt: skip
     """Make a fitted classifier of a trained torch network.
 
@@ -45,8 +45,6 @@ def from_torch(
     channels : {"auto", "first", "last"}, default="auto"
         Which axis of the images given holds the channels, see `StandardClassifier`. The module
         gets (n, C, H, W) in any case.
-    batch_size : int, default=256
-        Samples predicted together.
     device : str or torch.device, default="auto"
         "auto" takes CUDA where there is one.
 
@@ -85,7 +83,6 @@ def from_torch(
         std=std,
         bounds=bounds,
         channels=channels,
-        batch_size=batch_size,
         device=device,
     )._set_up()
 
@@ -128,7 +125,6 @@ class TorchClassifier(NetworkClassifier):
         std=None,
         bounds="auto",
         channels="auto",
-        batch_size=256,
         device="auto",
     ):
         self.module = module
@@ -138,7 +134,6 @@ class TorchClassifier(NetworkClassifier):
         self.std = std
         self.bounds = bounds
         self.channels = channels
-        self.batch_size = batch_size
         self.device = device
 
     def fit(self, X, y=None, sample_weight=None):
@@ -291,7 +286,7 @@ def starting_point(network, mean, std):
         As `build_network` takes them.
     """
     if isinstance(network, TorchClassifier):
-        start = copy_module(network.module_).cpu()
+        start = copy_network(network.module_).cpu()
         return start.body, start.mean, start.std, start.order
     if isinstance(network, nn.Module):  # it takes inputs as they are
         mean, std = (torch.full((), v, dtype=torch.float32, device="cpu") for v in (0.0, 1.0))

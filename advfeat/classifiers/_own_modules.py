@@ -9,7 +9,7 @@ import warnings
 import torch
 from torch import nn
 
-from advfeat.utils._modules import copy_module
+from advfeat.optim._copying import copy_network
 from advfeat.utils._random import isolated_torch_seed
 
 
@@ -27,7 +27,7 @@ def name_of(network):
 
 
 def copy_of(module):
-    """Copy a module that can be used here, see `copy_module`.
+    """Copy a module that can be used here, see `copy_network`.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def copy_of(module):
     """
     _refuse_unusable(module)
     try:
-        return copy_module(module)
+        return copy_network(module)
     except Exception as error:  # whatever the module holds
         raise ValueError(f"The module {name_of(module)} cannot be copied: {error}") from error
 

@@ -13,7 +13,7 @@ from torchvision.models import vgg
 from torchvision.models.resnet import BasicBlock
 
 from advfeat.classifiers._own_modules import build_body, check_logits, has_gradient, name_of
-from advfeat.utils._modules import copy_module
+from advfeat.optim._copying import copy_network
 
 _SMALL = 96  # images with a shorter side than this get a stem without downsampling
 
@@ -139,7 +139,7 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
         Whether all parameters get a gradient.
     """
     device = torch.device(device)
-    trial = copy_module(module).train()  # batch-norm statistics stay as they are
+    trial = copy_network(module).train()  # batch-norm statistics stay as they are
     x = torch.zeros(n, *input_shape, device=device, dtype=torch.float32, requires_grad=True)
     try:
         # The draws of dropout are given back.

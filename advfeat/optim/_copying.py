@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 
 def copy_network(module, *, share_weights=False):
@@ -21,11 +22,7 @@ def copy_network(module, *, share_weights=False):
     -------
     nn.Module
     """
-    memo = {}  # what a deep copy takes for the copy of an object
-    for layer in module.modules():
-        for tensor in _tensors(vars(layer)):
-            if not tensor.is_leaf:
-                memo[id(tensor)] = tensor.detach().clone()
+    memo = copies_of_computed(module)
     if share_weights:
         memo.update({id(t): t for t in (*module.parameters(), *module.buffers())})
     for layer in reversed(list(module.modules())):  # the inner ones first
@@ -33,6 +30,31 @@ def copy_network(module, *, share_weights=False):
         if inner is not None:
             memo[id(layer)] = copy.deepcopy(inner, memo)
     return copy.deepcopy(module, memo)
+
+
+def copies_of_computed(module):
+    """Memo for a deep copy: copies of the tensors that layers have computed and keep.
+
+    Weight norm keeps such a weight, and a plain deep copy refuses it.
+    """
+    return {
+        id(tensor): tensor.detach().clone()
+        for layer in module.modules()
+        for tensor in _tensors(vars(layer))
+        if not tensor.is_leaf
+    }
+
+
+def with_plain_weights(network):
+    """Put the weights that parametrizations give into the layers; the network can be pickled then.
+
+    In eval mode they are the same to the bit. For copies that are never trained.
+    """
+    for layer in list(network.modules()):
+        if parametrize.is_parametrized(layer):
+            for name in list(layer.parametrizations):
+                parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+    return network
 
 
 def _tensors(value):

@@ -30,7 +30,7 @@ def cut_at_features(graph, x):
     """
     operations = Operations(graph, x)
     for linear in _linear_layers(graph):
-        if operations.keeps_the_order_of_classes(linear):
+        if operations.gives_a_score_of_each_class(linear):
             break
     else:
         return None

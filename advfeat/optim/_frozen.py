@@ -10,7 +10,7 @@ from functools import cached_property, partial
 import torch
 
 from advfeat.optim._comparing import N_ROWS, compare
-from advfeat.optim._copying import copy_network
+from advfeat.optim._copying import copy_network, with_plain_weights
 from advfeat.optim._features import (
     LastLinearInput,
     cut_at_features,
@@ -46,7 +46,8 @@ class FrozenNetwork:
         self.device = torch.device(device)
         self.precision = precision
         with own_modes():
-            self._module = copy_network(module).to(self.device).eval().requires_grad_(False)
+            module = copy_network(module).to(self.device).eval()
+            self._module = with_plain_weights(module).requires_grad_(False)
         self._verdict = None  # of `compare`
         self._built = None
 

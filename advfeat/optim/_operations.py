@@ -61,10 +61,10 @@ class Operations:
                 open_nodes.extend(node.all_input_nodes)
         return relus, behind
 
-    def keeps_the_order_of_classes(self, linear):
-        """Whether the output of a linear layer is the logits, but for a scale or a softmax.
+    def gives_a_score_of_each_class(self, linear):
+        """Whether a linear layer gives the logits, but for a scale, a softmax or their order.
 
-        Raising one of its values then raises the logit of the same class, and no other.
+        Raising one of its values then raises the logit of one class, its own, and no other.
         """
         (logits,) = self.graph.output_node().all_input_nodes
         shape = _shape(self._values[linear])
@@ -80,12 +80,15 @@ class Operations:
             out = values[logits]
             if not out.requires_grad:
                 return False
+            taken = set()
             for i in range(min(_N_LOGITS, shape[-1])):
                 (gradient,) = torch.autograd.grad(out[..., i].sum(), scores, retain_graph=True)
                 gradient = gradient.movedim(-1, 0)
-                others = torch.cat([gradient[:i], gradient[i + 1 :]])
-                if not ((gradient[i] > 0).all() and (others <= 1e-6).all()):
+                own = int(gradient.flatten(1).mean(1).argmax())
+                others = torch.cat([gradient[:own], gradient[own + 1 :]])
+                if own in taken or not ((gradient[own] > 0).all() and (others <= 1e-6).all()):
                     return False
+                taken.add(own)
         return True
 
     def _is_relu(self, node):

@@ -127,11 +127,11 @@ def test_scores_scorers_and_searches(clf, unchanged, digits):
     assert scorer(clf, X_test, y_test) == expected
     folds = cross_val_score(clf, X_test, y_test, scoring=scorer, cv=4)
     assert np.mean(folds) == pytest.approx(expected)
-    search = GridSearchCV(clf, {"batch_size": [16, 64]}, scoring=scorer, cv=2)
+    search = GridSearchCV(clf, {"bounds": [(0, 1), (0, 2)]}, scoring=scorer, cv=2)
     search.fit(X_test, y_test)
-    assert search.best_score_ == pytest.approx(expected)
-    assert clf.batch_size == 256  # the search set its clones only
-    assert robust_accuracy_score(search, X_test, y_test, verbose=0, **attack) == expected
+    assert search.cv_results_["mean_test_score"][0] == pytest.approx(expected)
+    assert clf.bounds == "auto"  # the search set its clones only
+    assert robust_accuracy_score(search, X_test, y_test, verbose=0, **attack) <= expected
 
 
 def test_calibration_of_the_frozen_network(clf, unchanged, digits):
@@ -363,6 +363,13 @@ def test_networks_in_wrappers(change, inside):
     clf = from_torch(module, classes=range(3), input_shape=(6,))
     np.testing.assert_allclose(clf.decision_function(x), expected, atol=1e-6)
     assert clone(clf).score(x, clf.predict(x)) == 1
+    if change is nn.utils.parametrizations.weight_norm:  # torch does not pickle such layers
+        attack = {"norm": 2, "eps": 0.1, "n_steps": 2, "batch_size": 3, "verbose": 0}
+        alone, shared = (
+            adversarial_examples(clf, x.numpy(), clf.predict(x), n_jobs=n_jobs, **attack)[0]
+            for n_jobs in (1, 2)
+        )
+        assert_array_equal(alone, shared)
 
 
 # ---- training further ---------------------------------------------------------------------------
