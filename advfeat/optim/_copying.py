@@ -52,8 +52,13 @@ def with_plain_weights(network):
     """
     for layer in list(network.modules()):
         if parametrize.is_parametrized(layer):
-            for name in list(layer.parametrizations):
-                parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+            with torch.no_grad():
+                weights = {name: getattr(layer, name).clone() for name in layer.parametrizations}
+            # Not remove_parametrizations: it changes the class, which the original shares.
+            layer.__class__ = type(layer).__bases__[0]
+            del layer.parametrizations
+            for name, weight in weights.items():
+                layer.register_parameter(name, nn.Parameter(weight))
     return network
 
 

@@ -90,7 +90,6 @@ def test_predictions_are_the_networks(trained, clf, unchanged, digits):
     np.testing.assert_allclose(proba, torch.from_numpy(logits).softmax(1).numpy(), atol=1e-5)
     assert clf.score(X_test, y_test) == accuracy_score(y_test, logits.argmax(1)) > 0.85
     assert clf.features(X_test[:5]).shape == (5, 32)
-    assert clf.frozen().has_features
 
 
 def test_networks_that_normalise_inside_need_no_mean_and_std(trained, clf, digits):
@@ -370,6 +369,8 @@ def test_networks_in_wrappers(change, inside):
             for n_jobs in (1, 2)
         )
         assert_array_equal(alone, shared)
+        assert nn.utils.parametrize.is_parametrized(plain)
+        np.testing.assert_allclose(module(x).detach().numpy(), expected, atol=1e-6)
 
 
 # ---- training further ---------------------------------------------------------------------------
