@@ -182,6 +182,7 @@ def random_lines(n, total):
     return sorted(np.random.default_rng(0).choice(total, n, replace=False) + 1)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_ctrl_c_at_random_lines(data, method):
     """The signal comes at random lines of whatever Python code runs, in the library or below."""
@@ -207,12 +208,20 @@ def test_ctrl_c_at_random_lines(data, method):
 
     for _ in range(2):  # the first run fills caches, and takes more lines
         total = train(None)
+        whole = clf.decision_function(data[0])
         clf.__dict__ = dict(state)
+    n_interrupted = 0
     for line in random_lines(12, total - 20):
-        with pytest.raises(KeyboardInterrupt):
+        try:
             train(line)
-        assert vars(clf) == state, line
+        except KeyboardInterrupt:
+            n_interrupted += 1
+            assert vars(clf) == state, line
+        else:  # Python itself drops what strikes in a destructor or in the garbage collector
+            np.testing.assert_array_equal(clf.decision_function(data[0]), whole)
+            clf.__dict__ = dict(state)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert n_interrupted >= 8
     np.testing.assert_array_equal(clf.decision_function(data[0]), before)
 
 
