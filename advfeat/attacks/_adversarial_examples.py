@@ -4,6 +4,7 @@ import inspect
 from numbers import Integral, Real
 
 from advfeat.attacks._attack import AttackTarget
+from advfeat.attacks._checks import warn_if_misleading
 from advfeat.utils._batches import run_batches
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._sklearn import (
@@ -51,8 +52,9 @@ def adversarial_examples(
     """Perturb each sample, within eps, so that the estimator misclassifies it.
 
     Each restart runs projected gradient ascent on the margin to the nearest other class, then on
-    the margin to each of the nine most likely wrong classes in turn (for two classes: on the
-    cross-entropy); samples already misclassified drop out. Steps get shorter as a half cosine.
+    the cross-entropy, then on the margin to each of the nine most likely wrong classes in turn
+    (if there are more than two); samples already misclassified drop out. Steps get shorter as a
+    half cosine.
     Whether an example fools the network is judged in fp32 on the final example.
 
     Parameters
@@ -107,6 +109,12 @@ def adversarial_examples(
     fooled : ndarray of shape (n,), bool
         Whether the estimator misclassifies ``X_adv``.
 
+    Warns
+    -----
+    EvaluationWarning
+        If the network's gradients are zero, random, or worse than noise: see
+        `advfeat.exceptions.EvaluationWarning`.
+
     References
     ----------
     Madry et al. 2018; Carlini and Wagner 2017; Ilyas et al. 2019, Appendix D.2.
@@ -122,6 +130,7 @@ def adversarial_examples(
     True
     """
     target = AttackTarget.of(estimator, X, y, precision, bounds)
+    warn_if_misleading(target, norm, eps)
     settings = {
         "norm": norm,
         "eps": eps,

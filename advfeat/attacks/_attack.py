@@ -168,10 +168,11 @@ class Attack:
 
 def _runs(n_classes, n_restarts):
     """(loss, rank of the target class or None) of each run, in order."""
+    untargeted = (cw_margin, None), (cross_entropy, None)
     if n_classes == 2:
-        return ((cw_margin, None), (cross_entropy, None)) * n_restarts
+        return untargeted * n_restarts
     targets = [(targeted_margin, rank) for rank in range(min(n_classes - 1, _MAX_TARGETS))]
-    return ((cw_margin, None), *targets) * n_restarts
+    return (*untargeted, *targets) * n_restarts
 
 
 def _judge(network, x, y):

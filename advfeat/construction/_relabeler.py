@@ -1,12 +1,14 @@
 """NonRobustRelabeler: training sets whose labels are carried by adversarial perturbations."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 
 from advfeat.classifiers import StandardClassifier
@@ -28,6 +30,10 @@ from advfeat.utils._labels import check_labels, encode_labels
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._random import draw_seed, make_rng
 from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
+
+_IN_VAIN = 0.05  # share of the samples that reach a class not their own, below which to warn
+_STILL = 0.05  # share that does not move, above which to warn
+_N_LOOKED_AT = 64  # samples
 
 
 class NonRobustRelabeler(TrainTimeTransformer):
@@ -203,6 +209,8 @@ class NonRobustRelabeler(TrainTimeTransformer):
             )  # fmt: skip
         X_adv, success = self._run(job, (X, target), "relabelling", store)
         data = ConstructedDataset(self._as_given(X_adv), classes[target], y, classes)
+        if eps > 0:
+            _warn_if_in_vain(X, X_adv, success, target != index, eps)
         return data, float(success.mean())
 
     def __sklearn_tags__(self):
@@ -249,6 +257,35 @@ class NonRobustRelabeler(TrainTimeTransformer):
         else:
             target = np.asarray(self.target(y))
         return encode_labels(target, classes, len(y))
+
+
+def _warn_if_in_vain(X, X_adv, success, other, eps):
+    """Warn if few samples reach a class that is not their own, or first ones do not even move.
+
+    Parameters
+    ----------
+    X, X_adv : array-like of shape (n, ...)
+    success, other : ndarray of shape (n,), bool
+        Whether each sample reaches its target, and whether that is not its label.
+    eps : float
+    """
+    rate = float(np.mean(success[other])) if other.any() else 1.0
+    first = np.flatnonzero(other[:_N_LOOKED_AT])
+    before, after = (batch_tensor(rows[:_N_LOOKED_AT], "cpu")[first] for rows in (X, X_adv))
+    still = (after - before).abs().flatten(1).amax(1) < 1e-3 * eps / before[0:1].numel() ** 0.5
+    share = float(still.float().mean()) if len(first) else 0.0
+    if share > _STILL:
+        problem = f"{share:.0%} of those looked at did not move at all"
+    elif rate < _IN_VAIN:
+        problem = "most samples keep the features of their own class"
+    else:
+        return
+    warnings.warn(
+        f"The source takes only {rate:.0%} of the samples whose target is another class for that "
+        f"class; {problem}. Raise eps (got {eps:g}) or n_steps, or take another source.",
+        ConvergenceWarning,
+        stacklevel=4,
+    )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -5,6 +5,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 
 from advfeat.attacks._adversarial_examples import attack_settings
 from advfeat.attacks._attack import AttackTarget
+from advfeat.attacks._checks import warn_if_misleading
 from advfeat.metrics._weight import check_weight
 from advfeat.utils._batches import run_batches
 
@@ -40,6 +41,12 @@ def robust_accuracy_score(estimator, X, y=None, *, norm, eps, sample_weight=None
         For unusable X, y, settings or weights, before the attack: weights must be finite, not
         negative and not all zero.
 
+    Warns
+    -----
+    EvaluationWarning
+        If the network's gradients are zero, random, or worse than noise: see
+        `advfeat.exceptions.EvaluationWarning`.
+
     References
     ----------
     Ilyas et al. 2019, Table 7 and Appendix D.2.
@@ -57,6 +64,7 @@ def robust_accuracy_score(estimator, X, y=None, *, norm, eps, sample_weight=None
     settings = attack_settings("robust_accuracy_score", norm=norm, eps=eps, **attack)
     target = AttackTarget.of(estimator, X, y, settings["precision"], settings["bounds"])
     weight = check_weight(sample_weight, len(target.labels))
+    warn_if_misleading(target, norm, eps)
     return float(np.average(~_fooled(target, settings), weights=weight))
 
 
@@ -116,6 +124,7 @@ def robust_accuracy_curve(estimator, X, y=None, *, norm, eps_values, sample_weig
     target = AttackTarget.of(estimator, X, y, first["precision"], first["bounds"])
     n = len(target.labels)
     weight = check_weight(sample_weight, n)
+    warn_if_misleading(target, norm, float(radii.max()))
     fooled, accuracy = np.zeros(n, dtype=bool), np.empty(len(radii))
     for i in np.argsort(radii):
         rows = np.flatnonzero(~fooled)

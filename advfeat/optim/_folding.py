@@ -21,6 +21,7 @@ class Fold:
     conv, norm : nn.Module
         As they are in the network.
     precision : {"fp32", "bf16"}
+        In which the folded weights are kept.
     """
 
     def __init__(self, conv, norm, precision):
@@ -54,7 +55,9 @@ class AttackedNetwork:
     module : nn.Module
         In eval mode when this is built or called.
     device : torch.device
+        Where the network lives.
     precision : {"fp32", "bf16"}
+        In which it computes; logits are float32 either way.
     """
 
     def __init__(self, module, *, device, precision):

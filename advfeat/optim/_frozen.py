@@ -39,7 +39,10 @@ class FrozenNetwork:
     module : nn.Module
         Returns logits for inputs in input units.
     device : torch.device
-    precision : {"fp32", "bf16"}
+        Where the copy lives and its inputs must be.
+    precision : {"fp32", "bf16"}, default="fp32"
+        "bf16" computes under autocast, which is faster where the hardware has it and rounds to
+        three digits; outputs are float32 either way.
     """
 
     def __init__(self, module, *, device, precision="fp32"):

@@ -39,11 +39,14 @@ def projected_gradient(
     loss : callable
         ``loss(output, target)`` gives one value per sample; larger is better.
     ball : L2Ball or LinfBall
+        Feasible perturbations of x; its norm decides the direction of a step.
     step_size : float or callable
         Length of a step in the ball's norm, in input units; a callable gets the step's index.
     n_steps : int
+        More steps take longer in proportion, and come closer to the maximum.
     momentum : float, default=0
-        Share of the last step that is taken again ("heavy ball").
+        Share of the last step that is taken again ("heavy ball"), below 1; larger carries on for
+        longer in directions that steps agree on.
     bounds : (low, high) or None
         Box of valid inputs: numbers, or arrays that are broadcastable to one sample. It is applied
         outside the graph: a clamp inside would zero the gradient at saturated pixels.
@@ -138,6 +141,13 @@ class HalfCosine:
 
     Long first steps explore, short last ones settle: for the same number of steps attacks are
     stronger and inversions closer than with steps of constant length.
+
+    Parameters
+    ----------
+    first : float
+        Length of the first step, in input units.
+    n_steps : int
+        Steps until the length would be zero.
     """
 
     def __init__(self, first, n_steps):

@@ -1,0 +1,21 @@
+"""Warnings of this package."""
+
+
+class EvaluationWarning(UserWarning):
+    """A robustness that is measured may be larger than it is: the attack could be misled.
+
+    Raised by attacks and robust scores if, on some of the samples,
+
+    - the gradient is zero (rounded or quantised inputs, a saturated softmax inside the network);
+    - random noise fools the network where steps along the gradient do not;
+    - the network is random: its output for one input differs from call to call.
+
+    Gradients say little of such a network. Attack a version of it with a useful gradient (a
+    straight-through estimator, logits before the softmax, an average over draws), or use an
+    attack without gradients.
+
+    References
+    ----------
+    Athalye et al. 2018 (obfuscated gradients); Carlini et al. 2019 (on evaluating robustness);
+    the checks are those of AutoAttack, Croce and Hein 2020.
+    """
