@@ -8,9 +8,6 @@ from sklearn.frozen import FrozenEstimator
 from advfeat import ConstructedDataset, NonRobustRelabeler, StandardClassifier
 from advfeat.datasets import make_planted_features
 
-# Most tests look at labels, and take steps too few to reach a class.
-pytestmark = pytest.mark.filterwarnings("ignore:The source takes only")
-
 
 def relabeler(source, **settings):
     defaults = {"eps": 1.0, "n_steps": 20, "random_state": 0}
