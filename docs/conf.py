@@ -1,7 +1,7 @@
 """How Sphinx builds the site; `make docs` calls it.
 
 The environment variable GALLERY names the tiers of the gallery to be run: "all", or "start"
-for the first one alone.
+for the first one alone; GALLERY_JOBS how many scripts run at a time.
 """
 
 import os
@@ -71,7 +71,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "backreferences_dir": "api/backreferences",
     "doc_module": ("advfeat",),
-    "parallel": 2,
+    "parallel": int(os.environ.get("GALLERY_JOBS", "2")),
     "show_memory": False,
     "show_signature": False,
     "remove_config_comments": True,

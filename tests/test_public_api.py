@@ -6,7 +6,16 @@ import re
 
 import pytest
 
-PACKAGES = ["advfeat.gaussian", "advfeat.plotting"]
+PACKAGES = [
+    "advfeat",
+    "advfeat.attacks",
+    "advfeat.classifiers",
+    "advfeat.construction",
+    "advfeat.datasets",
+    "advfeat.gaussian",
+    "advfeat.metrics",
+    "advfeat.plotting",
+]
 # Names that say all there is to say in their type, everywhere.
 SELF_EXPLAINING = {"*", "**kwargs"}
 
@@ -66,7 +75,8 @@ def test_parameters_described(value):
 
 @pytest.mark.parametrize("value", _public_names())
 def test_has_an_example(value):
-    assert ">>> " in value.__doc__
+    # Some names are shown in the example of their counterpart.
+    assert re.search(r"^ *>>> |^ *See `\w+`\.$", value.__doc__, re.M)
 
 
 def _undescribed(doc):

@@ -2,6 +2,9 @@
 
 import inspect
 from numbers import Integral, Real
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
 
 from advfeat.attacks._attack import AttackTarget
 from advfeat.attacks._checks import warn_if_misleading
@@ -13,6 +16,7 @@ from advfeat.utils._sklearn import (
     validate_parameter_constraints,
     validate_params,
 )
+from advfeat.utils._typing import Bounds, Inputs, RandomState
 
 ATTACK_CONSTRAINTS = {
     "norm": NORM_CONSTRAINT,
@@ -32,23 +36,23 @@ ATTACK_CONSTRAINTS = {
 
 @validate_params(ATTACK_CONSTRAINTS, prefer_skip_nested_validation=True)
 def adversarial_examples(
-    estimator,
-    X,
-    y=None,
+    estimator: Any,
+    X: Inputs,
+    y: ArrayLike | None = None,
     *,
-    norm,
-    eps,
-    n_steps=20,
-    step_size=None,
-    random_start=True,
-    n_restarts=1,
-    batch_size=256,
-    n_jobs=None,
-    bounds="auto",
-    precision="fp32",
-    random_state=0,
-    verbose=1,
-):
+    norm: float,
+    eps: float,
+    n_steps: int = 20,
+    step_size: float | None = None,
+    random_start: bool = True,
+    n_restarts: int = 1,
+    batch_size: int = 256,
+    n_jobs: int | None = None,
+    bounds: Bounds = "auto",
+    precision: str = "fp32",
+    random_state: RandomState = 0,
+    verbose: int = 1,
+) -> tuple[NDArray, NDArray]:
     """Perturb each sample, within eps, so that the estimator misclassifies it.
 
     Each restart runs projected gradient ascent on the margin to the nearest other class, then on
@@ -64,6 +68,7 @@ def adversarial_examples(
         in one, which is attacked at its last step: eps and the examples are then in the units
         that the earlier steps' ``transform`` returns.
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
+        Samples, in input units (images in [0, 1], or uint8).
     y : array-like of shape (n,)
         True labels; None for a Dataset, which has its own. A label that the estimator does not
         know (a fold of a cross-validation may have one that the training had not) counts as

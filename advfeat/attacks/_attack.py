@@ -100,10 +100,12 @@ class Attack:
         The same in fp32, which has the last word.
     bounds : (low, high) or None
     ball : L2Ball or LinfBall
+        The feasible perturbations.
     runs : tuple of (loss, rank of the target class or None)
         In the order in which they are tried on the samples that still withstand.
     step_size : callable
     n_steps : int
+        Number of gradient steps.
     seed : int or None
         Of the random starts; None starts at the sample.
     keeps_examples : bool

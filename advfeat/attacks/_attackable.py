@@ -5,9 +5,11 @@ Robust metrics need gradients, so they cannot go through ``predict``.
 
 from dataclasses import dataclass, replace
 from functools import singledispatch
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
@@ -23,6 +25,7 @@ from advfeat.utils._arrays import from_list
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import check_data
 from advfeat.utils._modules import refuse_module
+from advfeat.utils._typing import Bounds, Inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +46,10 @@ class Attackable:
         Whether earlier steps of a Pipeline changed X, so that the examples are not in its units.
     channels : {"auto", "first", "last"}, default="first"
         Which axis held the channels in X as it was given.
+
+    Examples
+    --------
+    See `attackable`.
     """
 
     network: FrozenNetwork
@@ -52,13 +59,13 @@ class Attackable:
     moved: bool = False
     channels: str = "first"
 
-    def as_given(self, X):
+    def as_given(self, X: NDArray) -> NDArray:
         """Return images of shape (n, C, H, W) in the layout of the X that was given."""
         return X.transpose(0, 2, 3, 1) if self.channels == "last" and X.ndim == 4 else X
 
 
 @singledispatch
-def attackable(estimator, X, precision="fp32", **bounds):
+def attackable(estimator: Any, X: Inputs, precision: str = "fp32", **bounds: Bounds) -> Attackable:
     """Return the differentiable view of a fitted classifier and the data that it takes.
 
     One function for each kind of estimator is registered here. Register your own kind with
@@ -73,6 +80,7 @@ def attackable(estimator, X, precision="fp32", **bounds):
         FrozenEstimator or search that ends in one. A Pipeline is attacked at its last step, after
         the earlier steps' ``transform``.
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset
+        Samples, in input units (images in [0, 1], or uint8).
     precision : {"fp32", "bf16"}, default="fp32"
         In which the network computes.
     bounds : "auto", None or (low, high), optional
@@ -135,7 +143,7 @@ def attackable(estimator, X, precision="fp32", **bounds):
     )
 
 
-def only_given(bounds):
+def only_given(bounds: Bounds):
     """Keywords for `attackable`: a kind that a user has registered need not know of bounds."""
     return {} if isinstance(bounds, str) else {"bounds": bounds}
 

@@ -1,6 +1,10 @@
 """AdversarialClassifier: perturbs each batch before the training step."""
 
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import Any
+
+import torch
 
 from advfeat.classifiers._nets import AdversarialNet
 from advfeat.classifiers._overfitting import OverfittingGuard
@@ -9,6 +13,7 @@ from advfeat.optim import useful_radius
 from advfeat.utils._checks import resolve_bounds
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._sklearn import Interval
+from advfeat.utils._typing import Bounds, Device, RandomState
 
 
 class AdversarialClassifier(StandardClassifier):
@@ -64,35 +69,35 @@ class AdversarialClassifier(StandardClassifier):
 
     def __init__(
         self,
-        network="auto",
+        network: str | Callable[..., torch.nn.Module] = "auto",
         *,
-        norm=2,
-        eps=0.5,
-        step_size=None,
-        n_steps=7,
-        random_start=False,
-        max_epochs=30,
-        lr=0.1,
-        batch_size=128,
-        momentum=0.9,
-        weight_decay=5e-4,
-        label_smoothing=0.0,
-        class_weight=None,
-        lr_schedule="one-cycle",
-        augmentation="none",
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-4,
-        bounds="auto",
-        channels="auto",
-        warm_start=False,
-        callbacks=None,
-        precision="fp32",
-        device="auto",
-        random_state=None,
-        verbose=1,
-    ):
+        norm: float = 2,
+        eps: float = 0.5,
+        step_size: float | None = None,
+        n_steps: int = 7,
+        random_start: bool = False,
+        max_epochs: int = 30,
+        lr: float = 0.1,
+        batch_size: int = 128,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        label_smoothing: float = 0.0,
+        class_weight: Any = None,
+        lr_schedule: str = "one-cycle",
+        augmentation: str = "none",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        bounds: Bounds = "auto",
+        channels: str = "auto",
+        warm_start: bool = False,
+        callbacks: list | None = None,
+        precision: str = "fp32",
+        device: Device = "auto",
+        random_state: RandomState = None,
+        verbose: int = 1,
+    ) -> None:
         super().__init__(
             network,
             max_epochs=max_epochs,

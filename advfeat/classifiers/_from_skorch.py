@@ -81,6 +81,7 @@ def fit_skorch_net(net, X, y, seed):
     net : skorch.NeuralNetClassifier
     X : array of shape (n, d) or (n, C, H, W), float32 or uint8
     y : array-like of shape (n,)
+        Their labels.
     seed : int
         Of the weights, the order of the batches and the like.
 

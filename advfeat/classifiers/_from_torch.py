@@ -1,8 +1,13 @@
 """A torch module from elsewhere as a fitted classifier."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import torch
-from sklearn.utils.validation import _get_feature_names
+from numpy.typing import ArrayLike
 from torch import nn
 
 from advfeat.classifiers._fitting import restored_on_failure
@@ -15,13 +20,24 @@ from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import CHANNELS
 from advfeat.utils._device import resolve_device
 from advfeat.utils._labels import encode_labels
-from advfeat.utils._sklearn import StrOptions, validate_parameter_constraints
+from advfeat.utils._sklearn import StrOptions, _get_feature_names, validate_parameter_constraints
+from advfeat.utils._typing import Bounds, Device, Inputs
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def from_torch(
-    module, *, classes, input_shape, mean=None, std=None, bounds="auto", channels="auto",
-    device="auto",
-):  # fmt: skip
+    module: torch.nn.Module,
+    *,
+    classes: ArrayLike | None,
+    input_shape: tuple[int, ...],
+    mean: ArrayLike | None = None,
+    std: ArrayLike | None = None,
+    bounds: Bounds = "auto",
+    channels: str = "auto",
+    device: Device = "auto",
+) -> Any:
     """Make a fitted classifier of a trained torch network.
 
     It predicts, can be attacked and scored, and be the source of a constructor; it is never
@@ -117,16 +133,16 @@ class TorchClassifier(NetworkClassifier):
 
     def __init__(
         self,
-        module,
+        module: torch.nn.Module,
         *,
-        classes,
-        input_shape,
-        mean=None,
-        std=None,
-        bounds="auto",
-        channels="auto",
-        device="auto",
-    ):
+        classes: ArrayLike | None,
+        input_shape: tuple[int, ...],
+        mean: ArrayLike | None = None,
+        std: ArrayLike | None = None,
+        bounds: Bounds = "auto",
+        channels: str = "auto",
+        device: Device = "auto",
+    ) -> None:
         self.module = module
         self.classes = classes
         self.input_shape = input_shape
@@ -136,14 +152,19 @@ class TorchClassifier(NetworkClassifier):
         self.channels = channels
         self.device = device
 
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(
+        self, X: Inputs, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Check the data; the network stays as it is.
 
         Parameters
         ----------
         X : array-like of shape (n, d) or (n, C, H, W)
+            Samples, in input units (images in [0, 1], or uint8).
         y : array-like of shape (n,), optional
+            Not used.
         sample_weight : ignored
+            Not used.
 
         Returns
         -------
@@ -159,7 +180,7 @@ class TorchClassifier(NetworkClassifier):
             encode_labels(y, self.classes_, len(X))
         return self
 
-    def check_inputs(self, X):
+    def check_inputs(self, X: Inputs) -> Any:
         """Check X as `predict` does and return it as an array (float32, or uint8 for images).
 
         The columns of a data frame are taken in their order.
@@ -173,7 +194,7 @@ class TorchClassifier(NetworkClassifier):
     def _normalises(self):
         return self.mean is not None
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> Self:
         """Set parameters and check the network anew."""
         if "module" in params:
             params["module"] = copy_of(params["module"])
@@ -260,7 +281,7 @@ class TorchClassifier(NetworkClassifier):
         )
 
 
-def refuse_estimator_as_network(network, owner):
+def refuse_estimator_as_network(network: str | Callable[..., torch.nn.Module], owner):
     """Raise a ValueError for the ``network`` of a classifier that is another estimator."""
     if hasattr(network, "predict") and not isinstance(network, TorchClassifier):
         # scikit-learn's message would print the whole network of a skorch net.
@@ -271,7 +292,7 @@ def refuse_estimator_as_network(network, owner):
         )
 
 
-def starting_point(network, mean, std):
+def starting_point(network: str | Callable[..., torch.nn.Module], mean: ArrayLike, std: ArrayLike):
     """Tell what training starts from: the network, and what comes before and behind it.
 
     Parameters

@@ -1,9 +1,11 @@
 """What every classifier made of a torch network has in common: prediction, features, gradients."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
@@ -17,6 +19,7 @@ from advfeat.utils._checks import check_inputs
 from advfeat.utils._device import resolve_device
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._pickles import VersionedPickle
+from advfeat.utils._typing import Device, Inputs
 
 
 class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
@@ -44,7 +47,7 @@ class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
     `features` belong to it as well.
     """
 
-    def decision_function(self, X):
+    def decision_function(self, X: Inputs) -> NDArray:
         """Logits.
 
         Parameters
@@ -59,7 +62,7 @@ class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Inputs) -> NDArray:
         """Class probabilities.
 
         Parameters
@@ -73,7 +76,7 @@ class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         """
         return torch.from_numpy(self._logits(X)).softmax(1).numpy()
 
-    def predict(self, X):
+    def predict(self, X: Inputs) -> NDArray:
         """Most probable class.
 
         Parameters
@@ -88,15 +91,19 @@ class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         logits = self._logits(X)
         return self.classes_[logits.argmax(1)]
 
-    def score(self, X, y=None, sample_weight=None):
+    def score(
+        self, X: Inputs, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> float:
         """Accuracy.
 
         Parameters
         ----------
         X : array-like of shape (n, d) or (n, C, H, W), ConstructedDataset or torch Dataset
+            Samples, in input units (images in [0, 1], or uint8).
         y : array-like of shape (n,)
             As in `fit`. A label that was not seen in `fit` counts as wrong.
         sample_weight : array-like of shape (n,), optional
+            Weights in the mean, not negative; equal by default.
 
         Returns
         -------
@@ -109,7 +116,7 @@ class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         found = self._logits_of(X).argmax(1)
         return float(accuracy_score(index, found, sample_weight=as_array(sample_weight)))
 
-    def features(self, X):
+    def features(self, X: Inputs) -> NDArray:
         """g(X), the penultimate layer: the input of the last linear layer.
 
         Parameters
@@ -136,7 +143,7 @@ class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         job = Forward(frozen.features, frozen.device)
         return run_batches(job, (X,), batch_size=PREDICTION_BATCH)[0]
 
-    def frozen(self, device=None, precision="fp32"):
+    def frozen(self, device: Device | None = None, precision: str = "fp32") -> FrozenNetwork:
         """Inference copy of the network on ``device`` (default: the estimator's).
 
         Returns
@@ -146,7 +153,7 @@ class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         device = resolve_device(self.device if device is None else device)
         return FrozenNetwork(self.module_, device=device, precision=precision)
 
-    def check_inputs(self, X):
+    def check_inputs(self, X: Inputs) -> Any:
         """Check X as `predict` does and return it as an array (float32, or uint8 for images).
 
         Raises

@@ -148,6 +148,7 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
     what : str
         Names the module in the message.
     device : torch.device
+        Where it computes.
 
     Returns
     -------

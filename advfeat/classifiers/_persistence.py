@@ -8,6 +8,7 @@ import hashlib
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,6 +34,7 @@ from advfeat.classifiers._standard import StandardClassifier
 from advfeat.utils._device import own_modes
 from advfeat.utils._files import writing
 from advfeat.utils._random import isolated_torch_seed
+from advfeat.utils._typing import Device, PathOrStr
 
 _FORMAT = 1
 _KINDS = {
@@ -43,7 +45,7 @@ _LABELS = ("classes_", "feature_names_in_")
 _CODE = ("callbacks", "random_state")  # not kept where they are objects
 
 
-def save(classifier, path):
+def save(classifier: Any, path: PathOrStr) -> None:
     """Write a fitted classifier into one file, without pickle.
 
     The file appears whole or not at all. It holds the weights, the state of the optimizer and the
@@ -99,7 +101,7 @@ def save(classifier, path):
         file.write(to_bytes(tensors, metadata))
 
 
-def load(path, *, network=None, device=None):
+def load(path: PathOrStr, *, network: Any = None, device: Device | None = None) -> Any:
     """Read a classifier that `save` wrote.
 
     No code from the file is run.
@@ -107,6 +109,7 @@ def load(path, *, network=None, device=None):
     Parameters
     ----------
     path : str or path
+        The file that `save` has written.
     network : nn.Module class, function or nn.Module, default=None
         The network's architecture, where it is your own; the weights are those of the file.
     device : str or torch.device, default=None
@@ -128,6 +131,10 @@ def load(path, *, network=None, device=None):
     -----
     UserWarning
         If the classifier had callbacks or a RandomState, which are not kept.
+
+    Examples
+    --------
+    See `save`.
     """
     path = Path(path).expanduser()
     if not path.is_file():

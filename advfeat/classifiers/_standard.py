@@ -1,8 +1,13 @@
 """StandardClassifier: a scikit-learn estimator that owns a skorch net."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 
@@ -28,6 +33,10 @@ from advfeat.utils._checks import CHANNELS
 from advfeat.utils._device import own_modes, resolve_device
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import Interval, StrOptions, _fit_context
+from advfeat.utils._typing import Bounds, Device, Inputs, RandomState
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class StandardClassifier(NetworkClassifier):
@@ -182,30 +191,30 @@ class StandardClassifier(NetworkClassifier):
 
     def __init__(
         self,
-        network="auto",
+        network: str | Callable[..., torch.nn.Module] = "auto",
         *,
-        max_epochs=30,
-        lr=0.1,
-        batch_size=128,
-        momentum=0.9,
-        weight_decay=5e-4,
-        label_smoothing=0.0,
-        class_weight=None,
-        lr_schedule="one-cycle",
-        augmentation="none",
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-4,
-        bounds="auto",
-        channels="auto",
-        warm_start=False,
-        callbacks=None,
-        precision="fp32",
-        device="auto",
-        random_state=None,
-        verbose=1,
-    ):
+        max_epochs: int = 30,
+        lr: float = 0.1,
+        batch_size: int = 128,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        label_smoothing: float = 0.0,
+        class_weight: Any = None,
+        lr_schedule: str = "one-cycle",
+        augmentation: str = "none",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        bounds: Bounds = "auto",
+        channels: str = "auto",
+        warm_start: bool = False,
+        callbacks: list | None = None,
+        precision: str = "fp32",
+        device: Device = "auto",
+        random_state: RandomState = None,
+        verbose: int = 1,
+    ) -> None:
         self.network = network
         self.max_epochs = max_epochs
         self.lr = lr
@@ -230,7 +239,9 @@ class StandardClassifier(NetworkClassifier):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(
+        self, X: Inputs, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Train on (X, y).
 
         Parameters
@@ -280,7 +291,13 @@ class StandardClassifier(NetworkClassifier):
         self.best_validation_score_ = best and best.best_score_
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None, classes=None, sample_weight=None):
+    def partial_fit(
+        self,
+        X: Inputs,
+        y: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Train for one epoch at constant lr; call it repeatedly for data that come in parts.
 
         Parameters

@@ -5,9 +5,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
 from advfeat.classifiers import AdversarialClassifier
@@ -29,6 +31,7 @@ from advfeat.utils._batches import Rows
 from advfeat.utils._checks import batch_tensor, check_data
 from advfeat.utils._random import draw_seed, make_rng, normal_rows
 from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
+from advfeat.utils._typing import Inputs, PathOrStr, RandomState
 
 # solver: (n_steps, step_size)
 _DEFAULTS = {"momentum": (200, 0.15), "decayed": (100, 0.6), "paper": (1000, 0.1)}
@@ -86,8 +89,11 @@ class RobustFeatureInverter(TrainTimeTransformer):
         Of the constructed inputs. float16 halves memory and disk, and rounds values in [0, 1] by
         at most 0.00025, far below usual eps; training computes in float32 all the same.
     precision : {"fp32", "bf16"}, default="fp32"
+        "bf16" is faster where the hardware has it, and rounds more; results are judged in fp32.
     random_state : int, RandomState or None, default=None
+        An integer gives the same result at each call.
     verbose : int, default=1
+        Whether work of more than two seconds shows a progress bar.
 
     Attributes
     ----------
@@ -139,21 +145,21 @@ class RobustFeatureInverter(TrainTimeTransformer):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        init="sample",
-        solver="momentum",
-        n_steps=None,
-        step_size=None,
-        momentum=0.7,
-        batch_size=256,
-        n_jobs=None,
-        store=None,
-        dtype="float32",
-        precision="fp32",
-        random_state=None,
-        verbose=1,
-    ):
+        init: str | ArrayLike = "sample",
+        solver: str = "momentum",
+        n_steps: int | None = None,
+        step_size: float | None = None,
+        momentum: float = 0.7,
+        batch_size: int = 256,
+        n_jobs: int | None = None,
+        store: PathOrStr | None = None,
+        dtype: Any = "float32",
+        precision: str = "fp32",
+        random_state: RandomState = None,
+        verbose: int = 1,
+    ) -> None:
         self.estimator = estimator
         self.init = init
         self.solver = solver
@@ -168,13 +174,15 @@ class RobustFeatureInverter(TrainTimeTransformer):
         self.random_state = random_state
         self.verbose = verbose
 
-    def invert(self, X, *, return_residual=False):
+    def invert(self, X: Inputs, *, return_residual: bool = False) -> Any:
         """Construct samples with the source's features of X, for any X (such as a test set).
 
         Parameters
         ----------
         X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset
+            Samples, in input units (images in [0, 1], or uint8).
         return_residual : bool, default=False
+            Whether the residuals are returned as well.
 
         Returns
         -------
@@ -297,6 +305,7 @@ class Inversion:
     noise : _Noise or None
         Where to start from if no starts are given.
     n_steps : int
+        Number of gradient steps.
     step_size : float or callable
     momentum : float
     fake_relu : bool

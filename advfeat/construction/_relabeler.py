@@ -5,9 +5,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 
@@ -30,6 +32,7 @@ from advfeat.utils._labels import check_labels, encode_labels
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._random import draw_seed, make_rng
 from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
+from advfeat.utils._typing import Inputs, PathOrStr, RandomState
 
 _IN_VAIN = 0.05  # share of the samples that reach a class not their own, below which to warn
 _STILL = 0.05  # share that does not move, above which to warn
@@ -61,9 +64,11 @@ class NonRobustRelabeler(TrainTimeTransformer):
         (y + 1) mod C in sorted order. A mapping from label to label, or a callable that gets the
         labels (n,) and returns the target labels (n,).
     norm : {2, numpy.inf}, default=2
+        Norm that bounds the perturbation; 2 as in the paper.
     eps : float, default=0.5
         Radius of the perturbation, in input units.
     n_steps : int, default=100
+        As in the paper. More steps reach the target more often, and take as much longer.
     step_size : float, default=None
         In input units; eps / 5 by default.
     batch_size : int, default=256
@@ -82,8 +87,11 @@ class NonRobustRelabeler(TrainTimeTransformer):
         Of the constructed inputs. float16 halves memory and disk, and rounds values in [0, 1] by
         at most 0.00025, far below usual eps; training computes in float32 all the same.
     precision : {"fp32", "bf16"}, default="fp32"
+        "bf16" is faster where the hardware has it, and rounds more; results are judged in fp32.
     random_state : int, RandomState or None, default=None
+        An integer gives the same result at each call.
     verbose : int, default=1
+        Whether work of more than two seconds shows a progress bar.
 
     Attributes
     ----------
@@ -133,21 +141,21 @@ class NonRobustRelabeler(TrainTimeTransformer):
 
     def __init__(
         self,
-        estimator=None,
+        estimator: Any = None,
         *,
-        target="random",
-        norm=2,
-        eps=0.5,
-        n_steps=100,
-        step_size=None,
-        batch_size=256,
-        n_jobs=None,
-        store=None,
-        dtype="float32",
-        precision="fp32",
-        random_state=None,
-        verbose=1,
-    ):
+        target: Any = "random",
+        norm: float = 2,
+        eps: float = 0.5,
+        n_steps: int = 100,
+        step_size: float | None = None,
+        batch_size: int = 256,
+        n_jobs: int | None = None,
+        store: PathOrStr | None = None,
+        dtype: Any = "float32",
+        precision: str = "fp32",
+        random_state: RandomState = None,
+        verbose: int = 1,
+    ) -> None:
         self.estimator = estimator
         self.target = target
         self.norm = norm
@@ -162,12 +170,13 @@ class NonRobustRelabeler(TrainTimeTransformer):
         self.random_state = random_state
         self.verbose = verbose
 
-    def relabel(self, X, y=None):
+    def relabel(self, X: Inputs, y: ArrayLike | None = None) -> ConstructedDataset:
         """Perturb any (X, y) towards target classes of the source.
 
         Parameters
         ----------
         X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
+            Samples, in input units (images in [0, 1], or uint8).
         y : array-like of shape (n,)
             None for a Dataset, which has its own.
 
@@ -296,8 +305,10 @@ class Relabelling:
     ----------
     network : FrozenNetwork
     ball : L2Ball or LinfBall
+        The feasible perturbations.
     bounds : (low, high) or None
     n_steps : int
+        Number of gradient steps.
     step_size : float
     """
 

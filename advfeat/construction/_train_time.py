@@ -6,10 +6,14 @@ unmodified data. scikit-learn's TargetEncoder sets the precedent: ``fit_transfor
 ``fit(X, y).transform(X)``.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn import get_config
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
@@ -43,6 +47,10 @@ from advfeat.utils._modules import refuse_module
 from advfeat.utils._pickles import VersionedPickle
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import _fit_context
+from advfeat.utils._typing import Inputs
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class TrainTimeTransformer(
@@ -63,7 +71,9 @@ class TrainTimeTransformer(
     _made: tuple[str, ...] = ()  # attributes of what `fit_transform` constructed
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(
+        self, X: Inputs, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Train the source classifier.
 
         ``fit(X, y).transform(X)`` is not ``fit_transform(X, y)``: `transform` returns X.
@@ -94,7 +104,9 @@ class TrainTimeTransformer(
         return self
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit_transform(self, X, y=None, sample_weight=None):
+    def fit_transform(
+        self, X: Inputs, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> Any:
         """Train the source classifier and construct the training set.
 
         ``fit_transform(X, y)`` is not ``fit(X, y).transform(X)``: `transform` returns X. If the
@@ -127,7 +139,7 @@ class TrainTimeTransformer(
             )
         return self._in_container(constructed, X)
 
-    def transform(self, X):
+    def transform(self, X: Inputs) -> Any:
         """Return X unchanged, after checking it.
 
         ``fit(X, y).transform(X)`` is not ``fit_transform(X, y)``: data to predict stay as they
@@ -136,6 +148,7 @@ class TrainTimeTransformer(
         Parameters
         ----------
         X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset
+            Samples, in input units (images in [0, 1], or uint8).
 
         Returns
         -------

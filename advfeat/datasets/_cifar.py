@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torchvision.datasets import CIFAR10
 
 from advfeat.datasets._bunch import as_bunch
 from advfeat.utils._sklearn import StrOptions, validate_params
+from advfeat.utils._typing import PathOrStr
 
 
 @validate_params(
@@ -19,7 +21,9 @@ from advfeat.utils._sklearn import StrOptions, validate_params
     },
     prefer_skip_nested_validation=True,
 )
-def fetch_cifar10(root, *, split="train", download=False, return_X_y=False):
+def fetch_cifar10(
+    root: PathOrStr, *, split: str = "train", download: bool = False, return_X_y: bool = False
+) -> Any:
     """Load CIFAR-10, and download it first only if asked to.
 
     Parameters

@@ -1,14 +1,17 @@
 """ConstructedDataset: a training set whose labels were changed together with its inputs."""
 
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch.utils.data import Dataset
 
 from advfeat.datasets._keeping import load_arrays, save_arrays
 from advfeat.utils._frames import as_frame
 from advfeat.utils._lazy import LazyArray, select_rows
+from advfeat.utils._typing import PathOrStr
 
 _REFUSAL = (
     "A ConstructedDataset carries its own labels; end the pipeline with an advfeat or skorch "
@@ -68,7 +71,14 @@ class ConstructedDataset(Dataset):
     ['a', 'b']
     """
 
-    def __init__(self, X, y, y_source, classes, feature_names=None):
+    def __init__(
+        self,
+        X: Any,
+        y: ArrayLike,
+        y_source: ArrayLike,
+        classes: ArrayLike,
+        feature_names: ArrayLike | None = None,
+    ) -> None:
         self.X = X
         self.feature_names = feature_names
         self.y = np.asarray(y)
@@ -85,7 +95,7 @@ class ConstructedDataset(Dataset):
         if len(unknown):
             raise ValueError(f"y contains labels that are not in classes: {unknown}.")
 
-    def save(self, path):
+    def save(self, path: PathOrStr) -> None:
         """Keep the set in one ``.npz`` file, without pickles.
 
         Parameters
@@ -110,13 +120,13 @@ class ConstructedDataset(Dataset):
         >>> again.y.tolist()
         [0, 1]
         """
-        labels = {"y": self.y, "y_source": self.y_source, "classes": self.classes}
+        labels: dict = {"y": self.y, "y_source": self.y_source, "classes": self.classes}
         if self.feature_names is not None:
             labels["feature_names"] = self.feature_names
         save_arrays(path, X=self.X, **{k: storable_labels(v) for k, v in labels.items()})
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: PathOrStr) -> "ConstructedDataset":
         """Read a set that `save` kept, or the ``store`` of a finished `NonRobustRelabeler`.
 
         Parameters

@@ -1,5 +1,7 @@
 """Handwritten digits of scikit-learn as images, with one fixed test set."""
 
+from typing import Any
+
 import numpy as np
 import sklearn.datasets
 
@@ -11,7 +13,7 @@ from advfeat.utils._sklearn import StrOptions, validate_params
     {"split": [StrOptions({"train", "test"}), None], "return_X_y": ["boolean"]},
     prefer_skip_nested_validation=True,
 )
-def load_digits(*, split=None, return_X_y=False):
+def load_digits(*, split: str | None = None, return_X_y: bool = False) -> Any:
     """Load scikit-learn's 8 x 8 handwritten digits as images in [0, 1].
 
     Parameters

@@ -3,12 +3,14 @@
 import os
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 from advfeat.datasets._bunch import as_bunch
 from advfeat.datasets._class_folders import find_class_folders, list_image_files, shortened
 from advfeat.datasets._decoding import MAX_PIXELS
 from advfeat.datasets._image_files import ImageFiles, read_array
 from advfeat.utils._sklearn import Interval, StrOptions, validate_params
+from advfeat.utils._typing import PathOrStr, RandomState
 
 _SPLITS = ("train", "test", "val")
 
@@ -31,18 +33,18 @@ READ_CONSTRAINTS = {
     prefer_skip_nested_validation=True,
 )
 def load_image_folder(
-    root,
+    root: PathOrStr,
     *,
-    split=None,
-    size=None,
-    n_samples=None,
-    random_state=None,
-    max_pixels=MAX_PIXELS,
-    as_memmap=None,
-    n_jobs=None,
-    verbose=1,
-    return_X_y=False,
-):
+    split: str | None = None,
+    size: Any = None,
+    n_samples: int | None = None,
+    random_state: RandomState = None,
+    max_pixels: Any = MAX_PIXELS,
+    as_memmap: Any = None,
+    n_jobs: int | None = None,
+    verbose: int = 1,
+    return_X_y: bool = False,
+) -> Any:
     """Load images kept as ``root/<class>/<file>`` or ``root/<split>/<class>/<file>``.
 
     Classes are numbered in alphabetical order of their folders. Hidden files, what operating
@@ -117,7 +119,8 @@ def load_image_folder(
     root = Path(root).expanduser()
     classes = _find_classes(root, split)
     folder = root if split is None else root / split
-    files = ImageFiles(*list_image_files(folder, classes), classes, size, root, max_pixels)
+    paths, targets = list_image_files(folder, classes)
+    files = ImageFiles(paths, targets, classes, size, root, max_pixels)
     X, y = read_array(
         files, n_samples=n_samples, random_state=random_state, as_memmap=as_memmap,
         n_jobs=n_jobs, verbose=verbose,

@@ -1,6 +1,7 @@
 """Synthetic data with planted robust and non-robust features, and their ground truth."""
 
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from scipy.fft import dct
@@ -9,6 +10,7 @@ from sklearn.utils import check_random_state
 from advfeat.datasets._bunch import as_bunch
 from advfeat.datasets._feature_model import FeatureModel
 from advfeat.utils._sklearn import Interval, validate_params
+from advfeat.utils._typing import RandomState
 
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
 _COMMON_CONSTRAINTS = {
@@ -28,17 +30,17 @@ _COMMON_CONSTRAINTS = {
     prefer_skip_nested_validation=True,
 )
 def make_planted_features(
-    n_samples=1000,
+    n_samples: int = 1000,
     *,
-    n_classes=2,
-    n_nonrobust=20,
-    agreement=0.8,
-    robust_margin=1.0,
-    nonrobust_margin=0.1,
-    noise=0.04,
-    random_state=None,
-    return_X_y=False,
-):
+    n_classes: int = 2,
+    n_nonrobust: int = 20,
+    agreement: float = 0.8,
+    robust_margin: float = 1.0,
+    nonrobust_margin: float = 0.1,
+    noise: float = 0.04,
+    random_state: RandomState = None,
+    return_X_y: bool = False,
+) -> Any:
     """Generate tabular data with a planted robust and a planted non-robust feature.
 
     The robust feature is large but right only with probability ``agreement``. The non-robust
@@ -158,17 +160,17 @@ def make_planted_features(
     prefer_skip_nested_validation=True,
 )
 def make_planted_images(
-    n_samples=1000,
+    n_samples: int = 1000,
     *,
-    n_classes=2,
-    size=16,
-    agreement=0.8,
-    robust_margin=1.0,
-    nonrobust_margin=0.075,
-    noise=0.03,
-    random_state=None,
-    return_X_y=False,
-):
+    n_classes: int = 2,
+    size: Any = 16,
+    agreement: float = 0.8,
+    robust_margin: float = 1.0,
+    nonrobust_margin: float = 0.075,
+    noise: float = 0.03,
+    random_state: RandomState = None,
+    return_X_y: bool = False,
+) -> Any:
     """Generate grey images with a visible robust and a faint non-robust class pattern.
 
     An image is grey (0.5) plus a smooth pattern of the lowest spatial frequencies, which shows

@@ -2,9 +2,11 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from advfeat.datasets._bunch import as_bunch
 from advfeat.datasets._constructed import ConstructedDataset
@@ -12,6 +14,7 @@ from advfeat.utils._checks import as_array
 from advfeat.utils._files import resolve_folder, writing
 from advfeat.utils._lazy import lazy
 from advfeat.utils._sklearn import validate_params
+from advfeat.utils._typing import Inputs, PathOrStr
 
 _IMAGES, _LABELS = "CIFAR_ims", "CIFAR_lab"
 _CLASSES = (
@@ -23,7 +26,7 @@ _BLOCK = 1000  # images in each tensor of a written file
 @validate_params(
     {"folder": [str, os.PathLike], "return_X_y": ["boolean"]}, prefer_skip_nested_validation=True
 )
-def load_released_set(folder, *, return_X_y=False):
+def load_released_set(folder: PathOrStr, *, return_X_y: bool = False) -> Any:
     """Read one of the sets that Ilyas et al. released, or one that `dump_released_set` wrote.
 
     The release (github.com/MadryLab/constructed-datasets) has the folders ``robust_CIFAR``
@@ -79,7 +82,7 @@ def load_released_set(folder, *, return_X_y=False):
     return as_bunch(X, y, names, return_X_y=return_X_y)
 
 
-def dump_released_set(X, y, folder):
+def dump_released_set(X: Inputs, y: ArrayLike, folder: PathOrStr) -> None:
     """Write a set in the form of the authors' release, for their code and that of others.
 
     ``torch.cat(torch.load(f"{folder}/CIFAR_ims"))`` reads it, as in their example.

@@ -3,6 +3,7 @@
 import os
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from advfeat.datasets._decoding import MAX_PIXELS
 from advfeat.datasets._image_files import ImageFiles, read_array
 from advfeat.datasets._image_folder import READ_CONSTRAINTS
 from advfeat.utils._sklearn import Interval, StrOptions, validate_params
+from advfeat.utils._typing import PathOrStr, RandomState
 
 #: First and last ImageNet class (both included) of every super-class, Ilyas et al. 2019, Table 2.
 RESTRICTED_IMAGENET_RANGES = {
@@ -96,7 +98,14 @@ class RestrictedImageNet(ImageFiles):
         },
         prefer_skip_nested_validation=True,
     )
-    def __init__(self, root, *, split="train", size=224, max_pixels=MAX_PIXELS):
+    def __init__(
+        self,
+        root: PathOrStr,
+        *,
+        split: str = "train",
+        size: Any = 224,
+        max_pixels: Any = MAX_PIXELS,
+    ) -> None:
         folder = Path(root).expanduser() / split
         wnids = find_class_folders(folder)
         _check_ilsvrc2012(folder, wnids)
@@ -119,18 +128,18 @@ class RestrictedImageNet(ImageFiles):
     prefer_skip_nested_validation=True,
 )
 def load_restricted_imagenet(
-    root,
+    root: PathOrStr,
     *,
-    split="train",
-    size=224,
-    n_samples=None,
-    random_state=None,
-    max_pixels=MAX_PIXELS,
-    as_memmap=None,
-    n_jobs=None,
-    verbose=1,
-    return_X_y=False,
-):
+    split: str = "train",
+    size: Any = 224,
+    n_samples: int | None = None,
+    random_state: RandomState = None,
+    max_pixels: Any = MAX_PIXELS,
+    as_memmap: Any = None,
+    n_jobs: int | None = None,
+    verbose: int = 1,
+    return_X_y: bool = False,
+) -> Any:
     """Load Restricted ImageNet, or a random part of it.
 
     The whole training split takes about 40 GB at the default size: ``as_memmap=FOLDER`` decodes

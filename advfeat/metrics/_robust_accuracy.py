@@ -1,6 +1,10 @@
 """Accuracy under the strongest perturbation found, as a score, a curve and a scorer."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from advfeat.attacks._adversarial_examples import attack_settings
@@ -8,9 +12,19 @@ from advfeat.attacks._attack import AttackTarget
 from advfeat.attacks._checks import warn_if_misleading
 from advfeat.metrics._weight import check_weight
 from advfeat.utils._batches import run_batches
+from advfeat.utils._typing import Inputs
 
 
-def robust_accuracy_score(estimator, X, y=None, *, norm, eps, sample_weight=None, **attack):
+def robust_accuracy_score(
+    estimator: Any,
+    X: Inputs,
+    y: ArrayLike | None = None,
+    *,
+    norm: float,
+    eps: float,
+    sample_weight: ArrayLike | None = None,
+    **attack: Any,
+) -> float:
     """Share of the samples that stay correctly classified under attack.
 
     A label that the estimator does not know counts as wrong, as in scikit-learn's accuracy.
@@ -20,12 +34,15 @@ def robust_accuracy_score(estimator, X, y=None, *, norm, eps, sample_weight=None
     estimator : fitted classifier
         See `adversarial_examples`.
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
+        Samples, in input units (images in [0, 1], or uint8).
     y : array-like of shape (n,)
         None for a Dataset, which has its own.
     norm : {2, numpy.inf}
+        Norm that bounds the perturbation; no default, as robustness without its norm says nothing.
     eps : float
         Radius, in input units (for a Pipeline: of its last step); 0 gives plain accuracy.
     sample_weight : array-like of shape (n,), optional
+        Weights in the mean, not negative; equal by default.
     **attack
         ``n_steps``, ``step_size``, ``random_start``, ``n_restarts``, ``batch_size``, ``n_jobs``,
         ``bounds``, ``precision``, ``random_state`` and ``verbose`` of `adversarial_examples`.
@@ -68,7 +85,16 @@ def robust_accuracy_score(estimator, X, y=None, *, norm, eps, sample_weight=None
     return float(np.average(~_fooled(target, settings), weights=weight))
 
 
-def robust_accuracy_curve(estimator, X, y=None, *, norm, eps_values, sample_weight=None, **attack):
+def robust_accuracy_curve(
+    estimator: Any,
+    X: Inputs,
+    y: ArrayLike | None = None,
+    *,
+    norm: float,
+    eps_values: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    **attack: Any,
+) -> NDArray:
     """Share of the samples that stay correctly classified, at each of several radii.
 
     A perturbation that fits into a small ball fits into every larger one. So a sample that is
@@ -80,12 +106,15 @@ def robust_accuracy_curve(estimator, X, y=None, *, norm, eps_values, sample_weig
     estimator : fitted classifier
         See `adversarial_examples`.
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
+        Samples, in input units (images in [0, 1], or uint8).
     y : array-like of shape (n,)
         None for a Dataset, which has its own.
     norm : {2, numpy.inf}
+        Norm that bounds the perturbation; no default, as robustness without its norm says nothing.
     eps_values : array-like of shape (n_eps,)
         Radii in any order, in input units; 0 gives plain accuracy.
     sample_weight : array-like of shape (n,), optional
+        Weights in the mean, not negative; equal by default.
     **attack
         As in `robust_accuracy_score`.
 
@@ -141,7 +170,7 @@ def _fooled(target, settings, rows=None):
     return fooled
 
 
-def make_robust_scorer(*, norm, eps, **attack):
+def make_robust_scorer(*, norm: float, eps: float, **attack: Any) -> Callable[..., float]:
     """Scorer for ``cross_val_score`` and ``GridSearchCV`` that attacks the estimator.
 
     ``make_scorer`` cannot express it, because it hands over predictions, not the estimator.

@@ -1,8 +1,10 @@
 """How often adversarial examples of one model fool another."""
 
 from contextlib import closing
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from advfeat.attacks._adversarial_examples import attack_settings
@@ -11,9 +13,19 @@ from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._batches import iter_batches
 from advfeat.utils._labels import check_labels
 from advfeat.utils._modules import refuse_module
+from advfeat.utils._typing import Inputs
 
 
-def transfer_rate(source, estimator, X, y=None, *, norm, eps, **attack):
+def transfer_rate(
+    source: Any,
+    estimator: Any,
+    X: Inputs,
+    y: ArrayLike | None = None,
+    *,
+    norm: float,
+    eps: float,
+    **attack: Any,
+) -> float:
     """Share of the source's adversarial examples that also fool another classifier.
 
     Counted over the samples that both classify correctly and whose perturbation fools the
@@ -26,9 +38,11 @@ def transfer_rate(source, estimator, X, y=None, *, norm, eps, **attack):
     estimator : fitted classifier
         Any scikit-learn classifier; it only predicts.
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
+        Samples, in input units (images in [0, 1], or uint8).
     y : array-like of shape (n,)
         None for a Dataset, which has its own.
     norm : {2, numpy.inf}
+        Norm that bounds the perturbation; no default, as robustness without its norm says nothing.
     eps : float
         Radius, in input units.
     **attack

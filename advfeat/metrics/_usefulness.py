@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from advfeat.attacks._adversarial_examples import ATTACK_CONSTRAINTS
 from advfeat.attacks._attackable import attackable, only_given
@@ -24,9 +26,17 @@ from advfeat.utils._checks import batch_tensor
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._random import draw_seed, normal_rows
 from advfeat.utils._sklearn import validate_params
+from advfeat.utils._typing import Bounds, Inputs, RandomState
 
 
-def feature_usefulness(estimator, X, y=None, *, batch_size=256, bounds="auto"):
+def feature_usefulness(
+    estimator: Any,
+    X: Inputs,
+    y: ArrayLike | None = None,
+    *,
+    batch_size: int = 256,
+    bounds: Bounds = "auto",
+) -> NDArray:
     """Measure the usefulness rho of every penultimate feature, one class against the rest.
 
     With f standardised to mean 0 and variance 1 on X, and y_c = +1 for class c, -1 otherwise,
@@ -37,10 +47,12 @@ def feature_usefulness(estimator, X, y=None, *, batch_size=256, bounds="auto"):
     estimator : fitted classifier
         See `adversarial_examples`.
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
+        Samples, in input units (images in [0, 1], or uint8).
     y : array-like of shape (n,)
         None for a Dataset, which has its own. Samples whose label the estimator does not know
         count to the rest of every class.
     batch_size : int, default=256
+        Samples worked on together. Memory grows with it; the result does not depend on it.
     bounds : "auto", None or (low, high), default="auto"
         See `adversarial_examples`.
 
@@ -72,23 +84,23 @@ def feature_usefulness(estimator, X, y=None, *, batch_size=256, bounds="auto"):
 
 @validate_params(ATTACK_CONSTRAINTS, prefer_skip_nested_validation=True)
 def robust_feature_usefulness(
-    estimator,
-    X,
-    y=None,
+    estimator: Any,
+    X: Inputs,
+    y: ArrayLike | None = None,
     *,
-    norm,
-    eps,
-    n_steps=20,
-    step_size=None,
-    random_start=False,
-    n_restarts=1,
-    batch_size=256,
-    n_jobs=None,
-    bounds="auto",
-    precision="fp32",
-    random_state=0,
-    verbose=1,
-):
+    norm: float,
+    eps: float,
+    n_steps: int = 20,
+    step_size: float | None = None,
+    random_start: bool = False,
+    n_restarts: int = 1,
+    batch_size: int = 256,
+    n_jobs: int | None = None,
+    bounds: Bounds = "auto",
+    precision: str = "fp32",
+    random_state: RandomState = 0,
+    verbose: int = 1,
+) -> NDArray:
     """Measure the robust usefulness gamma of every penultimate feature, one class to the rest.
 
     gamma = E[inf over the ball of y_c f(x + delta)], with f standardised as in
@@ -101,9 +113,11 @@ def robust_feature_usefulness(
     estimator : fitted classifier
         See `adversarial_examples`.
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
+        Samples, in input units (images in [0, 1], or uint8).
     y : array-like of shape (n,)
         As in `feature_usefulness`.
     norm : {2, numpy.inf}
+        Norm that bounds the perturbation; no default, as robustness without its norm says nothing.
     eps : float
         Radius, in input units.
     batch_size : int, default=256
@@ -182,8 +196,10 @@ class ExtremeSearch:
     network : FrozenNetwork
     bounds : (low, high) or None
     ball : L2Ball or LinfBall
+        The feasible perturbations.
     step_size : callable
     n_steps : int
+        Number of gradient steps.
     n_restarts : int
     seed : int or None
         Of the random starts; None starts at the sample.

@@ -23,7 +23,9 @@ def useful_radius(norm, eps, bounds, shape):
     Parameters
     ----------
     norm : {2, numpy.inf}
+        Norm that bounds the perturbation; no default, as robustness without its norm says nothing.
     eps : float, in input units
+        Radius.
     bounds : (low, high) or None
         Floats, or arrays that are broadcastable to one sample.
     shape : tuple

@@ -96,6 +96,7 @@ class Forward:
     function : callable
         From a batch of inputs in input units to a tensor with one row for each.
     device : torch.device
+        Where it computes.
     dtype : torch.dtype
         In which to compute.
     """

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import (
     validate_params,
 )
 from sklearn.utils.multiclass import _check_partial_fit_first_call
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import _check_sample_weight, _get_feature_names
 
 __all__ = [
     "HasMethods",
@@ -25,6 +25,7 @@ __all__ = [
     "_check_partial_fit_first_call",
     "_check_sample_weight",
     "_fit_context",
+    "_get_feature_names",
     "_safe_indexing",
     "validate_parameter_constraints",
     "validate_params",

@@ -60,6 +60,7 @@ class Store:
         Believe a folder whose files have the size and the time that they had at `finish`, without
         reading them. By default all is read and compared with the checksums.
     verbose : int, default=1
+        Whether work of more than two seconds shows a progress bar.
 
     Raises
     ------

@@ -147,7 +147,7 @@ def _watch(parent):
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
-_watched = set()
+_watched: set = set()
 if type(current_process()).__name__ == "LokyProcess":  # also a worker that a search has started
     end_with_parent(os.getppid())
 
@@ -155,7 +155,7 @@ if type(current_process()).__name__ == "LokyProcess":  # also a worker that a se
 # A job as one array of bytes. Workers keep the last ones that they unpacked.
 
 
-_unpacked = {}
+_unpacked: dict = {}
 _lock = threading.Lock()
 
 

@@ -3,8 +3,8 @@ What the inverter sees: start, path, result
 ===========================================
 
 An inversion starts from another image, and moves it until the source network sees in it what it
-sees in the sample. With an adversarially trained source the result looks like the sample; with a
-standard source the features match as well, and the image is still that of the start.
+sees in the sample. The features match in the end with either source; what the image shows is what
+the source relies on.
 """
 
 import warnings
@@ -18,8 +18,10 @@ from advfeat.datasets import load_digits
 
 X, y = load_digits(split="train", return_X_y=True)
 sources = {
-    "robust source": AdversarialClassifier(eps=1.0, n_steps=3, random_state=0, verbose=0),
-    "standard source": StandardClassifier(random_state=0, verbose=0),
+    "robust source": AdversarialClassifier(
+        eps=1.0, n_steps=2, max_epochs=15, random_state=0, verbose=0
+    ),
+    "standard source": StandardClassifier(max_epochs=15, random_state=0, verbose=0),
 }
 samples = X[[np.flatnonzero(y == digit)[0] for digit in (3, 8)]]
 starts = X[[np.flatnonzero(y == digit)[1] for digit in (0, 1)]]

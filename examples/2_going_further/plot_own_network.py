@@ -15,13 +15,14 @@ from advfeat.plotting import RobustnessCurveDisplay
 
 
 class TwoLayers(nn.Module):
-    """A convolution, a hidden layer, and the linear head whose inputs are the features."""
+    """Convolutions, a pooling, and the linear head whose inputs are the features."""
 
-    def __init__(self, in_channels, n_classes, width=64):
+    def __init__(self, in_channels, n_classes, width=32):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(in_channels, 16, 3, padding=1), nn.GELU(), nn.Flatten(),
-            nn.Linear(16 * 8 * 8, width), nn.GELU(),
+            nn.Conv2d(in_channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.GELU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         )  # fmt: skip
         self.head = nn.Linear(width, n_classes)
 
@@ -31,8 +32,8 @@ class TwoLayers(nn.Module):
 
 X, y = load_digits(split="train", return_X_y=True)
 X_test, y_test = load_digits(split="test", return_X_y=True)
-common = {"network": TwoLayers, "lr": 0.03, "random_state": 0, "verbose": 0}
-source = AdversarialClassifier(eps=1.0, n_steps=3, **common).fit(X, y)
+common = {"network": TwoLayers, "max_epochs": 15, "random_state": 0, "verbose": 0}
+source = AdversarialClassifier(eps=1.0, n_steps=2, **common).fit(X, y)
 plain = StandardClassifier(**common).fit(X, y)
 
 # %%

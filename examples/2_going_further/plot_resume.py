@@ -22,9 +22,9 @@ from advfeat import AdversarialClassifier, RobustFeatureInverter
 from advfeat.datasets import load_digits
 
 X, y = load_digits(split="train", return_X_y=True)
-source = AdversarialClassifier(eps=1.0, n_steps=3, max_epochs=20, random_state=0, verbose=0)
+source = AdversarialClassifier(eps=1.0, n_steps=2, max_epochs=10, random_state=0, verbose=0)
 inverter = RobustFeatureInverter(
-    FrozenEstimator(source.fit(X, y)), batch_size=64, random_state=0, verbose=0
+    FrozenEstimator(source.fit(X, y)), n_steps=100, batch_size=64, random_state=0, verbose=0
 )
 
 

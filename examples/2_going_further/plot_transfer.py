@@ -14,15 +14,15 @@ from advfeat.datasets import load_digits
 
 X, y = load_digits(split="train", return_X_y=True)
 X_test, y_test = load_digits(split="test", return_X_y=True)
-X_test, y_test = X_test[:200], y_test[:200]
+X_test, y_test = X_test[:100], y_test[:100]
 
-common = {"max_epochs": 20, "verbose": 0}
+common = {"max_epochs": 12, "verbose": 0}
 models = {
     "CNN": StandardClassifier(network="small_cnn", random_state=0, **common),
     "CNN, other seed": StandardClassifier(network="small_cnn", random_state=1, **common),
     "ResNet": StandardClassifier(network="small_resnet", random_state=0, **common),
     "MLP": StandardClassifier(network="mlp", random_state=0, **common),
-    "CNN, adversarial": AdversarialClassifier(eps=1.0, n_steps=3, random_state=0, **common),
+    "CNN, adversarial": AdversarialClassifier(eps=1.0, n_steps=2, random_state=0, **common),
 }
 for model in models.values():
     model.fit(X, y)
@@ -34,7 +34,7 @@ for model in models.values():
 rates = np.array(
     [
         [
-            transfer_rate(source, target, X_test, y_test, norm=2, eps=0.75, n_steps=10, verbose=0)
+            transfer_rate(source, target, X_test, y_test, norm=2, eps=0.75, n_steps=5, verbose=0)
             for target in models.values()
         ]
         for source in models.values()
@@ -49,5 +49,5 @@ ax.set_xticks(range(len(models)), models, rotation=25, ha="right")
 ax.set_yticks(range(len(models)), models)
 ax.set_xlabel("fooled")
 ax.set_ylabel("attacked")
-ax.set_title("transfer rate, L2, eps 0.75, n = 200")
+ax.set_title("transfer rate, L2, eps 0.75, n = 100")
 plt.show()

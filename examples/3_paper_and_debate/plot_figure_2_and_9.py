@@ -20,13 +20,13 @@ from advfeat.plotting import AccuracyBarDisplay, SampleGridDisplay
 X, y = load_digits(split="train", return_X_y=True)
 X_test, y_test = load_digits(split="test", return_X_y=True)
 common = {"random_state": 0, "verbose": 0}
-standard = StandardClassifier(max_epochs=20, **common).fit(X, y)
-robust = AdversarialClassifier(eps=1.0, n_steps=3, max_epochs=20, **common).fit(X, y)
+standard = StandardClassifier(max_epochs=15, **common).fit(X, y)
+robust = AdversarialClassifier(eps=1.0, n_steps=2, max_epochs=15, **common).fit(X, y)
 
 # %%
 # The sources are trained once and handed on in a FrozenEstimator.
 
-perturb = {"eps": 1.0, "n_steps": 50, **common}
+perturb = {"eps": 1.0, "n_steps": 30, **common}
 constructors = {
     "D_R": RobustFeatureInverter(FrozenEstimator(robust), **common),
     "D_NR": RobustFeatureInverter(FrozenEstimator(standard), **common),
@@ -42,7 +42,7 @@ grid = SampleGridDisplay.from_datasets({"D": X, **sets}, y=y, random_state=0)
 
 classifiers = {"D": standard, "D, adversarial": robust}
 for name, data in sets.items():
-    classifiers[name] = StandardClassifier(max_epochs=20, random_state=1, verbose=0).fit(data, y)
+    classifiers[name] = StandardClassifier(max_epochs=15, random_state=1, verbose=0).fit(data, y)
 bars = AccuracyBarDisplay.from_estimators(
-    classifiers, X_test, y_test, norm=2, eps=[0.25, 0.5], n_steps=10, verbose=0
+    classifiers, X_test[:200], y_test[:200], norm=2, eps=[0.25, 0.5], n_steps=5, verbose=0
 )

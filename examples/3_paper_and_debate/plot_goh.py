@@ -18,8 +18,10 @@ from advfeat.datasets import load_digits
 
 X, y = load_digits(split="train", return_X_y=True)
 X_test, y_test = load_digits(split="test", return_X_y=True)
-standard = StandardClassifier(random_state=0, verbose=0).fit(X, y)
-robust = AdversarialClassifier(eps=1.0, n_steps=3, random_state=0, verbose=0).fit(X, y)
+standard = StandardClassifier(max_epochs=15, random_state=0, verbose=0).fit(X, y)
+robust = AdversarialClassifier(eps=1.0, n_steps=2, max_epochs=15, random_state=0, verbose=0).fit(
+    X, y
+)
 
 # %%
 # Two measures for each set: plain training of a network on it, and a linear model on what the
@@ -32,11 +34,11 @@ for name, target in {"D_rand": "random", "D_det": "deterministic"}.items():
             FrozenEstimator(standard),
             target=target,
             eps=eps,
-            n_steps=30,
+            n_steps=20,
             random_state=0,
             verbose=0,
         ).fit_transform(X, y)
-        network = StandardClassifier(max_epochs=20, random_state=1, verbose=0).fit(data, y)
+        network = StandardClassifier(max_epochs=15, random_state=1, verbose=0).fit(data, y)
         linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
         linear.fit(robust.features(data.X), data.y)
         accuracy[f"{name}, eps {eps}"] = (

@@ -17,8 +17,10 @@ from advfeat.plotting import SampleGridDisplay
 X, y = load_digits(split="train", return_X_y=True)
 X_test, y_test = load_digits(split="test", return_X_y=True)
 sources = {
-    "standard": StandardClassifier(random_state=0, verbose=0).fit(X, y),
-    "robust": AdversarialClassifier(eps=1.0, n_steps=3, random_state=0, verbose=0).fit(X, y),
+    "standard": StandardClassifier(max_epochs=15, random_state=0, verbose=0).fit(X, y),
+    "robust": AdversarialClassifier(
+        eps=1.0, n_steps=2, max_epochs=15, random_state=0, verbose=0
+    ).fit(X, y),
 }
 noise = np.random.default_rng(0).random(X.shape, dtype=np.float32)  # no digit anywhere
 
@@ -30,10 +32,10 @@ accuracy, sets = {name: [] for name in sources}, {}
 for name, source in sources.items():
     for eps in radii:
         relabeler = NonRobustRelabeler(
-            FrozenEstimator(source), eps=eps, n_steps=30, random_state=0, verbose=0
+            FrozenEstimator(source), eps=eps, n_steps=20, random_state=0, verbose=0
         )
         data = relabeler.fit(noise, y).relabel(noise, y)
-        student = StandardClassifier(max_epochs=20, random_state=1, verbose=0)
+        student = StandardClassifier(max_epochs=15, random_state=1, verbose=0)
         accuracy[name].append(student.fit(data, y).score(X_test, y_test))
     sets[f"{name} source"] = data.X
 

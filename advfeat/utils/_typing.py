@@ -1,0 +1,18 @@
+"""Types that the signatures of several packages share."""
+
+from __future__ import annotations
+
+import os
+from typing import TypeAlias, Union
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch.utils.data import Dataset
+
+# Arrays, memory maps, tensors, data frames; or a map-style torch Dataset.
+Inputs: TypeAlias = Union[ArrayLike, Dataset]  # noqa: UP007, evaluated on Python 3.10 as well
+RandomState: TypeAlias = Union[int, np.random.RandomState, None]  # noqa: UP007
+Bounds: TypeAlias = Union[str, tuple[float, float], None]  # noqa: UP007
+Device: TypeAlias = Union[str, torch.device]  # noqa: UP007
+PathOrStr: TypeAlias = Union[str, os.PathLike]  # noqa: UP007
