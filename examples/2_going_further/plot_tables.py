@@ -52,7 +52,7 @@ axes[0].barh(place, gamma[order[:12]], 0.4, color="#D55E00", label=f"gamma, eps 
 axes[0].set_yticks(place, X.columns[order[:12]])
 axes[0].invert_yaxis()
 axes[0].set_xlabel("usefulness of a column, breast cancer")
-axes[0].legend(frameon=False)
+axes[0].legend(loc="lower right")
 for ax, (name, (data, target)) in zip(axes[1:], tables.items(), strict=True):
     models = {
         "LDA": LinearDiscriminantAnalysis(),

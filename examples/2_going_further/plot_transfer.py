@@ -3,7 +3,7 @@ Transfer between architectures
 ==============================
 
 Adversarial examples of one network fool another. That is no accident of one architecture: both
-have learned the same non-robust features. An adversarially trained network is the exception.
+have learned the same non-robust features. An adversarially trained network is fooled less.
 """
 
 import matplotlib.pyplot as plt
