@@ -41,9 +41,9 @@ plt.show()
 # %%
 # Figure 13
 # ---------
-# All four separate these classes perfectly. The Gaussian likelihood does so through a direction that
-# is thin, and loses most under attack; the robust likelihood loses nothing. ``reproduce.py figure13``
-# has data on which the other losses fall as low.
+# All four separate these classes perfectly. The Gaussian likelihood does so through a direction
+# that is thin, and loses most under attack; the robust likelihood loses nothing.
+# ``reproduce.py figure13`` has data on which the other losses fall as low.
 
 X = rng.normal(size=(600, 2)) * [3.0, 0.1] + np.where(y[:, None], 1, -1) * [0.0, 0.7]
 X[:, 0] += np.where(y, 9.0, -9.0)
