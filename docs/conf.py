@@ -58,13 +58,12 @@ html_theme_options = {
 }
 html_sidebars = {"start": [], "glossary": [], "changelog": []}
 html_show_sourcelink = False
-html_static_path = ["_static"]
 
 GALLERY = os.environ.get("GALLERY", "all")
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    "ignore_pattern": r"/distributed_training\.py",  # started by torchrun
+    "ignore_pattern": r"distributed_training\.py",  # started by torchrun
     "filename_pattern": r"/plot_" if GALLERY == "all" else r"/1_start_here/plot_",
     "subsection_order": ["../examples/1_start_here", "../examples/2_going_further",
                          "../examples/3_paper_and_debate"],

@@ -1,9 +1,16 @@
 """Constructed sets in the container of the data that they were made from: array or data frame."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import sklearn
 from sklearn.base import OneToOneFeatureMixin
 
 from advfeat.utils._frames import as_frame, library_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _CONTAINERS = ("default", "pandas", "polars")
 
@@ -11,7 +18,7 @@ _CONTAINERS = ("default", "pandas", "polars")
 class ContainerMixin(OneToOneFeatureMixin):
     """Feature names and ``set_output`` of a transformer that keeps features and their order."""
 
-    def set_output(self, *, transform=None):
+    def set_output(self, *, transform: str | None = None) -> Self:
         """Choose the container of `fit_transform` and `transform`, for (n, d) data.
 
         Parameters

@@ -162,7 +162,7 @@ class TrainTimeTransformer(
             return X
         return self._in_container(as_array(X), X)
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> MetadataRouter:
         """Tell scikit-learn's metadata routing that weights go to the source.
 
         Returns

@@ -40,9 +40,9 @@ def fetch_cifar10(
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        data : ndarray of shape (n, 3, 32, 32), uint8
-        target : ndarray of shape (n,), int64
-        target_names : ndarray of shape (10,), "airplane" to "truck"
+        - data : ndarray of shape (n, 3, 32, 32), uint8
+        - target : ndarray of shape (n,), int64
+        - target_names : ndarray of shape (10,), "airplane" to "truck"
     (data, target) : tuple if ``return_X_y`` is true
 
     Raises

@@ -28,9 +28,9 @@ def load_digits(*, split: str | None = None, return_X_y: bool = False) -> Any:
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        data : ndarray of shape (n, 1, 8, 8), float32, in [0, 1]
-        target : ndarray of shape (n,), int64, the digit
-        target_names : ndarray of shape (10,)
+        - data : ndarray of shape (n, 1, 8, 8), float32, in [0, 1]
+        - target : ndarray of shape (n,), int64, the digit
+        - target_names : ndarray of shape (10,)
     (data, target) : tuple if ``return_X_y`` is true
 
     See Also

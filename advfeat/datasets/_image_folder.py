@@ -87,9 +87,9 @@ def load_image_folder(
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        data : ndarray or memory map of shape (n, 3, H, W), uint8
-        target : ndarray of shape (n,), int64
-        target_names : ndarray of shape (n_classes,), names of the folders
+        - data : ndarray or memory map of shape (n, 3, H, W), uint8
+        - target : ndarray of shape (n,), int64
+        - target_names : ndarray of shape (n_classes,), names of the folders
     (data, target) : tuple if ``return_X_y`` is true
 
     Raises

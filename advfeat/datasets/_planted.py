@@ -72,8 +72,11 @@ def make_planted_features(
     -------
     data : :class:`~sklearn.utils.Bunch`
         data : ndarray of shape (n_samples, K - 1 + n_nonrobust), float32
+            The samples.
         target : ndarray of shape (n_samples,), int64
+            The labels, 0 to K - 1.
         target_names : ndarray of shape (K,)
+            Names of the classes.
         robust_mask : boolean ndarray of shape (K - 1 + n_nonrobust,)
             True for the K - 1 robust columns, which come first.
         robust_target : ndarray of shape (n_samples,)
@@ -203,8 +206,11 @@ def make_planted_images(
     -------
     data : :class:`~sklearn.utils.Bunch`
         data : ndarray of shape (n_samples, 1, size, size), float32, in [0, 1]
+            The images.
         target : ndarray of shape (n_samples,), int64
+            The labels, 0 to K - 1.
         target_names : ndarray of shape (K,)
+            Names of the classes.
         robust_target : ndarray of shape (n_samples,)
             The class whose visible pattern the image shows.
         robust_patterns, nonrobust_patterns : ndarray of shape (K, 1, size, size)

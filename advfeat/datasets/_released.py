@@ -44,9 +44,9 @@ def load_released_set(folder: PathOrStr, *, return_X_y: bool = False) -> Any:
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        data : ndarray of shape (n, C, H, W), float32, or uint8 if kept so
-        target : ndarray of shape (n,), int64
-        target_names : ndarray of shape (n_classes,), "airplane" to "truck" for ten classes
+        - data : ndarray of shape (n, C, H, W), float32, or uint8 if kept so
+        - target : ndarray of shape (n,), int64
+        - target_names : ndarray of shape (n_classes,), "airplane" to "truck" for ten classes
     (data, target) : tuple if ``return_X_y`` is true
 
     Raises

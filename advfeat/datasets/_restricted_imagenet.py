@@ -177,9 +177,9 @@ def load_restricted_imagenet(
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        data : ndarray or memory map of shape (n, 3, size, size), uint8
-        target : ndarray of shape (n,), int64, in 0..8
-        target_names : ndarray of shape (9,), in the order of `RESTRICTED_IMAGENET_RANGES`
+        - data : ndarray or memory map of shape (n, 3, size, size), uint8
+        - target : ndarray of shape (n,), int64, in 0..8
+        - target_names : ndarray of shape (9,), in the order of `RESTRICTED_IMAGENET_RANGES`
     (data, target) : tuple if ``return_X_y`` is true
 
     Raises

@@ -147,7 +147,7 @@ class GaussianRobustMLE(
         Constants of the decision function. Missing if ``per_class``.
     n_features_in_ : int
         Number of features.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, if ``X`` has string names.
 
     See Also

@@ -129,7 +129,7 @@ def robust_feature_usefulness(
     -------
     gamma : ndarray of shape (n_classes, n_hidden)
         Robust usefulness of f where rho >= 0 and of -f where rho < 0, so that it is at most
-        |rho|; NaN for features that are constant on X. A useful feature is robust if
+        ``|rho|``; NaN for features that are constant on X. A useful feature is robust if
         gamma > 0.
 
     References
