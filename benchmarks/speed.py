@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 import contenders
 from advfeat.classifiers.networks import NETWORKS, build_network
 from advfeat.utils._device import resolve_device
-from report import hardware
+from provenance import hardware
 
 PACKAGES = ("torch", "torchvision", "torchattacks", "foolbox", "adversarial-robustness-toolbox")
 
