@@ -41,7 +41,9 @@ for network, lr in networks.items():
         points.setdefault(network, []).append((fooled, learned))
 
 # %%
-# Three architectures, two seeds each; chance is 10 %.
+# Three architectures, two seeds each; chance is 10 %. The convolutional network has the source's
+# architecture. The perceptron learns the images instead of the perturbations: they show another
+# class than their label, so it falls below chance.
 
 fig, ax = plt.subplots(figsize=(4.8, 3.6), layout="constrained")
 for (network, pairs), marker in zip(points.items(), "os^", strict=True):

@@ -3,8 +3,8 @@ Goh: how much of D_rand do robust features alone explain?
 =========================================================
 
 Gabriel Goh's comment on the paper trains a linear model on the features of a *robust* network. On
-D_rand it finds some signal: the perturbations carry a little of the robust features too. On D_det
-it finds none.
+D_rand it finds signal: the perturbations carry robust features too. On D_det it finds none, so
+what a network learns from D_det is non-robust.
 """
 
 import matplotlib.pyplot as plt
@@ -24,8 +24,9 @@ robust = AdversarialClassifier(eps=1.0, n_steps=2, max_epochs=15, random_state=0
 )
 
 # %%
-# Two measures for each set: plain training of a network on it, and a linear model on what the
-# robust network sees in it. Both are judged on the original test set.
+# Three measures for each set: plain training of a network on it, a linear model on what the robust
+# network sees in it, and, as control, that linear model on the same labels without perturbation.
+# All are judged on the original test set.
 
 accuracy = {}
 for name, target in {"D_rand": "random", "D_det": "deterministic"}.items():
@@ -40,23 +41,28 @@ for name, target in {"D_rand": "random", "D_det": "deterministic"}.items():
         ).fit_transform(X, y)
         network = StandardClassifier(max_epochs=15, random_state=1, verbose=0).fit(data, y)
         linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-        linear.fit(robust.features(data.X), data.y)
-        accuracy[f"{name}, eps {eps}"] = (
-            network.score(X_test, y_test),
-            linear.score(robust.features(X_test), y_test),
-        )
+        accuracy[f"{name}, eps {eps}"] = [network.score(X_test, y_test)] + [
+            linear.fit(robust.features(images), data.y).score(robust.features(X_test), y_test)
+            for images in (data.X, X)
+        ]
 
 # %%
-# For digits of 8x8 pixels eps 1 is large: such perturbations show strokes of the new class.
+# On digits the leak is large: the robust features of D_rand teach more than its images do, and not
+# by labels that are true by chance, as the control shows. Even eps 0.5 is much for 8x8 pixels. On
+# D_det the linear model stays below chance, while the network at eps 1 is well above it.
 
-fig, ax = plt.subplots(figsize=(6, 3.4), layout="constrained")
-for shift, column, label in ((-0.2, 0, "network, on the images"), (0.2, 1, "on robust features")):
-    heights = [pair[column] for pair in accuracy.values()]
-    bars = ax.bar([i + shift for i in range(len(accuracy))], heights, 0.38, label=label)
-    ax.bar_label(bars, [f"{height:.0%}" for height in heights])
+fig, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
+for column, label in enumerate(
+    ("network, on the images", "on robust features", "on robust features, unperturbed")
+):
+    heights = [measures[column] for measures in accuracy.values()]
+    bars = ax.bar(
+        [i + (column - 1) * 0.28 for i in range(len(accuracy))], heights, 0.26, label=label
+    )
+    ax.bar_label(bars, [f"{height:.0%}" for height in heights], fontsize=8)
 ax.axhline(0.1, color="gray", ls=":", lw=1)
 ax.set_xticks(range(len(accuracy)), accuracy)
 ax.set_ylabel("accuracy on the original test set")
 ax.set_ylim(0, 1.15)
-ax.legend(frameon=False, ncols=2, loc="upper center")
+ax.legend(frameon=False, ncols=3, fontsize=8, loc="upper center")
 plt.show()

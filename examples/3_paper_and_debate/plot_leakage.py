@@ -2,9 +2,9 @@
 Does D_rand hold anything but non-robust features?
 ==================================================
 
-A random target is the true class for one image in ten, and those images teach the true classes
-whatever the perturbations hold. ``target="other"`` leaves them out; in D_det nothing but the
-perturbation speaks for the true classes of the test set.
+A random target is the true class for one image in ten. Are those images, and not the
+perturbations, what teaches the true classes? ``target="other"`` leaves them out, and in D_det
+nothing but the perturbation speaks for the true classes of the test set.
 """
 
 import matplotlib.pyplot as plt
@@ -18,8 +18,8 @@ X_test, y_test = load_digits(split="test", return_X_y=True)
 source = StandardClassifier(max_epochs=15, random_state=0, verbose=0).fit(X, y)
 
 # %%
-# The control has the same random labels on images that were not perturbed at all: what a network
-# learns from it comes from the images that kept their label.
+# The control has the same labels on images that were not perturbed at all: what a network learns
+# from it comes from labels that are true by chance.
 
 sets = {}
 for target in ("random", "other", "deterministic"):
@@ -37,7 +37,8 @@ accuracy = {
 }
 
 # %%
-# The difference between a bar and its control is what the perturbations teach.
+# The difference between a bar and its control is what the perturbations teach. The labels alone
+# teach nothing, and D_other does as well as D_rand: chance hits are not the explanation.
 
 targets = {"random": "D_rand", "other": "D_other", "deterministic": "D_det"}
 fig, ax = plt.subplots(figsize=(5.4, 3.4), layout="constrained")

@@ -45,6 +45,8 @@ grid = SampleGridDisplay(
 ).plot()
 
 # %%
+# The noise of both sources teaches something about digits, that of the robust source more, and
+# larger perturbations teach more.
 
 fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
 for name, values in accuracy.items():
