@@ -290,7 +290,7 @@ class GaussianRobustMLE(
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
         check_classification_targets(y)
         sample_weight = _check_sample_weight(
-            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            sample_weight, X, dtype=float, ensure_non_negative=True
         )
         counted = sample_weight > 0
         if not counted.all():
@@ -399,5 +399,4 @@ class GaussianRobustMLE(
     @property
     def _axis_weights(self):
         """Weight of each axis in the budget, for all covariances in one row."""
-        groups = self.priors_ if self.per_class else np.ones(1)
-        return np.repeat(groups, self.n_features_in_)
+        return np.repeat(self.priors_ if self.per_class else 1.0, self.n_features_in_)
