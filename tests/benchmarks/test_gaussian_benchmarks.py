@@ -12,7 +12,7 @@ import reproduce
 def run(name, folder):
     reproduce.main([name, "--out", str(folder)])
     with Image.open(folder / name / f"{name}.png") as picture:
-        assert min(picture.size) > 400
+        assert min(picture.size) > 300
     with open(folder / name / "table.csv") as file:
         rows = list(csv.DictReader(file))
     return {(row["row"], row["metric"]): float(row["value"]) for row in rows}

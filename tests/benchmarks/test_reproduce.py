@@ -118,6 +118,7 @@ def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, ca
     assert {**same, "versions": None} == {**report, "versions": None}
 
 
+@pytest.mark.slow  # half a minute
 def test_all_tables_share_their_stages(tiny, quick_autoattack, tmp_path, capsys, monkeypatch):
     few = {"lr": [0.1, 0.05], "batch_size": [64], "lr_schedule": ["step"]}
     monkeypatch.setattr(table3, "_GRID", few)

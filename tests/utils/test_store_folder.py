@@ -263,7 +263,7 @@ def test_two_processes_on_one_new_store(tmp_path):
 
 
 def test_the_lock_dies_with_its_holder(tmp_path):
-    process = start(tmp_path, delay=0.05)
+    process = start(tmp_path, delay=1.0)  # longer than the second one needs to be refused
     assert process.stdout.readline() == "ready\n" and process.stdout.readline() == "in\n"
     time.sleep(0.2)
     refused = start(tmp_path)
