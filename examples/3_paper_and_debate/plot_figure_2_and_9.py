@@ -40,8 +40,9 @@ grid = SampleGridDisplay.from_datasets({"D": X, **sets}, y=y, random_state=0)
 # %%
 # D_R and D_NR start from other images: what is left of the start in D_NR does not stand for its
 # label, and is no feature of its source.
+#
 # At eps 0.5 training on D_R gives more robustness than training on D, D_NR less. D_rand and D_det
-# look mislabelled, and their images still teach the true classes, with no robustness at all.
+# look mislabelled, and their images still teach the true classes, with hardly any robustness.
 
 classifiers = {"D": standard, "D, adversarial": robust}
 for name, data in sets.items():
