@@ -34,8 +34,7 @@ from advfeat.utils._sklearn import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Relative error of the robust variances above which the average adversary is said to be a
-# poor stand-in for the per-sample one.
+# Relative error of the robust variances above which the average adversary is a poor stand-in.
 _POOR_RELAXATION = 0.05
 
 
@@ -318,8 +317,7 @@ class GaussianRobustMLE(
         """Add samples with class numbers ``y``, then solve for the robust parameters."""
         with np.errstate(over="ignore", invalid="ignore"):
             self._scatter = self._scatter.update(X, y, sample_weight)
-            self.class_count_ = self._scatter.weight
-            self.means_ = self._scatter.mean
+            self.class_count_, self.means_ = self._scatter.weight, self._scatter.mean
             self.priors_ = self._check_priors()
             self._solve(X, y, sample_weight)
             self._check_range()
