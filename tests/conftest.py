@@ -7,7 +7,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import signal
 import sys
+import threading
 import warnings
 
 import hypothesis
@@ -17,6 +19,10 @@ import torch
 from PIL import Image
 
 torch.set_num_threads(1)
+
+if threading.current_thread() is threading.main_thread():
+    # A shell without job control starts what runs in the background with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Same examples in every run. No deadline: torch's first call in a process is slow.
 hypothesis.settings.register_profile("advfeat", deadline=None, derandomize=True)

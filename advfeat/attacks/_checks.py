@@ -8,6 +8,7 @@ import torch
 from advfeat.exceptions import EvaluationWarning
 from advfeat.optim import HalfCosine, cw_margin, make_ball, projected_gradient, useful_radius
 from advfeat.utils._checks import batch_tensor
+from advfeat.utils._device import own_modes
 from advfeat.utils._random import normal_rows
 
 _N_SAMPLES = 64
@@ -18,6 +19,7 @@ _AT_LEAST = 3  # samples
 _ADVICE = "The robustness measured may be too high, see advfeat.exceptions.EvaluationWarning."
 
 
+@own_modes()
 def warn_if_misleading(target, norm, eps):
     """Warn if the gradient of a network is zero, worse than noise, or random.
 

@@ -278,11 +278,13 @@ def _warn_if_in_vain(X, X_adv, success, other, eps):
         Whether each sample reaches its target, and whether that is not its label.
     eps : float
     """
-    rate = float(np.mean(success[other])) if other.any() else 1.0
-    first = np.flatnonzero(other[:_N_LOOKED_AT])
-    before, after = (batch_tensor(rows[:_N_LOOKED_AT], "cpu")[first] for rows in (X, X_adv))
-    still = (after - before).abs().flatten(1).amax(1) < 1e-3 * eps / before[0:1].numel() ** 0.5
-    share = float(still.float().mean()) if len(first) else 0.0
+    if not other.any():
+        return  # every target is the sample's own label
+    rate = float(np.mean(success[other]))
+    first = np.flatnonzero(other)[:_N_LOOKED_AT]
+    before, after = (batch_tensor(rows[first], "cpu") for rows in (X, X_adv))
+    still = (after - before).abs().flatten(1).amax(1) < 1e-3 * eps / before[0].numel() ** 0.5
+    share = float(still.float().mean())
     if share > _STILL:
         problem = f"{share:.0%} of those looked at did not move at all"
     elif rate < _IN_VAIN:

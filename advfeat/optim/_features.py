@@ -147,13 +147,13 @@ def stuck_features(function, x):
     tensor of shape (n, n_features), bool
         False throughout if the network cannot be differentiated twice.
     """
-    generator = torch.Generator().manual_seed(0)  # the same direction on every device
+    generator = torch.Generator("cpu").manual_seed(0)  # the same direction on every device
     with torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone().requires_grad_(True)
         features = function(x)
         weights = torch.zeros_like(features, requires_grad=True)
         # The change of all features along one direction, J u, as the derivative of u'J'w by w.
-        direction = torch.randn(x.shape, generator=generator).to(x.device)
+        direction = torch.randn(x.shape, device="cpu", generator=generator).to(x.device)
         try:
             (gradient,) = torch.autograd.grad(features, x, weights, create_graph=True)
             (change,) = torch.autograd.grad(gradient, weights, direction)

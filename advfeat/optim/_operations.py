@@ -33,7 +33,7 @@ class Operations:
         with torch.no_grad():
             self._interpreter.run(x.clone())
         self._values = self._interpreter.env
-        self._generator = torch.Generator().manual_seed(0)  # the same values on every device
+        self._generator = torch.Generator("cpu").manual_seed(0)  # the same values on every device
 
     def last_relus(self):
         """Last ReLU on every path to the output, and the operations behind them that carry it on.
@@ -99,7 +99,7 @@ class Operations:
         n_off = n_tried = 0
         while n_tried < _N_VALUES:
             a, b = self._random(before), self._random(before)
-            first = torch.rand(a.shape, generator=self._generator).to(a.device) < 0.5
+            first = torch.rand(a.shape, device="cpu", generator=self._generator).to(a.device) < 0.5
             out, gradient = self._run(node, [a])
             if out is None or out.shape != a.shape or out.numel() == 0:
                 return False
@@ -136,7 +136,9 @@ class Operations:
                 self.in_place.add(node.name)
             gradients = [torch.zeros_like(leaf) for leaf in leaves]
             if out.requires_grad:
-                weight = 0.5 + torch.rand(out.shape, generator=self._generator).to(out.device)
+                weight = 0.5 + torch.rand(out.shape, device="cpu", generator=self._generator).to(
+                    out.device
+                )
                 found = torch.autograd.grad((out * weight).sum(), leaves, allow_unused=True)
                 gradients = [
                     g if new is None else new for g, new in zip(gradients, found, strict=True)
@@ -164,9 +166,8 @@ class Operations:
 
     def _random(self, node):
         value = self._values[node]
-        return 3 * torch.randn(value.shape, generator=self._generator, dtype=torch.float32).to(
-            value.device
-        )
+        like = {"device": "cpu", "dtype": torch.float32}
+        return 3 * torch.randn(value.shape, generator=self._generator, **like).to(value.device)
 
 
 def _shape(value):
