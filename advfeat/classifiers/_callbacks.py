@@ -54,8 +54,8 @@ def make_schedule(kind, n_steps):
     """Skorch callback that sets the learning rate after each batch.
 
     "one-cycle": up to lr over the first quarter and down to zero, as half cosines;
-    "step": a tenth after one third and again after two thirds of the steps, as in the paper's
-    epochs 50 and 100 of 150; "constant".
+    "step": a tenth after one third and again after two thirds of the steps, as in the authors'
+    package after epochs 50 and 100 of 150; "constant".
     """
     return LRScheduler(
         policy=LambdaLR, lr_lambda=_Factor(kind, n_steps), step_every="batch", monitor=None

@@ -55,7 +55,7 @@ class StandardClassifier(NetworkClassifier):
         a copy.
     max_epochs : int, default=30
         Passes over the data. More fit the training data better and take longer in proportion; 30
-        are enough for small images, the paper takes 150 on CIFAR-10.
+        are enough for small images; the authors' package takes 150 on CIFAR-10.
     lr : float, default=0.1
         Peak learning rate of SGD. Larger is faster until training diverges, which is an error;
         0.1 is the paper's for CIFAR-10, sets of relabelled images need 0.01 (Table 3).
@@ -76,8 +76,8 @@ class StandardClassifier(NetworkClassifier):
         ``sample_weight``. "balanced" gives all classes the same total.
     lr_schedule : {"one-cycle", "step", "constant"}, default="one-cycle"
         "one-cycle" goes up to lr over the first quarter of the steps and down to zero, best in few
-        epochs; "step" divides lr by 10 after one third and two thirds of the epochs, as in the
-        paper.
+        epochs; "step" divides lr by 10 after one third and two thirds of the epochs, as the
+        authors' package does after 50 and 100 of 150 (the paper prints neither).
     augmentation : {"none", "flip-crop", "paper"}, default="none"
         For images. "flip-crop": random crop after padding by an eighth of the side, and flip.
         "paper": also colour jitter 0.25 and rotation by 2 degrees.
