@@ -1,7 +1,7 @@
 """Compare the default attack with AutoAttack: accuracy that is left, and seconds.
 
     python benchmarks/autoattack.py --out results/autoattack    # digits; the "bench" extra
-    python benchmarks/autoattack.py --smoke --out /tmp/out      # does it run?
+    python benchmarks/autoattack.py --smoke --out results      # does it run?
 
 Models: those of the paper's figure 2 on digits, trained here with the library's defaults (the
 adversarial one with eps 1 and D_rand's source with eps 0.5 of its own perturbations). Each attack
