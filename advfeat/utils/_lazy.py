@@ -1,5 +1,6 @@
 """Arrays whose rows are read when they are asked for, so that data may be larger than memory."""
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +11,7 @@ from advfeat.utils._arrays import as_array
 _CHUNK = 2**23  # bytes that checks hold at a time
 
 
-class LazyArray:
+class LazyArray(ABC):
     """What batches are cut from in place of an ndarray: shape, dtype, length and indexing by rows.
 
     Indexing by a slice, an index array or a mask gives an ndarray of these rows, by an integer one
@@ -26,9 +27,9 @@ class LazyArray:
         self.shape = tuple(shape)
         self.dtype = np.dtype(dtype)
 
+    @abstractmethod
     def _read(self, rows):
         """Return the rows of a slice or of an array of non-negative positions."""
-        raise NotImplementedError
 
     def __len__(self):
         return self.shape[0]
