@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_weights
 
 from advfeat.optim._comparing import compare
+from advfeat.optim._graphs import Steps
 from advfeat.optim._tracing import trace
 from advfeat.utils._device import autocast
 
@@ -29,20 +30,26 @@ class Fold:
         # Without the convolution's own weights, which need not be copied.
         memo = {id(parameter): None for parameter in conv.parameters()}
         self.folded = copy.deepcopy(conv, memo).requires_grad_(False).eval()
-        self.update()
+        weight, bias = self._weights()
+        self.folded.weight = nn.Parameter(weight, requires_grad=False)
+        self.folded.bias = nn.Parameter(bias, requires_grad=False)
 
     def update(self):
-        """Fold the present weights."""
+        """Fold the present weights, in place: a captured graph reads them where they are."""
+        weight, bias = self._weights()
+        with torch.no_grad():
+            self.folded.weight.copy_(weight)
+            self.folded.bias.copy_(bias)
+
+    def _weights(self):
         conv, norm = self.conv, self.norm
         with torch.no_grad():
             weight, bias = fuse_conv_bn_weights(
                 conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps,
                 norm.weight, norm.bias,
             )  # fmt: skip
-            if self.precision == "bf16":
-                weight, bias = weight.bfloat16(), bias.bfloat16()
-            self.folded.weight = nn.Parameter(weight, requires_grad=False)
-            self.folded.bias = nn.Parameter(bias, requires_grad=False)
+        dtype = torch.bfloat16 if self.precision == "bf16" else weight.dtype
+        return weight.to(dtype), bias.to(dtype)
 
 
 class AttackedNetwork:
@@ -64,6 +71,7 @@ class AttackedNetwork:
         self.device, self.precision = device, precision
         self._module = module
         self._traced = None
+        self.steps = Steps()
 
     def __getstate__(self):
         # Only the network travels: unpickling a graph of torch.fx would trace it again.
@@ -82,6 +90,7 @@ class AttackedNetwork:
             same, _ = compare(self._module, graph, x)
             folds = fold_batch_norm(graph, self.precision) if same else []
             self._traced = graph if same else self._module, folds
+            self.steps.repeatable = same and x.device.type == "cuda"
         with autocast(self.device, self.precision):
             return self._traced[0](x.clone()).float()  # the network may begin in place
 

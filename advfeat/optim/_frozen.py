@@ -20,6 +20,7 @@ from advfeat.optim._features import (
     stuck_features,
 )
 from advfeat.optim._folding import fold_batch_norm
+from advfeat.optim._graphs import Steps
 from advfeat.optim._tracing import trace, tracing
 from advfeat.utils._checks import batch_tensor
 from advfeat.utils._device import autocast, own_modes
@@ -53,6 +54,7 @@ class FrozenNetwork:
             self._module = with_plain_weights(module).requires_grad_(False)
         self._verdict = None  # of `compare`
         self._built = None
+        self.steps = Steps()
 
     def __getstate__(self):
         # Only the network travels: unpickling a graph of torch.fx would trace it again.
@@ -131,6 +133,7 @@ class FrozenNetwork:
         same, _ = self._verdict
         if same and graph is None:
             graph = trace(self._module)
+        self.steps.repeatable = same and self.device.type == "cuda"
         return _Parts(self._module, graph if same else None, self.device, self.precision, x)
 
     def _run(self, function, x):

@@ -6,6 +6,7 @@ from numbers import Real
 import torch
 
 from advfeat.optim._balls import LARGEST
+from advfeat.optim._graphs import output_and_gradient
 
 
 def projected_gradient(
@@ -76,19 +77,13 @@ def projected_gradient(
     best = _Best(z) if keep == "best" else None
     velocity = 0.0
     for step in range(n_steps):
-        with torch.enable_grad():
-            z = z.detach().requires_grad_(True)
-            output = network(z)
-            value = loss(output, target)
-            gradient = None
-            if value.requires_grad:
-                (gradient,) = torch.autograd.grad(value.sum(), z, allow_unused=True)
-            if gradient is None:
-                raise ValueError(
-                    "The network has no gradient with respect to its input: nothing that it does "
-                    "to it can be differentiated (is it detached, or turned into integers?). Use "
-                    "a network that lets gradients through."
-                )
+        output, value, gradient = output_and_gradient(network, loss, z, target)
+        if gradient is None:
+            raise ValueError(
+                "The network has no gradient with respect to its input: nothing that it does "
+                "to it can be differentiated (is it detached, or turned into integers?). Use "
+                "a network that lets gradients through."
+            )
         with torch.no_grad():
             if best is not None:
                 best.update(z, value, is_better and is_better(output, target))
