@@ -25,6 +25,7 @@ from advfeat.utils._device import resolve_device
 from provenance import hardware
 
 PACKAGES = ("torch", "torchvision", "torchattacks", "foolbox", "adversarial-robustness-toolbox")
+_WARM_UP = 3  # calls; on a GPU graphs are captured after some twenty steps of one kind
 
 
 def main(arguments=None):
@@ -36,6 +37,7 @@ def main(arguments=None):
     device = resolve_device(options.device)
     net, x, y = _problem(options, device)
     flops = _forward_flops(net, x)
+    n_batches = 4 if device.type == "cpu" else 16  # of adversarial training
     tasks = {  # name: (contenders, image-steps of one call)
         f"L2 PGD, {options.steps} steps": (
             contenders.pgd(net, x, y, options.steps, options.precision),
@@ -51,9 +53,9 @@ def main(arguments=None):
         ),
         f"adversarial training, PGD-{options.steps}": (
             contenders.adversarial_training(
-                options.network, *_many(x, y, 4), len(x), options.steps, options.precision
+                options.network, *_many(x, y, n_batches), len(x), options.steps, options.precision
             ),
-            4 * len(x),
+            n_batches * len(x),
         ),
         "standard training, one epoch": (
             contenders.epoch(options.network, *_many(x, y, 8), len(x), options.precision),
@@ -61,12 +63,15 @@ def main(arguments=None):
         ),
     }
     rows = []
-    n_calls = (options.repeats + 1) * sum(len(entry[0]) for entry in tasks.values())
+    n_calls = (options.repeats + _WARM_UP) * sum(len(entry[0]) for entry in tasks.values())
     with tqdm(total=n_calls, desc="speed", unit="call") as bar:
         for task, (callables, n_images) in tasks.items():
             rows += _measure(task, callables, n_images, options.repeats, device, bar)
+    peak = _peak(device) if device.type == "cuda" else None
     _print(rows, options, flops)
-    _write(options, rows, device, flops)
+    if peak:
+        _print_shares(rows, flops, peak)
+    _write(options, rows, device, flops, peak)
 
 
 def _parse(arguments):
@@ -110,17 +115,30 @@ def _forward_flops(net, x):
     return counter.get_total_flops() / len(x)
 
 
+def _peak(device, n=8192, repeats=10):
+    """Multiply large bfloat16 matrices; return the operations per second, in TFLOP/s."""
+    a = torch.randn(n, n, device=device, dtype=torch.bfloat16)
+    seconds = []
+    for _ in range(repeats + 3):
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        a @ a
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - begun)
+    return 2 * n**3 / statistics.median(seconds[3:]) / 1e12
+
+
 def _measure(task, callables, n_images, repeats, device, bar):
-    """Milliseconds per image (and step) of each contender, interleaved, after one warm-up."""
+    """Milliseconds per image (and step) of each contender, interleaved, once warm."""
     times = {name: [] for name in callables}
     reached = {}
-    for repeat in range(repeats + 1):
+    for repeat in range(repeats + _WARM_UP):
         for name, call in list(callables.items())[:: 1 if repeat % 2 else -1]:
             begun = time.perf_counter()
             loss = call()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            if repeat:
+            if repeat >= _WARM_UP:
                 times[name].append(1e3 * (time.perf_counter() - begun) / n_images)
             reached[name] = loss()
             bar.update()
@@ -155,11 +173,20 @@ def _print(rows, options, flops):
         )
 
 
+def _print_shares(rows, flops, peak):
+    """Say which share of the peak the loop's steps reach: a forward and a backward pass each."""
+    print(f"bfloat16 matrix product: {peak:.0f} TFLOP/s")
+    for row in rows:
+        if row["contender"] == "advfeat" and row["task"].startswith(("L2 PGD,", "inversion")):
+            reached = 2 * flops / (1e-3 * row["ms"]) / 1e12
+            print(f"  {row['task']}: {reached:.1f} TFLOP/s, {100 * reached / peak:.1f} % of it")
+
+
 def _number(value):
     return "not given" if value is None else f"{value:.4g}"
 
 
-def _write(options, rows, device, flops):
+def _write(options, rows, device, flops, peak):
     versions = {}
     for name in PACKAGES:
         try:
@@ -169,6 +196,7 @@ def _write(options, rows, device, flops):
     report = {
         "settings": {k: v for k, v in vars(options).items() if k != "out"},
         "forward_gflop": flops / 1e9,
+        "bf16_peak_tflops": peak,
         "hardware": hardware(device),
         "versions": versions,
         "rows": rows,
