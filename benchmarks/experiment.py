@@ -6,6 +6,7 @@ Everything is a stage: computed once, kept on disk, shared by all tables.
 import dataclasses
 import functools
 import inspect
+import weakref
 import zlib
 
 import joblib
@@ -24,6 +25,7 @@ from measures import VERBOSE, accuracy_curve, some_of
 from sets import POSITIONS, SETS
 
 LEAK = "accuracy, robust features alone"
+_HASHES = []  # weak references to arrays, and their hash
 
 
 class Experiment:
@@ -63,12 +65,12 @@ class Experiment:
     @functools.cached_property
     def data_key(self):
         """Fingerprint of the training data."""
-        return joblib.hash((self.X, self.y))
+        return _hash(self.X, self.y)
 
     @functools.cached_property
     def test_key(self):
         """Fingerprint of the test data."""
-        return joblib.hash((self.X_test, self.y_test))
+        return _hash(self.X_test, self.y_test)
 
     @property
     def attack(self):
@@ -92,6 +94,7 @@ class Experiment:
                 f"train {name}{_with(network)}",
                 self.classifier_key(name, network),
                 lambda: unfitted.fit(self.X, self.y),
+                network=unfitted.network,
             )
         return self.stage(
             "train",
@@ -99,6 +102,7 @@ class Experiment:
             self.classifier_key(name, network),
             lambda constructed: unfitted.fit(constructed["set"], self.y),
             needs=[lambda: self.constructed(name)],
+            network=unfitted.network,
         )
 
     def constructed(self, name):
@@ -224,9 +228,10 @@ class Experiment:
             "value": value,
         }
 
-    def stage(self, kind, title, key, compute, needs=()):
+    def stage(self, kind, title, key, compute, needs=(), network=None):
         """Return the value of a stage of this seed."""
-        return self.stages.get(kind, f"{title}, seed {self.seed}", key, compute, needs)
+        title = f"{title}, seed {self.seed}"
+        return self.stages.get(kind, title, key, compute, needs, network)
 
     def constructor(self, name):
         """Unfitted constructor of a set; its source, and its starts, are still missing."""
@@ -296,6 +301,16 @@ class Experiment:
         if _is_followed(name, network):
             common.update(callbacks=[TestAccuracy(self.X_test, self.y_test)])
         return StandardClassifier(**common)
+
+
+def _hash(*arrays):
+    """Hash data; the same arrays once, however many tables and seeds ask."""
+    for known, found in _HASHES:
+        if all(reference() is array for reference, array in zip(known, arrays, strict=True)):
+            return found
+    found = joblib.hash(arrays)
+    _HASHES.append(([weakref.ref(array) for array in arrays], found))
+    return found
 
 
 def settings_of(estimator):

@@ -8,9 +8,9 @@ from pathlib import Path
 import joblib
 import torch
 
+import keeping
 import provenance
 import work
-from advfeat.utils._files import writing
 from files import make_folder, read_json, write_text
 
 
@@ -31,8 +31,8 @@ class Planned:
 class Stages:
     """Compute each stage once; a run that was killed goes on after its last finished stage.
 
-    A stage is kept under its settings, its data and the number of its kind of work (`work`). The
-    files are pickles: use only a folder that you wrote yourself.
+    A stage is kept under its settings, its data and the number of its kind of work (`work`), in a
+    file without pickles (`keeping`).
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Stages:
         finally:
             self._planning = False
 
-    def get(self, kind, title, settings, compute, needs=()):
+    def get(self, kind, title, settings, compute, needs=(), network=None):
         """Return the stage's value, from disk if it is there.
 
         Parameters
@@ -78,12 +78,14 @@ class Stages:
             Gets the values of ``needs``.
         needs : sequence of callables without arguments
             Give the values that ``compute`` works on; called only if it has to run.
+        network : str or callable, optional
+            Of a classifier: a file holds none that is code.
         """
         path = self._path(kind, title, settings)
         if self._planning:
             return self._plan(path, title, needs)
         if path not in self._values:
-            self._values[path] = self._read(path, title, kind, compute, needs)
+            self._values[path] = self._read(path, title, kind, compute, needs, network)
         return self._values[path]
 
     def begin(self):
@@ -101,14 +103,14 @@ class Stages:
 
     def _path(self, kind, title, settings):
         key = joblib.hash((title, settings, kind, work.number(kind)))
-        return self.folder / f"{title.replace(' ', '-').replace('/', '-')}-{key}.joblib"
+        return self.folder / f"{title.replace(' ', '-').replace('/', '-')}-{key}.npz"
 
-    def _read(self, path, title, kind, compute, needs):
-        if path.exists():
+    def _read(self, path, title, kind, compute, needs, network):
+        if file := keeping.find(path):
             try:
-                return joblib.load(path)
-            except Exception as error:  # whatever unpickling half a file raises
-                print(f"The stage file {path.name} is damaged ({error!r:.80}): computed again.")
+                return keeping.kept(path, network)
+            except Exception as error:  # whatever reading half a file raises
+                print(f"The stage file {file.name} is damaged ({error!r:.80}): computed again.")
                 self.finished.pop(path, None)
                 self.todo[path] = title
         return self._compute(path, title, kind, compute, needs)
@@ -116,7 +118,7 @@ class Stages:
     def _plan(self, path, title, needs):
         first = path not in self._seen
         self._seen[path] = title
-        if path.exists():
+        if keeping.find(path):
             self.finished[path] = title
         else:
             self.todo[path] = title
@@ -144,8 +146,7 @@ class Stages:
         }
         try:
             write_text(_beside(path), json.dumps(about))
-            with writing(path) as file:
-                joblib.dump(value, file, compress=1)
+            keeping.keep(path, value)
         except OSError as error:
             raise SystemExit(
                 f"Could not keep the stage '{title}' in {self.folder}: {error}. The stages "

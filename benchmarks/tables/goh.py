@@ -75,7 +75,8 @@ def _model(experiment):
     )
     key = ("goh", settings_of(clf), experiment.data_key)
     fit = lambda: clf.fit(experiment.X, experiment.y)  # noqa: E731
-    return key, lambda: experiment.stage("goh", "train a robust linear model", key, fit)
+    title = "train a robust linear model"
+    return key, lambda: experiment.stage("goh", title, key, fit, network=linear)
 
 
 def _features(X, W, b):

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 
+import joblib
 import numpy as np
 import pytest
 from PIL import Image
@@ -179,6 +180,21 @@ def test_figure10_follows_the_test_images_that_it_reports(tmp_path):
     other = experiment.Experiment(TINY, [*data[:2], data[2] + 1, data[3]], 0, Stages(tmp_path))
     assert run.classifier_key("D_det") != other.classifier_key("D_det")
     assert run.classifier_key("D_R") == other.classifier_key("D_R")
+
+
+def test_data_are_hashed_once_for_all_tables_and_seeds(tiny, tmp_path, monkeypatch):
+    """Not the parts that some tables take, of their own size."""
+    hashed, usual = [], joblib.hash
+
+    def note(value, *options):
+        if isinstance(value[0], np.ndarray):
+            hashed.append(len(value[0]))
+        return usual(value, *options)
+
+    monkeypatch.setattr(joblib, "hash", note)
+    tables = ["table1", "table10", "figure10"]
+    reproduce.main([*tables, "--seeds", "2", "--budget", "0", "--out", str(tmp_path)])
+    assert hashed == [100, 89]  # training data, test data
 
 
 def test_shared_stages_are_computed_once(tiny, tmp_path, capsys):

@@ -5,12 +5,14 @@ import os
 import signal
 import time
 
-import joblib
+import numpy as np
 import pytest
 
 import files
-import stages as stages_module
+import keeping
 import work
+from advfeat import StandardClassifier
+from architectures import small_vgg
 from stages import Stages
 
 
@@ -52,10 +54,10 @@ def test_needs_are_asked_for_only_if_the_stage_must_run(tmp_path):
     assert again == 2
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x80", b"half of a pickle", None])
+@pytest.mark.parametrize("damage", [b"", b"PK", b"\x80 no zip file", None])
 def test_a_damaged_stage_is_computed_again_and_said(tmp_path, capsys, damage):
     Stages(tmp_path).get("train", "train a", 1, lambda: list(range(1000)))
-    (path,) = tmp_path.glob("*.joblib")
+    (path,) = tmp_path.glob("*.npz")
     path.write_bytes(path.read_bytes()[:50] if damage is None else damage)
     assert Stages(tmp_path).get("train", "train a", 1, lambda: "new") == "new"
     assert f"{path.name} is damaged" in capsys.readouterr().out
@@ -76,19 +78,22 @@ def test_broken_files_beside_stages_are_ignored(tmp_path, text):
     assert stages.get("train", "train b", 1, lambda: 5) == 5
 
 
-@pytest.mark.parametrize("where", ["compute", "dump"])
+@pytest.mark.parametrize("where", ["compute", "write"])
 def test_an_interrupted_stage_leaves_nothing_behind(tmp_path, monkeypatch, where):
+    def array():
+        return np.zeros(3)
+
     def interrupted(*args, **kwargs):
-        if where == "dump":
-            args[1].write(b"half")
+        if where == "write":
+            args[0].write(b"half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        if where == "dump":
-            patch.setattr(stages_module.joblib, "dump", interrupted)
+        if where == "write":
+            patch.setattr(np.lib.format, "write_array", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            Stages(tmp_path).get("train", "a", 1, interrupted if where == "compute" else list)
-    assert not list(tmp_path.glob("*.joblib")) and not list(tmp_path.glob("*.partial"))
+            Stages(tmp_path).get("train", "a", 1, interrupted if where == "compute" else array)
+    assert not list(tmp_path.glob("*.npz")) and not list(tmp_path.glob("*.partial"))
     assert Stages(tmp_path).get("train", "a", 1, lambda: "whole") == "whole"
 
 
@@ -113,7 +118,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stages_module.joblib, "dump", full)
+    monkeypatch.setattr(keeping, "keep", full)
     with pytest.raises(SystemExit, match="No space left.*finished before it are intact"):
         kept.get("train", "second", 1, lambda: 2)
     assert kept.get("train", "first", 1, lambda: 99) == 1
@@ -124,18 +129,18 @@ def test_two_runs_in_one_folder_do_not_meet(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "getpid", lambda: 1)
     path, other = tmp_path / "results.json", Stages(tmp_path)
 
-    def also(value, file, compress):
+    def also(path, value):
         with monkeypatch.context() as patch:
-            patch.setattr(stages_module.joblib, "dump", dump)
+            patch.setattr(keeping, "keep", keep)
             assert other.get("train", "a", 1, lambda: "theirs") == "theirs"
-        dump(value, file, compress=compress)
+        keep(path, value)
 
     files.write_text(path, "a")
     files.write_text(path, "b")
     assert path.read_text() == "b"
-    dump = joblib.dump
+    keep = keeping.keep
     with monkeypatch.context() as patch:
-        patch.setattr(stages_module.joblib, "dump", also)
+        patch.setattr(keeping, "keep", also)
         assert Stages(tmp_path).get("train", "a", 1, lambda: "ours") == "ours"
     assert Stages(tmp_path).get("train", "a", 1, list) in ("ours", "theirs")
     assert not list(tmp_path.glob("*.partial"))
@@ -166,5 +171,24 @@ def test_folders_that_cannot_be_written_are_named(tmp_path, monkeypatch):
 def test_values_survive_the_disk(tmp_path):
     value = {"a": [1.5, None], "b": (1, 2)}
     Stages(tmp_path).get("train", "a", 1, lambda: value)
-    (path,) = tmp_path.glob("*.joblib")
-    assert joblib.load(path) == value
+    assert Stages(tmp_path).get("train", "a", 1, list) == value
+
+
+def test_classifiers_are_files_of_the_library(tmp_path, digits, capsys):
+    X, y = digits[0][:100], digits[1][:100]
+    clf = StandardClassifier(small_vgg, max_epochs=1, random_state=0)
+
+    def get(stages, compute=lambda: clf.fit(X, y)):
+        return stages.get("train", "at 0.5", 1, compute, network=small_vgg)
+
+    get(Stages(tmp_path))
+    (path,) = tmp_path.glob("*.safetensors")
+    again = Stages(tmp_path)
+    with again.planning():
+        get(again)
+    assert list(again.todo) == [] and len(again.finished) == 1
+    assert np.array_equal(get(again).predict_proba(X), clf.predict_proba(X))
+    path.write_bytes(path.read_bytes()[:-1])
+    get(Stages(tmp_path))
+    assert f"{path.name} is damaged" in capsys.readouterr().out
+    assert np.array_equal(get(Stages(tmp_path), list).predict_proba(X), clf.predict_proba(X))
