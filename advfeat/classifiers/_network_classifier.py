@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
+from advfeat.classifiers._html import network_line
 from advfeat.datasets._torch_data import inputs_of, unpack_data
 from advfeat.optim import FrozenNetwork
 from advfeat.utils._arrays import as_array
@@ -19,6 +20,7 @@ from advfeat.utils._checks import check_inputs
 from advfeat.utils._device import resolve_device
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._pickles import VersionedPickle
+from advfeat.utils._sklearn import html_block
 from advfeat.utils._typing import Device, Inputs
 
 
@@ -186,6 +188,9 @@ class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     def _computes_in_float64(self, X):
         return False
+
+    def _sk_visual_block_(self):
+        return html_block(self, network_line(self))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

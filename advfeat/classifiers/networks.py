@@ -89,13 +89,18 @@ def check_network_name(network):
         )
 
 
+def resolve_name(name, input_shape):
+    """Name of the network that "auto" stands for; every other name as it is."""
+    if name != "auto":
+        return name
+    if len(input_shape) == 1:
+        return "mlp"
+    return "small_cnn" if min(input_shape[1:]) < 16 else "small_resnet"
+
+
 def _build_named(name, input_shape, n_classes):
     check_network_name(name)
-    if name == "auto":
-        if len(input_shape) == 1:
-            name = "mlp"
-        else:
-            name = "small_cnn" if min(input_shape[1:]) < 16 else "small_resnet"
+    name = resolve_name(name, input_shape)
     if len(input_shape) == 1 and name != "mlp":
         raise ValueError(
             f"network={name!r} needs images of shape (n, C, H, W), got (n, {input_shape[0]}). "

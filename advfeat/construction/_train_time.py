@@ -46,7 +46,7 @@ from advfeat.utils._lazy import LazyArray
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._pickles import VersionedPickle
 from advfeat.utils._random import draw_seed
-from advfeat.utils._sklearn import _fit_context
+from advfeat.utils._sklearn import _fit_context, html_block_around
 from advfeat.utils._typing import Inputs
 
 if TYPE_CHECKING:
@@ -306,6 +306,11 @@ class TrainTimeTransformer(
                 store.put(begin, part)
         X, *rest = store.read()
         return X, *(np.array(column) for column in rest)
+
+    def _sk_visual_block_(self):
+        source = getattr(self, "estimator_", self.estimator)
+        source = self._default_source() if source is None else source
+        return html_block_around("estimator", source)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -1,7 +1,8 @@
 """scikit-learn's private names that advfeat uses: all of them, so that a change breaks one place.
 
-Beside these names two conventions of its estimators are used: the attribute
-``_parameter_constraints`` and the method ``_validate_params``, which belong to `_fit_context`.
+Beside these names three conventions of its estimators are used: the attribute
+``_parameter_constraints`` and the method ``_validate_params``, which belong to `_fit_context`, and
+the method ``_sk_visual_block_``, which says what the HTML view in a notebook shows.
 """
 
 from sklearn.base import _fit_context
@@ -17,6 +18,11 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.multiclass import _check_partial_fit_first_call
 from sklearn.utils.validation import _check_sample_weight, _get_feature_names
 
+try:
+    from sklearn.utils._repr_html.estimator import _VisualBlock
+except ImportError:  # before 1.7
+    from sklearn.utils._estimator_html_repr import _VisualBlock
+
 __all__ = [
     "HasMethods",
     "Interval",
@@ -27,6 +33,25 @@ __all__ = [
     "_fit_context",
     "_get_feature_names",
     "_safe_indexing",
+    "html_block",
+    "html_block_around",
     "validate_parameter_constraints",
     "validate_params",
 ]
+
+
+def html_block(estimator, caption):
+    """Box of an estimator in scikit-learn's HTML view, with a line below its name."""
+    return _VisualBlock(
+        "single",
+        estimator,
+        names=type(estimator).__name__,
+        name_details=str(estimator),
+        name_caption=caption,
+    )
+
+
+def html_block_around(name, inner):
+    """Box of an estimator around that of another one, the value of its parameter ``name``."""
+    title = f"{name}: {type(inner).__name__}"
+    return _VisualBlock("parallel", [inner], names=[title], name_details=[str(inner)])
