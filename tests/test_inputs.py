@@ -5,6 +5,7 @@ A table of entry points times kinds of input.
 
 import functools
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +14,9 @@ import torch
 from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.utils import _safe_indexing
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from advfeat import (
@@ -29,7 +33,13 @@ from advfeat import (
     robust_feature_usefulness,
     transfer_rate,
 )
-from advfeat.plotting import AccuracyBarDisplay, RobustnessCurveDisplay
+from advfeat.plotting import (
+    AccuracyBarDisplay,
+    GaussianMetricDisplay,
+    LinearBoundaryDisplay,
+    RobustnessCurveDisplay,
+    SampleGridDisplay,
+)
 
 polars = pytest.importorskip("polars")
 N, CLASSES = 12, ["a", "b", "c"]
@@ -60,6 +70,11 @@ def trained(clf, method, X, y):
     return np.concatenate([w.detach().ravel() for w in again.module_.parameters()])
 
 
+def closed(display):
+    plt.close(display.figure_)
+    return display
+
+
 # What each entry point makes of (X, y), as one array. Those of ALONE look at X alone.
 ALONE = {
     "predict": lambda f, X, y: f[3].predict(X) == np.array(CLASSES)[:, None],
@@ -72,8 +87,8 @@ WITH_LABELS = {
     "fit": lambda f, X, y: trained(f[3], "fit", X, y),
     "partial_fit": lambda f, X, y: trained(f[3], "partial_fit", X, y),
     "score": lambda f, X, y: f[3].score(X, y),
-    "inverter": lambda f, X, y: arrays(f[4].fit_transform(X, y)),
-    "relabeler": lambda f, X, y: arrays(f[5].fit_transform(X, y)),
+    "inverter": lambda f, X, y: arrays(clone(f[4]).fit_transform(X, y)),
+    "relabeler": lambda f, X, y: arrays(clone(f[5]).fit_transform(X, y)),
     "relabel": lambda f, X, y: arrays(f[5].relabel(X, y)),
     "adversarial_examples": lambda f, X, y: adversarial_examples(f[3], X, y, eps=1, **ATTACK)[0],
     "robust_accuracy_score": lambda f, X, y: robust_accuracy_score(f[3], X, y, eps=0.1, **ATTACK),
@@ -87,10 +102,12 @@ WITH_LABELS = {
         f[3], X, y, eps=0.1, **ATTACK
     ),
     "RobustnessCurveDisplay": lambda f, X, y: (
-        RobustnessCurveDisplay.from_estimator(f[3], X, y, eps_values=[0, 0.1], **ATTACK).accuracy
+        closed(
+            RobustnessCurveDisplay.from_estimator(f[3], X, y, eps_values=[0, 0.1], **ATTACK)
+        ).accuracy
     ),
     "AccuracyBarDisplay": lambda f, X, y: (
-        AccuracyBarDisplay.from_estimators({"D": f[3]}, X, y, eps=0.1, **ATTACK).mean
+        closed(AccuracyBarDisplay.from_estimators({"D": f[3]}, X, y, eps=0.1, **ATTACK)).mean
     ),
 }
 ENTRIES = {**ALONE, **WITH_LABELS}
@@ -211,6 +228,14 @@ REFUSED = {
     "a dict": (lambda X, y: {"X": X}, "Got dict"),
     "a string": (lambda X, y: "X.npy", "Got str"),
     "a generator": (lambda X, y: (x for x in X), "Got generator"),
+    "items cut by scikit-learn": (
+        lambda X, y: _safe_indexing(Items(X, y), np.arange(N)),
+        "inputs and labels apart",
+    ),
+    "tensors cut by scikit-learn": (
+        lambda X, y: [*TensorDataset(torch.from_numpy(X), torch.zeros(N))],
+        "inputs and labels apart",
+    ),
     "ragged lists": (lambda X, y: [*X[:-1].tolist(), X[-1].tolist()[:-1]], "one shape"),
     "another shape": (lambda X, y: X[..., :-1], "features|samples of shape"),
 }
@@ -233,6 +258,14 @@ def test_what_nothing_takes_is_refused_in_one_line(fitted, entry):
             ENTRIES[entry](fitted, inputs, labels_for(inputs, y))
             pytest.fail(f"{entry} took {name}")
         assert "\n" not in str(caught.value), (name, str(caught.value))
+
+
+@pytest.mark.parametrize("y_given", [False, True])
+def test_cross_validation_over_a_torch_data_set_is_refused_in_one_line(y_given):
+    X, y = sample("table")
+    clf = StandardClassifier(verbose=0)
+    with pytest.raises(ValueError, match="cross-validation.*inputs and labels apart"):
+        cross_val_score(clf, Items(X, y), y if y_given else None, cv=2, error_score="raise")
 
 
 LABELS = {
@@ -289,3 +322,80 @@ def test_tables_for_the_gaussian_model(entry, tmp_path):
         else:
             found = GAUSSIAN[entry](gaussian, inputs, labels)
             assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+# Displays of samples: images in grey or colour, or two classes in the plane.
+
+
+def drawn_images(X, y):
+    display = closed(SampleGridDisplay.from_datasets({"D": X}, y=y, n_samples=5, random_state=0))
+    texts = [[ord(letter) for letter in text.get_text()] for text in display.texts_]
+    return np.hstack([display.images["D"].reshape(5, -1), texts])
+
+
+def boundaries(X, y):
+    clf = LogisticRegression().fit(*plane())
+    display = closed(LinearBoundaryDisplay.from_estimators({"it": clf}, X, y, eps=0.1))
+    return np.column_stack([display.X, display.y == "a"])
+
+
+def metric(X, y):
+    model = GaussianRobustMLE(adversary="pointwise").fit(*plane())
+    display = closed(GaussianMetricDisplay.from_estimator(model, X, y))
+    return np.column_stack([display.X, display.y == "a"])
+
+
+def plane():
+    X, _ = sample("table")
+    return X[:, :2], np.array(["a", "b"])[np.arange(N) % 2]
+
+
+def images():
+    X, y = sample("images")
+    return X[:, :1], y
+
+
+DRAWN = {
+    "SampleGridDisplay": (drawn_images, images),
+    "LinearBoundaryDisplay": (boundaries, plane),
+    "GaussianMetricDisplay": (metric, plane),
+}
+
+
+@pytest.mark.parametrize("entry", DRAWN)
+def test_what_displays_of_samples_take(entry, tmp_path):
+    draw, data = DRAWN[entry]
+    X, y = data()
+    expected = draw(X, y)
+    for name, held in {**HOLDERS, **(FRAMES if data is plane else {})}.items():
+        inputs, labels = held(X, y, tmp_path)
+        found = draw(inputs, labels)
+        if isinstance(inputs, ConstructedDataset) and data is images:
+            found = found[:, :-4]  # a constructed set is labelled with both labels, "a → a"
+        assert_allclose(found, expected, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+@pytest.mark.parametrize("entry", DRAWN)
+def test_what_displays_of_samples_refuse(entry):
+    draw, data = DRAWN[entry]
+    X, y = data()
+    for name, (spoil, message) in REFUSED.items():
+        if name == "another shape" and data is images:
+            continue
+        with pytest.raises((ValueError, TypeError), match=message) as caught:
+            inputs = spoil(X, y)
+            draw(inputs, labels_for(inputs, y))
+            pytest.fail(f"{entry} took {name}")
+        assert "\n" not in str(caught.value), (name, str(caught.value))
+    for name, (spoil, message) in LABELS.items():
+        if name == "absent" and data is images:  # they need not be given
+            continue
+        with pytest.raises(ValueError, match=message) as caught:
+            draw(X, spoil(y))
+            pytest.fail(f"{entry} took {name}")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="yields its own labels, so y must be None"):
+        draw(Items(X, y), y[::-1])
+    with pytest.raises(ValueError, match="must be its y_source"):
+        draw(ConstructedDataset(X, y, y, CLASSES), y[::-1])

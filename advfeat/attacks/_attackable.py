@@ -21,7 +21,7 @@ from torch import nn
 from advfeat.classifiers._from_skorch import from_skorch
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.optim import FrozenNetwork
-from advfeat.utils._arrays import from_list
+from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import check_data
 from advfeat.utils._modules import refuse_module
@@ -155,7 +155,15 @@ def _(estimator: Pipeline, X, precision="fp32", **bounds):
         if step is not None and not isinstance(step, str):  # None and "passthrough" do nothing
             X = step.transform(X)
     view = attackable(estimator.steps[-1][1], X, precision, **bounds)
-    return replace(view, moved=view.moved or X is not given)
+    return replace(view, moved=view.moved or not _has_values(X, given))
+
+
+def _has_values(X, given):
+    """Whether X holds the values of what was given, in whatever container."""
+    if X is given:
+        return True
+    X, given = (np.asarray(as_array(data)) for data in (X, given))
+    return X.shape == given.shape and bool((X == given).all())
 
 
 @attackable.register

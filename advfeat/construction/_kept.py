@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from advfeat._version import __version__
-from advfeat.utils._checks import as_array
+from advfeat.utils._arrays import as_array
 from advfeat.utils._device import resolve_device
 from advfeat.utils._files import resolve_folder
 from advfeat.utils._fingerprint import fingerprint

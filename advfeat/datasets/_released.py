@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from advfeat.datasets._bunch import as_bunch
 from advfeat.datasets._constructed import ConstructedDataset
-from advfeat.utils._checks import as_array
+from advfeat.utils._arrays import as_array
 from advfeat.utils._files import resolve_folder, writing
 from advfeat.utils._lazy import lazy
 from advfeat.utils._sklearn import validate_params

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from advfeat.datasets._constructed import ClassIndex, ConstructedDataset
-from advfeat.utils._arrays import as_array
+from advfeat.utils._arrays import as_array, refuse_pairs
 from advfeat.utils._checks import refuse_loaders
 from advfeat.utils._lazy import DatasetArray
 from advfeat.utils._progress import progress_bar
@@ -37,6 +37,7 @@ def unpack_labelled_data(estimator, X, y):
         If y is missing, or is not what a ConstructedDataset was made from.
     """
     refuse_loaders(X)
+    refuse_pairs(X)
     if isinstance(X, Dataset):
         X, labels, source = split_dataset(X, verbose=getattr(estimator, "verbose", 0))
         if y is not None:

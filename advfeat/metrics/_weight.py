@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from advfeat.utils._checks import as_array
+from advfeat.utils._arrays import as_array
 from advfeat.utils._sklearn import _check_sample_weight
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_X_y
 from sklearn.utils.validation import check_is_fitted
 
+from advfeat.datasets._torch_data import unpack_data
 from advfeat.plotting._style import (
     COLORS,
     SMALL,
@@ -17,6 +17,8 @@ from advfeat.plotting._style import (
     get_axes,
     import_pyplot,
 )
+from advfeat.utils._checks import check_data
+from advfeat.utils._labels import check_labels
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._norms import norm_name
 
@@ -95,7 +97,7 @@ class GaussianMetricDisplay:
         intercept: float,
         eps: float,
     ) -> None:
-        self.X, self.y = _check_plane(X, y)
+        self.X, self.y = _check_plane(self, X, y)
         self.means = np.asarray(means, dtype=float)
         self.covariance = np.asarray(covariance, dtype=float)
         self.coef = np.asarray(coef, dtype=float)
@@ -247,7 +249,7 @@ class LinearBoundaryDisplay:
         eps: float,
         norm: float = 2,
     ) -> None:
-        self.X, self.y = _check_plane(X, y)
+        self.X, self.y = _check_plane(self, X, y)
         self.coef = {
             name: np.asarray(w, dtype=float) for name, w in check_mapping(coef, "coef").items()
         }
@@ -301,12 +303,14 @@ class LinearBoundaryDisplay:
             If a decision function is not linear.
         """
         import_pyplot(f"{cls.__name__}.from_estimators")
+        check_mapping(estimators, "estimators")
+        X, y = _check_plane(next(iter(estimators.values())), X, y)
         coef, intercept = {}, {}
-        for name, estimator in check_mapping(estimators, "estimators").items():
+        for name, estimator in estimators.items():
             at_origin, *at_units = estimator.decision_function(np.eye(3, 2, k=-1))
             w = np.array(at_units) - at_origin
             scores = estimator.decision_function(X)
-            if not np.allclose(np.asarray(X) @ w + at_origin, scores, atol=1e-6 * np.ptp(scores)):
+            if not np.allclose(X @ w + at_origin, scores, atol=1e-6 * np.ptp(scores)):
                 raise ValueError(
                     f"{cls.__name__} needs a linear decision function. That of {name!r} is not."
                 )
@@ -354,9 +358,15 @@ class LinearBoundaryDisplay:
         return self
 
 
-def _check_plane(X, y):
+def _check_plane(owner, X, y):
     """Check samples with two features and labels of two classes."""
-    X, y = check_X_y(X, y)
+    X, y = unpack_data(owner, X, y)
+    X = np.asarray(check_data(X, type(owner).__name__)[:])
+    y = check_labels(y, len(X))
+    if X.ndim != 2:
+        raise ValueError(
+            f"The display needs a table of samples, of shape (n, 2). Got shape {X.shape}."
+        )
     if X.shape[1] != 2 or len(np.unique(y)) != 2:
         raise ValueError(
             "The display needs samples with two features and of two classes. Got "

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
+from torch.utils.data import Dataset
 
 from advfeat.datasets._constructed import ConstructedDataset
+from advfeat.datasets._torch_data import split_dataset
 from advfeat.plotting._style import SMALL, check_mapping, get_axes, import_pyplot
-from advfeat.utils._checks import as_array
+from advfeat.utils._arrays import as_array
+from advfeat.utils._checks import check_data, refuse_loaders
+from advfeat.utils._labels import check_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,12 +112,13 @@ class SampleGridDisplay:
 
         Parameters
         ----------
-        datasets : mapping of str to array-like of shape (n, C, H, W) or ConstructedDataset
+        datasets : mapping of str to array-like of shape (n, C, H, W), or torch Dataset
             The original set first, then the sets made from it, in the same order of samples.
-            Labels of a `ConstructedDataset` are written as "true → label".
+            Labels that a Dataset has of its own are written under its images, those of a
+            `ConstructedDataset` as "true → label".
         y : array-like of shape (n,), default=None
             Labels of the original set. If given, they are written under the images of all sets
-            but the constructed ones, and compared with what those were constructed from.
+            without labels of their own, and compared with what constructed ones were made from.
         class_names : array-like of shape (n_classes,), default=None
             Texts for the labels, in sorted order of the labels.
         n_samples : int, default=8
@@ -135,28 +140,27 @@ class SampleGridDisplay:
         """
         import_pyplot(f"{cls.__name__}.from_datasets")
         check_mapping(datasets, "datasets")
-        inputs = {
-            name: np.asarray(as_array(data.X if isinstance(data, ConstructedDataset) else data))
-            for name, data in datasets.items()
-        }
+        sets = {name: _unpack(data, cls.__name__) for name, data in datasets.items()}
+        inputs = {name: X for name, (X, _, _) in sets.items()}
         _check_lengths(inputs)
         n = len(next(iter(inputs.values())))
         if not 1 <= n_samples <= n:
             raise ValueError(
                 f"n_samples must be in 1..{n}, the number of samples. Got {n_samples} instead."
             )
-        y = None if y is None else np.asarray(y)
-        _check_labels(y, datasets, n)
+        y = None if y is None else check_labels(y, n)
+        _check_labels(y, sets)
         rows = np.sort(check_random_state(random_state).choice(n, n_samples, replace=False))
-        text = _label_texts(y, datasets, class_names)
+        text = _label_texts(y, datasets, sets, class_names)
         labels = {}
-        for name, data in datasets.items():
-            if isinstance(data, ConstructedDataset):
-                pairs = zip(data.y_source[rows].tolist(), data.y[rows].tolist(), strict=True)
-                labels[name] = [f"{text[true]} → {text[new]}" for true, new in pairs]
-            elif y is not None:
-                labels[name] = [text[true] for true in y[rows].tolist()]
-        images = {name: X[rows] for name, X in inputs.items()}
+        for name, (_, new, source) in sets.items():
+            if source is not None:
+                pairs = zip(source[rows].tolist(), new[rows].tolist(), strict=True)
+                labels[name] = [f"{text[true]} → {text[label]}" for true, label in pairs]
+            elif y is not None or new is not None:
+                own = y if new is None else new
+                labels[name] = [text[true] for true in own[rows].tolist()]
+        images = {name: np.asarray(X[rows]) for name, X in inputs.items()}
         return cls(images, labels=labels, indices=rows).plot(ax=ax)
 
     def plot(self, *, ax: Axes | None = None) -> Self:
@@ -238,12 +242,19 @@ def _wrap(texts):
     return [text.replace(" → ", "\n→ ") for text in texts]
 
 
-def _label_texts(y, datasets, class_names):
+def _unpack(data, owner):
+    """Images of a set, and the labels and the source labels that it has of its own, or None."""
+    refuse_loaders(data)
+    own = (None, None)
+    if isinstance(data, Dataset):
+        data, *own = split_dataset(data)
+    return check_data(data, owner, bounds=None, channels="first"), *own
+
+
+def _label_texts(y, datasets, sets, class_names):
     """Map each label that occurs to its text."""
     parts = [data.classes for data in datasets.values() if isinstance(data, ConstructedDataset)]
-    parts += [data.y_source for data in datasets.values() if isinstance(data, ConstructedDataset)]
-    if y is not None:
-        parts.append(y)
+    parts += [labels for _, *own in sets.values() for labels in (*own, y) if labels is not None]
     classes = np.unique(np.concatenate(parts)).tolist() if parts else []
     if class_names is None:
         return {label: str(label) for label in classes}
@@ -255,16 +266,19 @@ def _label_texts(y, datasets, class_names):
     return dict(zip(classes, map(str, class_names), strict=True))
 
 
-def _check_labels(y, datasets, n):
+def _check_labels(y, sets):
     if y is None:
         return
-    if y.shape != (n,):
-        raise ValueError(f"y must have shape ({n},), one label per sample. Got {y.shape}.")
-    for name, data in datasets.items():
-        if isinstance(data, ConstructedDataset) and not np.array_equal(data.y_source, y):
+    for name, (_, new, source) in sets.items():
+        if source is not None and not np.array_equal(source, y):
             raise ValueError(
-                f"The set {name!r} was constructed from other labels than y. Pass the y that it "
-                "was constructed from, in the same order."
+                f"The set {name!r} was constructed from other labels than y, which must be its "
+                "y_source: pass the y that it was constructed from, in the same order."
+            )
+        if source is None and new is not None and not np.array_equal(new, y):
+            raise ValueError(
+                f"The torch Dataset {name!r} yields its own labels, so y must be None, or the "
+                "same labels."
             )
 
 

@@ -38,8 +38,9 @@ def from_list(X):
     Raises
     ------
     ValueError
-        If the elements differ in shape.
+        If the elements differ in shape, or are (input, label) pairs.
     """
+    refuse_pairs(X)
     try:
         return np.asarray(as_array(X))
     except (ValueError, TypeError) as error:
@@ -47,3 +48,15 @@ def from_list(X):
             "All samples of X must be arrays of numbers and have one shape. Got a list that is no "
             f"array: {str(error).splitlines()[0]}"
         ) from error
+
+
+def refuse_pairs(X):
+    """Raise a ValueError for a list of (input, label) pairs."""
+    if not (isinstance(X, (list, tuple)) and len(X)):
+        return
+    if isinstance(X[0], (list, tuple)) and len(X[0]) == 2 and np.ndim(X[0][0]) > np.ndim(X[0][1]):
+        raise ValueError(
+            "A list of (input, label) pairs was given as X. scikit-learn's cross-validation and "
+            "searches cut a torch Dataset into such lists, and know nothing of its labels: give "
+            "them inputs and labels apart, as two arrays (a memory map may be larger than memory)."
+        )

@@ -16,8 +16,7 @@ from sklearn.utils.validation import validate_data
 from torch.utils.data import DataLoader, IterableDataset
 
 from advfeat.utils._arrays import as_array, from_list
-from advfeat.utils._bounds import is_unit_box, resolve_bounds, validate_bounds  # noqa: F401
-from advfeat.utils._labels import encode_labels  # noqa: F401
+from advfeat.utils._bounds import is_unit_box, resolve_bounds
 from advfeat.utils._lazy import ChannelsFirst, LazyArray, extent, lazy
 
 _TOLERANCE = 1e-5  # rounding in upstream pipelines leaves values such as -3e-8

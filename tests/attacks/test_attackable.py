@@ -4,16 +4,22 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch import nn
 
-from advfeat import adversarial_examples, robust_accuracy_score
+from advfeat import (
+    RobustFeatureInverter,
+    StandardClassifier,
+    adversarial_examples,
+    robust_accuracy_score,
+    transfer_rate,
+)
 from advfeat.attacks import Attackable, attackable
 from advfeat.optim import FrozenNetwork
 
@@ -84,6 +90,22 @@ def test_steps_of_a_pipeline_that_do_nothing(table, step):
     view = attackable(Pipeline([("nothing", step), ("clf", clf)]), X)
     assert not view.moved
     assert_allclose(view.X, X, rtol=1e-6)
+
+
+def test_a_step_that_only_changes_the_container(table):
+    X, y = table
+    source = StandardClassifier(max_epochs=1, random_state=0, verbose=0)
+    invert = RobustFeatureInverter(source, n_steps=60, random_state=0, verbose=0)
+    pipe = make_pipeline(invert, clone(source)).set_output(transform="pandas").fit(X, y)
+    for data in (X, X.tolist(), torch.from_numpy(X)):
+        assert not attackable(pipe, data).moved
+    assert (
+        transfer_rate(pipe, clone(source).fit(X, y), X, y, norm=2, eps=1, n_steps=5, verbose=0) > 0
+    )
+    # Integers as floats are the same numbers; other values are not.
+    cast = make_pipeline(FunctionTransformer(lambda X: 1.0 * X), LogisticRegression()).fit(X, y)
+    assert not attackable(cast, X.round().astype(int)).moved
+    assert attackable(cast.set_params(functiontransformer__func=lambda X: X + 1), X).moved
 
 
 def test_nested_pipelines_are_transformed_in_order(table):

@@ -266,12 +266,13 @@ def test_grid_shows_the_same_rows_of_each_set(channels, dtype):
     X = (X * 255).astype(dtype) if dtype == np.uint8 else X.astype(dtype)
     y = rng.integers(3, size=20)
     target = (y + 1) % 3
-    sets = {"D": X, "D_R": X[::-1].copy(), "D_det": constructed(X / X.max(), y, target)}
+    scaled = (X / X.max()).astype(np.float32)
+    sets = {"D": X, "D_R": X[::-1].copy(), "D_det": constructed(scaled, y, target)}
     display = SampleGridDisplay.from_datasets(sets, y=y, n_samples=4, random_state=3)
     assert display.images_.shape == (3, 4)
     assert len(set(display.indices)) == 4
     for j, row in enumerate(display.indices):
-        for i, source in enumerate((X, X[::-1], X / X.max())):
+        for i, source in enumerate((X, X[::-1], scaled)):
             drawn = display.images_[i, j]
             np.testing.assert_array_equal(drawn.get_array(), pixels(source[row]))
             if channels == 1:
@@ -376,7 +377,7 @@ IMAGES = np.zeros((6, 3, 4, 4))
         ({"D": IMAGES[:, :2]}, {}, "'D' must hold images .* with C = 1 or 3"),
         ({"D": IMAGES[:, 0, 0]}, {}, r"Got shape \(3, 4\)"),
         ({"D": IMAGES, "D_R": IMAGES + 255.0}, {}, "'D_R' must be floats in .* to 255"),
-        ({"D": IMAGES + np.nan}, {}, r"floats in \[0, 1\]"),
+        ({"D": IMAGES + np.nan}, {}, "Input X contains NaN"),
         (
             {"D_det": constructed(IMAGES, [0] * 6, [1] * 6)},
             {"y": [1] * 6},

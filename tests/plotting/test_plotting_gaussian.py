@@ -130,6 +130,6 @@ def test_figure_13_refuses_other_decisions():
 
 def test_displays_need_the_plane_and_two_classes():
     X, y = plane(0)
-    for bad_X, bad_y in ((np.column_stack([X, X]), y), (X, np.zeros(60)), (X, np.arange(60))):
+    for bad_X, bad_y in ((np.column_stack([X, X]), y), (X, np.zeros(60)), (X, np.arange(60) % 3)):
         with pytest.raises(ValueError, match="needs samples with two features and of two classes"):
             LinearBoundaryDisplay(bad_X, bad_y, coef={"a": [1, 0]}, intercept={"a": 0}, eps=1)
