@@ -11,6 +11,7 @@ import torch
 import keeping
 import provenance
 import work
+from advfeat.utils._files import Lock
 from files import make_folder, read_json, write_text
 
 
@@ -30,6 +31,8 @@ class Planned:
 
 class Stages:
     """Compute each stage once; a run that was killed goes on after its last finished stage.
+
+    Runs that share a folder share the work: none computes what another is computing.
 
     A stage is kept under its settings, its data and the number of its kind of work (`work`), in a
     file without pickles (`keeping`).
@@ -113,7 +116,29 @@ class Stages:
                 print(f"The stage file {file.name} is damaged ({error!r:.80}): computed again.")
                 self.finished.pop(path, None)
                 self.todo[path] = title
-        return self._compute(path, title, kind, compute, needs)
+                file.unlink()
+        values = [need() for need in needs]
+        with self._alone(path, title):
+            if keeping.find(path):  # another run was faster
+                self.todo.pop(path, None)
+                return keeping.kept(path, network)
+            return self._compute(path, title, kind, compute, values)
+
+    @contextlib.contextmanager
+    def _alone(self, path, title):
+        """Wait until no other run computes this stage."""
+        lock = Lock(path.with_suffix(".lock"))
+        if not lock.acquire():
+            print(f"'{title}' is computed by another run: waiting for it", flush=True)
+            while not lock.acquire():
+                self._check_budget()
+                time.sleep(0.2)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # whoever has opened it meanwhile looks again
+                lock.path.unlink()
+            lock.release()
 
     def _plan(self, path, title, needs):
         first = path not in self._seen
@@ -127,10 +152,8 @@ class Stages:
                 need()
         return Planned()
 
-    def _compute(self, path, title, kind, compute, needs):
-        values = [need() for need in needs]
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise BudgetSpentError
+    def _compute(self, path, title, kind, compute, values):
+        self._check_budget()
         begun = time.monotonic()
         value = compute(*values)
         seconds = time.monotonic() - begun
@@ -159,6 +182,10 @@ class Stages:
         eta = f"  (about {self._seconds_left() / 60:.1f} min left)" if self.todo else ""
         print(f"[{self._n_done}/{total}] {title}: {seconds:.1f} s{eta}", flush=True)
         return value
+
+    def _check_budget(self):
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise BudgetSpentError
 
     def _seconds_left(self):
         """Guess from stages whose titles begin alike, or from all."""

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 
+from advfeat.classifiers._captured import CapturedStep
 from advfeat.classifiers._distributed import Ranks
 from advfeat.classifiers._interrupts import (
     TrainingEnded,
@@ -35,6 +36,8 @@ class TrainingNet(NeuralNetClassifier):
         self.augmentation = augmentation
         self.label_smoothing = label_smoothing
         self.precision = precision
+
+    _captured = None  # the training step, in an epoch on a GPU
 
     def get_split_datasets(self, X, y=None, **fit_params):
         """Give the training and the validation set."""
@@ -117,13 +120,32 @@ class TrainingNet(NeuralNetClassifier):
         share = self.ranks_.share(n)
         x = self.step_inputs(batch, share)
         self._set_training(True)
-        with autocast(self.device, self.precision):
-            logits = self.ranks_.module(x).float()
-        loss = self._loss(logits, batch[1][share], batch.weight[share])
-        loss = self.ranks_.scaled(loss, len(x), n)
-        loss.backward()
+        inputs = x, batch[1][share], batch.weight[share]
+        if self._captured is None:
+            loss, logits = self._forward_and_backward(*inputs, n)
+        else:
+            loss, logits = self._captured(*inputs)
         loss, logits = self.ranks_.joined(self.module_, loss, logits, n)
         return {"loss": loss, "y_pred": logits}
+
+    def _forward_and_backward(self, x, y, weight, n=None):
+        with autocast(self.device, self.precision):
+            logits = self.ranks_.module(x).float()
+        loss = self._loss(logits, y, weight)
+        if n is not None:
+            loss = self.ranks_.scaled(loss, len(x), n)
+        loss.backward()
+        return loss, logits
+
+    def run_single_epoch(self, iterator, *args, **kwargs):
+        """One epoch, whose steps are replayed where possible."""
+        repeatable = self.ranks_.size == 1 and not draws_in_training(self.module_)
+        if torch.device(self.device).type == "cuda" and repeatable:
+            self._captured = CapturedStep(self._forward_and_backward, self.module_)
+        try:
+            super().run_single_epoch(iterator, *args, **kwargs)
+        finally:
+            self._captured = None
 
     def validation_step(self, batch, **fit_params):
         """Loss and logits of samples that were set aside; every process works on all of them."""

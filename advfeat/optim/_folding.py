@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_weights
 
 from advfeat.optim._comparing import compare
-from advfeat.optim._graphs import Steps
+from advfeat.optim._graphs import REPEATS, Steps, capture
 from advfeat.optim._tracing import trace
 from advfeat.utils._device import autocast
 
@@ -72,16 +72,27 @@ class AttackedNetwork:
         self._module = module
         self._traced = None
         self.steps = Steps()
+        self._n_refreshed, self._refreshing = 0, None  # a captured graph, where it pays
 
     def __getstate__(self):
         # Only the network travels: unpickling a graph of torch.fx would trace it again.
-        return {**self.__dict__, "_traced": None}
+        return {**self.__dict__, "_traced": None, "_n_refreshed": 0, "_refreshing": None}
 
     def refresh(self):
         """Fold the present weights."""
-        if self._traced is not None:
-            for fold in self._traced[1]:
-                fold.update()
+        if self._traced is None:
+            return
+        self._n_refreshed += 1
+        if self.steps.repeatable and self._n_refreshed == REPEATS:
+            self._refreshing = capture(self._fold_all, self.device)
+        if self._refreshing is None:
+            self._fold_all()
+        else:
+            self._refreshing[0].replay()
+
+    def _fold_all(self):
+        for fold in self._traced[1]:
+            fold.update()
 
     def __call__(self, x):
         """Logits, float32 of shape (n, n_classes)."""

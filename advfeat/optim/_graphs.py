@@ -11,7 +11,7 @@ import torch
 
 from advfeat.optim._tracing import tracing
 
-_REPEATS = 20  # plain steps after which a graph is captured; the capture costs about four
+REPEATS = 20  # plain runs after which a graph is captured; the capture costs about four
 _KEPT = 3  # graphs of a network; each holds the memory of one step
 
 
@@ -71,7 +71,7 @@ class Steps:
         kind = (name, loss, z.shape, z.dtype, target.shape, target.dtype)
         counts[kind] += 1
         if kind not in graphs:
-            if counts[kind] != _REPEATS:
+            if counts[kind] != REPEATS:
                 return _compute(network, loss, z, target)
             graphs[kind] = _Graph.of(network, loss, z, target)
             if len(graphs) > _KEPT:
@@ -85,33 +85,51 @@ class _Graph:
     """One captured step and the buffers that it reads and writes."""
 
     def __init__(self, network, loss, z, target):
-        self.z, self.target = z.detach().clone().requires_grad_(True), target.clone()
-        current, side = torch.cuda.current_stream(z.device), torch.cuda.Stream(z.device)
-        side.wait_stream(current)
-        with torch.cuda.device(z.device), torch.cuda.stream(side):
-            for _ in range(2):  # what is set up at a first call must not be captured
-                _compute(network, loss, self.z, self.target)
-            side.synchronize()
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph, stream=side, capture_error_mode="thread_local"):
-                self.found = _compute(network, loss, self.z, self.target)
-        current.wait_stream(side)
+        self.z, self.target = z.detach().clone(), target.clone()
+        self.captured = capture(lambda: _compute(network, loss, self.z, self.target), z.device)
 
     @classmethod
     def of(cls, network, loss, z, target):
         """Capture a step, or return None where it cannot be."""
-        try:
-            with tracing:  # one capture at a time
-                return cls(network, loss, z, target)
-        except RuntimeError:  # an operation that asks the CPU in between, or too little memory
-            return None
+        graph = cls(network, loss, z, target)
+        return None if graph.captured is None else graph
 
     def __call__(self, z, target):
-        with torch.no_grad():
-            self.z.copy_(z)
-            self.target.copy_(target)
-        self.graph.replay()
-        return self.found
+        self.z.copy_(z.detach())
+        self.target.copy_(target)
+        graph, found = self.captured
+        graph.replay()
+        return found
+
+
+def capture(function, device):
+    """Capture what a function without arguments computes on a CUDA device.
+
+    The function is run twice, once to set up what must not be captured; the second run only
+    records.
+
+    Returns
+    -------
+    graph : torch.cuda.CUDAGraph
+    found : object
+        What the function returned: tensors that each replay writes anew.
+
+    None instead of both where it cannot be captured.
+    """
+    try:
+        with tracing, torch.cuda.device(device):  # one capture at a time
+            current, side = torch.cuda.current_stream(), torch.cuda.Stream()
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                function()
+            current.wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                found = function()
+            current.wait_stream(side)
+    except RuntimeError:  # an operation that asks the CPU in between, or too little memory
+        return None
+    return graph, found
 
 
 def _compute(network, loss, z, target):

@@ -1,8 +1,10 @@
 """Stages: kept under what decides them, and whole or not there."""
 
+import contextlib
 import json
 import os
 import signal
+import threading
 import time
 
 import numpy as np
@@ -12,8 +14,9 @@ import files
 import keeping
 import work
 from advfeat import StandardClassifier
+from advfeat.utils._files import writing
 from architectures import small_vgg
-from stages import Stages
+from stages import BudgetSpentError, Stages
 
 
 def test_stages_are_keyed_by_what_decides_them(tmp_path, monkeypatch):
@@ -124,26 +127,55 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
     assert kept.get("train", "first", 1, lambda: 99) == 1
 
 
-def test_two_runs_in_one_folder_do_not_meet(tmp_path, monkeypatch):
+def test_two_writers_of_one_file_do_not_meet(tmp_path, monkeypatch):
     """Two containers have the same process id."""
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    path, other = tmp_path / "results.json", Stages(tmp_path)
+    path = tmp_path / "results.json"
+    with writing(path) as one:
+        one.write(b"a")
+        files.write_text(path, "b")
+    assert path.read_text() == "a"
+    assert os.listdir(tmp_path) == ["results.json"]
 
-    def also(path, value):
-        with monkeypatch.context() as patch:
-            patch.setattr(keeping, "keep", keep)
-            assert other.get("train", "a", 1, lambda: "theirs") == "theirs"
-        keep(path, value)
 
-    files.write_text(path, "a")
-    files.write_text(path, "b")
-    assert path.read_text() == "b"
-    keep = keeping.keep
-    with monkeypatch.context() as patch:
-        patch.setattr(keeping, "keep", also)
-        assert Stages(tmp_path).get("train", "a", 1, lambda: "ours") == "ours"
-    assert Stages(tmp_path).get("train", "a", 1, list) in ("ours", "theirs")
-    assert not list(tmp_path.glob("*.partial"))
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_waits_for_the_stage_that_another_computes(tmp_path, fails, capsys):
+    begun, go_on, found = threading.Event(), threading.Event(), []
+
+    def compute():
+        begun.set()
+        go_on.wait(60)
+        if fails:
+            raise ValueError
+        return "theirs"
+
+    def other():
+        with contextlib.suppress(ValueError):
+            Stages(tmp_path).get("train", "a", 1, compute)
+
+    first = threading.Thread(target=other)
+    second = threading.Thread(
+        target=lambda: found.append(Stages(tmp_path).get("train", "a", 1, lambda: "ours"))
+    )
+    first.start()
+    assert begun.wait(60)
+    second.start()
+    while "waiting" not in capsys.readouterr().out:
+        time.sleep(0.01)
+    go_on.set()
+    first.join(60)
+    second.join(60)
+    assert found == ["ours" if fails else "theirs"]
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_waiting_ends_with_the_budget(tmp_path):
+    def compute():
+        with pytest.raises(BudgetSpentError):
+            Stages(tmp_path, budget=1e-3).get("train", "a", 1, lambda: "ours")
+        return "theirs"
+
+    assert Stages(tmp_path).get("train", "a", 1, compute) == "theirs"
 
 
 def test_left_overs_are_removed_but_not_what_is_being_written(tmp_path):

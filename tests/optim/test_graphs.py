@@ -3,6 +3,7 @@ import pickle
 
 import pytest
 import torch
+from replaying import on_the_cpu
 from torch import nn
 
 from advfeat.classifiers.networks import build_network
@@ -11,6 +12,7 @@ from advfeat.optim import (
     FrozenNetwork,
     L2Ball,
     cross_entropy,
+    cw_margin,
     feature_distance,
     projected_gradient,
 )
@@ -119,3 +121,38 @@ def test_on_the_cpu_nothing_is_captured():
     frozen = FrozenNetwork(net, device="cpu")
     projected_gradient(frozen, x, y, cross_entropy, **ATTACK)
     assert not frozen.steps.repeatable and not graphs_of(frozen)
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_bookkeeping_of_replays(keep, monkeypatch):
+    replay = on_the_cpu(monkeypatch)
+    net, x, y = problem("cpu")
+    frozen = FrozenNetwork(net, device="cpu").verify(x.numpy())
+    plain = [
+        projected_gradient(frozen, x[:n], y[:n], loss, keep=keep, **ATTACK)
+        for n, loss in [(8, cross_entropy), (5, cw_margin), (8, cross_entropy)]
+    ]
+    frozen.steps.repeatable = True
+    replayed = [
+        projected_gradient(frozen, x[:n], y[:n], loss, keep=keep, **ATTACK)
+        for n, loss in [(8, cross_entropy), (5, cw_margin), (8, cross_entropy)]
+    ]
+    for a, b in zip(plain, replayed, strict=True):
+        assert torch.equal(a, b)
+    # The 20th step of a kind is captured, and it and all later ones are replayed.
+    assert replay.n_replays == 41 + 41 + 60
+
+
+def test_bookkeeping_of_refreshes(monkeypatch):
+    on_the_cpu(monkeypatch)
+    net, x, _ = problem("cpu")
+    attacked = AttackedNetwork(net, device="cpu", precision="fp32")
+    attacked(x)
+    attacked.steps.repeatable = True
+    for _ in range(30):
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.mul_(1.001)
+        attacked.refresh()
+        fresh = AttackedNetwork(net, device="cpu", precision="fp32")
+        assert torch.equal(attacked(x), fresh(x))
