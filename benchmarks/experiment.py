@@ -19,7 +19,6 @@ from advfeat import (
     RobustFeatureInverter,
     StandardClassifier,
 )
-from advfeat.utils._device import resolve_device
 from making import TestAccuracy, construct_inverted, construct_relabelled
 from measures import VERBOSE, accuracy_curve, some_of
 from sets import POSITIONS, SETS
@@ -75,12 +74,7 @@ class Experiment:
     @property
     def attack(self):
         """Settings of the attack behind every robust accuracy."""
-        return {"norm": 2, "n_steps": self.preset.attack_steps, **self._batches}
-
-    @functools.cached_property
-    def _batches(self):
-        """Batches that fill a GPU; on a CPU the library's default. No result depends on them."""
-        return {"batch_size": 1024} if resolve_device(self.device).type == "cuda" else {}
+        return {"norm": 2, "n_steps": self.preset.attack_steps}
 
     def classifier(self, name, network=None):
         """Classifier trained on a set of `SETS`, or on D: one of `SOURCES` or `SECOND`.
@@ -240,7 +234,6 @@ class Experiment:
             random_state=seed_of(self.seed, 10 + POSITIONS[name]),
             precision=preset.precision,
             verbose=VERBOSE,
-            **self._batches,
         )
         if not recipe.relabelled:
             how = preset.inversion

@@ -1,10 +1,11 @@
 """How sources, constructed sets and classifiers are made."""
 
 import numpy as np
+import torch
 from sklearn.frozen import FrozenEstimator
 from skorch.callbacks import Callback
 
-from measures import as_floats
+from measures import as_floats, batches
 
 
 class TestAccuracy(Callback):
@@ -19,7 +20,13 @@ class TestAccuracy(Callback):
         """Predict the test set."""
         X, y = self.data
         labels = np.searchsorted(np.unique(y), y)
-        found = net.forward(as_floats(X)).argmax(1).cpu().numpy()
+        net.module_.eval()
+        with torch.no_grad():
+            parts = [
+                net.infer(torch.from_numpy(as_floats(X[i : i + 1000])).to(net.device)).argmax(1)
+                for i in range(0, len(X), 1000)
+            ]
+        found = torch.cat(parts).cpu().numpy()
         net.history.record("test_accuracy", float(np.mean(found == labels)))
 
     def on_train_end(self, net, **kwargs):
@@ -29,7 +36,7 @@ class TestAccuracy(Callback):
 
 def construct_inverted(constructor, source, X, y, rows):
     """Invert X from the images in ``rows``, or from noise; say how near the features came."""
-    constructor.set_params(estimator=FrozenEstimator(source))
+    constructor.set_params(estimator=FrozenEstimator(source), **batches(source))
     if rows is not None:
         constructor.set_params(init=X[rows])
     found = {"set": constructor.fit_transform(X, y)}
@@ -42,5 +49,5 @@ def construct_inverted(constructor, source, X, y, rows):
 
 def construct_relabelled(constructor, source, X, y):
     """Perturb X towards its targets; say how often the source was convinced."""
-    constructor.set_params(estimator=FrozenEstimator(source))
+    constructor.set_params(estimator=FrozenEstimator(source), **batches(source))
     return {"set": constructor.fit_transform(X, y), "success rate": constructor.success_rate_}

@@ -3,6 +3,7 @@
 import numpy as np
 
 from advfeat import transfer_rate
+from measures import batches
 from sets import SECOND
 from tables._table import Table, rows_of, values
 
@@ -20,7 +21,8 @@ def _measure(experiment):
     for network in preset.architectures:
 
         def transfer(source, other):
-            return transfer_rate(source, other, X, y, eps=eps, **experiment.attack)
+            settings = {**experiment.attack, **batches(source)}
+            return transfer_rate(source, other, X, y, eps=eps, **settings)
 
         row = _name(network)
         rate = experiment.stage(

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.frozen import FrozenEstimator
 
 from experiment import seed_of, settings_of
-from measures import VERBOSE
+from measures import VERBOSE, batches
 from tables._table import Claim, Table, simple_bars
 
 
@@ -25,7 +25,7 @@ def _measure(experiment):
 
         def taught(source, relabeler=relabeler, clf=clf):
             noise = np.random.default_rng(seed).uniform(size=X.shape).astype(np.float32)
-            relabeler.set_params(estimator=FrozenEstimator(source))
+            relabeler.set_params(estimator=FrozenEstimator(source), **batches(source))
             made = relabeler.fit_transform(noise, y)
             return {
                 "accuracy": clf.fit(made, y).score(experiment.X_test, experiment.y_test),
