@@ -15,7 +15,6 @@ from sklearn.exceptions import ConvergenceWarning
 from advfeat.classifiers import AdversarialClassifier
 from advfeat.classifiers._fitting import input_statistics
 from advfeat.classifiers._training_data import ArrayDataset
-from advfeat.construction._kept import make_store
 from advfeat.construction._sources import refuse_without_features, unfrozen
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.optim import (
@@ -200,7 +199,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         X_r = self._in_container(self._as_given(X_r), X)
         return (X_r, residual) if return_residual else X_r
 
-    def _invert(self, X, keep=False):
+    def _invert(self, X, keeping=None):
         source = self._source
         frozen = source.frozen(precision=self.precision).verify(X)
         if not frozen.passes_gradient:
@@ -224,9 +223,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
             momentum=self.momentum if self.solver == "momentum" else 0.0,
             fake_relu=self.solver == "paper",
         )
-        store = None
-        if keep and self.store is not None:
-            store = make_store(self, source, X, {"residual": np.float32, "distance": np.float32})
+        store = None if keeping is None else keeping.make(source)
         columns = (X,) if starts is None else (X, starts)
         X_r, residual, distance = self._run(job, columns, "inversion", store)
         if not np.median(residual) <= _POOR:  # also if it is NaN
@@ -240,9 +237,10 @@ class RobustFeatureInverter(TrainTimeTransformer):
         return X_r, residual, distance
 
     _made = ("residual_", "distance_")
+    _columns = {"residual": np.float32, "distance": np.float32}
 
-    def _construct(self, X, y, prepared):
-        X_r, self.residual_, self.distance_ = self._invert(self._check_inputs(X), keep=True)
+    def _construct(self, X, y, keeping):
+        X_r, self.residual_, self.distance_ = self._invert(self._check_inputs(X), keeping)
         return self._as_given(X_r)
 
     def _check_before(self, X, y, source):
@@ -253,6 +251,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
                 X, bounds=getattr(inner, "bounds", "auto"),
                 channels=getattr(inner, "channels", "first"),
             )  # fmt: skip
+        return {}
 
     def _check_init(self, X, **settings):
         """Given starts, checked as X is, in the layout that the network takes."""

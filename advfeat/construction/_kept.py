@@ -8,9 +8,13 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
+from skorch import NeuralNet
 
 from advfeat._version import __version__
+from advfeat.classifiers import StandardClassifier
 from advfeat.utils._arrays import as_array
+from advfeat.utils._bounds import resolve_bounds
 from advfeat.utils._device import resolve_device
 from advfeat.utils._files import resolve_folder
 from advfeat.utils._fingerprint import fingerprint
@@ -20,6 +24,8 @@ from advfeat.utils._store import Store
 
 # Parameters that do not change what is constructed.
 _ELSEWHERE = ("estimator", "n_jobs", "verbose", "store")
+# Parameters of a source that do not change its weights, or in a way that cannot be told from them.
+_NOT_IN_WEIGHTS = {"bounds", "callbacks", "channels", "device", "n_jobs", "verbose", "warm_start"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +59,8 @@ def check_dtype(X, dtype):
             raise ValueError(_too_large(largest))
 
 
-def check_store(constructor):
-    """Refuse a ``store`` that cannot be used, before the long work.
+def check_folder(constructor):
+    """Refuse a ``store`` that cannot be used, before anything is read.
 
     Raises
     ------
@@ -76,45 +82,100 @@ def check_store(constructor):
     refuse_other_files(folder, name, unless=lambda: is_begun(folder))
 
 
-def make_store(constructor, source, X, columns, *, extras=None, **data):
-    """Make the `Store` in which ``fit_transform`` keeps its batches.
+@dataclass(frozen=True, eq=False)
+class Keeping:
+    """What is known, before the source is trained, of the store that ``fit_transform`` writes.
 
     Parameters
     ----------
     constructor : RobustFeatureInverter or NonRobustRelabeler
-    source : fitted classifier
-    X : array-like of shape (n, ...)
-        The inputs that are constructed from.
-    columns : dict of str to dtype
-        What the job returns for each sample beside the inputs.
-    extras : dict of str to ndarray, optional
+    known : dict
+        The part of the manifest that is known.
+    made_with : dict
+        See `Manifest`.
+    columns : dict
         See `Store`.
-    **data : arrays
-        What else decides the content.
+    n : int
     """
-    params = constructor.get_params(deep=False)
-    manifest = {"constructor": type(constructor).__name__, "advfeat": __version__}
-    manifest.update((k, _plain(params[k])) for k in params if k not in _ELSEWHERE)
-    # Addresses in a representation differ from process to process.
-    manifest["network"] = re.sub("0x[0-9a-fA-F]+", "0x", repr(source.module_))
-    manifest["bounds"] = repr(source.input_bounds_)
-    manifest["weights"] = _hash_weights(source.module_)
-    manifest.update((k, fingerprint(np.asarray(v))) for k, v in data.items())
-    manifest["X"] = fingerprint(X)
-    return Store(
-        constructor.store,
-        manifest,
-        {"X": (constructor.dtype, X.shape[1:]), **{k: (d, ()) for k, d in columns.items()}},
-        len(X),
-        constructor.batch_size,
-        extras=extras,
-        made_with={
+
+    constructor: BaseEstimator
+    known: dict
+    made_with: dict
+    columns: dict
+    n: int
+
+    @classmethod
+    def plan(cls, constructor, source, X, columns, *, trained_on, decided):
+        """Plan the store, and refuse a folder that is known to hold something else.
+
+        Parameters
+        ----------
+        constructor : RobustFeatureInverter or NonRobustRelabeler
+        source : classifier
+            To be trained, or trained in a FrozenEstimator.
+        X : array of shape (n, ...), checked
+            The inputs that are constructed from.
+        columns : dict of str to dtype
+            What the job returns for each sample beside the inputs.
+        trained_on : dict of str to ndarray
+            What else decides the weights of a source that is to be trained.
+        decided : dict of str to ndarray
+            What else decides the content.
+        """
+        params = constructor.get_params(deep=False)
+        known = {"constructor": type(constructor).__name__, "advfeat": __version__}
+        known.update((k, _plain(params[k])) for k in params if k not in _ELSEWHERE)
+        known.update((k, fingerprint(np.asarray(v))) for k, v in decided.items())
+        known["X"] = fingerprint(X)
+        if isinstance(source, StandardClassifier):
+            known["bounds"] = repr(resolve_bounds(source.bounds, X.shape[1:]))
+        made_with = {}
+        if isinstance(source, (StandardClassifier, NeuralNet)):  # one that will be trained
+            params = source.get_params(deep=False)
+            names = params.keys() - _NOT_IN_WEIGHTS
+            made_with = {"source": type(source).__name__}
+            made_with.update((f"source {k}", _described(params[k])) for k in sorted(names))
+            made_with.update((f"source {k}", fingerprint(v)) for k, v in trained_on.items())
+        columns = {
+            "X": (constructor.dtype, X.shape[1:]), **{k: (d, ()) for k, d in columns.items()}
+        }  # fmt: skip
+        plan = cls(constructor, known, made_with, columns, len(X))
+        plan._store(known, made_with).check_early()
+        return plan
+
+    def make(self, source, extras=None):
+        """Make the `Store`.
+
+        Parameters
+        ----------
+        source : fitted classifier
+        extras : dict of str to ndarray, optional
+            See `Store`.
+        """
+        learned = {
+            # Addresses in a representation differ from process to process.
+            "network": _without_addresses(source.module_),
+            "bounds": repr(source.input_bounds_),
+            "weights": _hash_weights(source.module_),
+        }
+        made_with = {
             "torch": torch.__version__,
             "number of threads": torch.get_num_threads(),
             "device": str(resolve_device(source.device)),
-        },
-        verbose=constructor.verbose,
-    )
+        }
+        return self._store({**self.known, **learned}, {**made_with, **self.made_with}, extras)
+
+    def _store(self, manifest, made_with, extras=None):
+        return Store(
+            self.constructor.store,
+            manifest,
+            self.columns,
+            self.n,
+            self.constructor.batch_size,
+            extras=extras,
+            made_with=made_with,
+            verbose=self.constructor.verbose,
+        )
 
 
 def _hash_weights(module):
@@ -133,6 +194,20 @@ def _plain(value):
     if callable(value) or isinstance(value, Mapping):
         return "custom"  # the targets that it gives are in the manifest themselves
     return fingerprint(np.asarray(as_array(value)))
+
+
+def _described(value):
+    """Return a parameter of a source as JSON can hold it; equal for equal ones of any process."""
+    if isinstance(value, (Integral, Real, str, type(None), list, tuple, np.ndarray)):
+        try:
+            return _plain(value)
+        except (TypeError, ValueError):  # a list of something else
+            pass
+    return _without_addresses(value)
+
+
+def _without_addresses(value):
+    return re.sub("0x[0-9a-fA-F]+", "0x", repr(value))
 
 
 def _too_large(largest):

@@ -14,7 +14,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 
 from advfeat.classifiers import StandardClassifier
-from advfeat.construction._kept import make_store
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.datasets._constructed import ConstructedDataset, storable_labels
 from advfeat.datasets._torch_data import unpack_data
@@ -195,12 +194,14 @@ class NonRobustRelabeler(TrainTimeTransformer):
         data.feature_names = self._names_for(X)
         return data
 
-    def _relabel(self, X, y, keep=False, target=None):
+    def _relabel(self, X, y, keeping=None, target_labels=None):
         X = self._check_inputs(X)
         source, y = self._source, check_labels(y, len(X))
         index = encode_labels(y, source.classes_, len(X))
-        if target is None:
+        if target_labels is None:
             target = self._targets(index, y, source.classes_)
+        else:
+            target = encode_labels(target_labels, source.classes_, len(X))
         eps = useful_radius(self.norm, self.eps, source.input_bounds_, X.shape[1:])
         job = Relabelling(
             network=source.frozen(precision=self.precision).verify(X),
@@ -210,12 +211,10 @@ class NonRobustRelabeler(TrainTimeTransformer):
             step_size=eps / 5 if self.step_size is None else self.step_size,
         )
         store, classes = None, source.classes_
-        if keep and self.store is not None:
+        if keeping is not None:
             labels = {"y": classes[target], "y_source": y, "classes": classes}
-            store = make_store(
-                self, source, X, {"success": np.bool_}, target_labels=classes[target],
-                extras={name: storable_labels(values) for name, values in labels.items()},
-            )  # fmt: skip
+            extras = {name: storable_labels(values) for name, values in labels.items()}
+            store = keeping.make(source, extras)
         X_adv, success = self._run(job, (X, target), "relabelling", store)
         data = ConstructedDataset(self._as_given(X_adv), classes[target], y, classes)
         if eps > 0:
@@ -228,21 +227,24 @@ class NonRobustRelabeler(TrainTimeTransformer):
         return tags
 
     _made = ("success_rate_",)
+    _columns = {"success": np.bool_}
 
-    def _construct(self, X, y, target):
-        data, self.success_rate_ = self._relabel(X, y, keep=True, target=target)
+    def _construct(self, X, y, keeping, target_labels=None):
+        data, self.success_rate_ = self._relabel(X, y, keeping, target_labels)
         return data
 
     def _check_before(self, X, y, source):
-        """Positions of the targets that a mapping or a callable gives."""
+        """Targets that a mapping or a callable gives, or that decide what a store holds."""
         classes = np.unique(y)
         if isinstance(source, FrozenEstimator):
             classes = self._source.classes_
             encode_labels(y, classes, len(y))
-        if isinstance(self.target, str):
-            return None
+        seeded = isinstance(self.random_state, Integral) and len(classes) > 1
+        if isinstance(self.target, str) and not (seeded and self.store is not None):
+            return {}
         # Kept for the construction, as a callable need not give the same twice.
-        return self._targets(encode_labels(y, classes, len(y)), y, classes)
+        target = self._targets(encode_labels(y, classes, len(y)), y, classes)
+        return {"target_labels": classes[target]}
 
     def _default_source(self):
         return StandardClassifier(verbose=self.verbose)

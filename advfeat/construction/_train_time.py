@@ -32,7 +32,7 @@ from advfeat.classifiers._fitting import restored_on_failure
 from advfeat.classifiers._from_skorch import check_skorch_net, fit_skorch_net, from_skorch
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.construction._containers import ContainerMixin
-from advfeat.construction._kept import InDtype, check_dtype, check_store
+from advfeat.construction._kept import InDtype, Keeping, check_dtype, check_folder
 from advfeat.construction._sources import unfrozen
 from advfeat.datasets._constructed import ConstructedDataset
 from advfeat.datasets._torch_data import inputs_of, unpack_labelled_data
@@ -69,6 +69,7 @@ class TrainTimeTransformer(
     __metadata_request__fit = {"sample_weight": UNUSED}
 
     _made: tuple[str, ...] = ()  # attributes of what `fit_transform` constructed
+    _columns: dict[str, type] = {}  # what the job returns for each sample beside the inputs
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(
@@ -123,10 +124,12 @@ class TrainTimeTransformer(
         The constructed set, see the class.
         """
         with restored_on_failure(self):
-            check_store(self)
-            inputs, labels, source_labels, prepared = self._fit_source(X, y, sample_weight)
+            check_folder(self)
+            inputs, labels, source_labels, decided, keeping = self._fit_source(
+                X, y, sample_weight, keep=self.store is not None
+            )
         with self._source_kept():
-            constructed = self._construct(inputs, labels, prepared)
+            constructed = self._construct(inputs, labels, keeping, **decided)
         if isinstance(constructed, ConstructedDataset):
             constructed.feature_names = self._names_for(X)
             return constructed
@@ -179,8 +182,17 @@ class TrainTimeTransformer(
         """Classifier to train when ``estimator`` is None."""
 
     @abstractmethod
-    def _construct(self, X, y, prepared):
-        """Construct the training set; ``prepared`` is what `_check_before` returned."""
+    def _construct(self, X, y, keeping, **decided):
+        """Construct the training set.
+
+        Parameters
+        ----------
+        X, y : as unpacked
+        keeping : Keeping or None
+            Of the store, if there is one.
+        **decided
+            What `_check_before` returned.
+        """
 
     def _check_before(self, X, y, source):
         """Check what belongs to the construction, before the source is trained.
@@ -194,10 +206,12 @@ class TrainTimeTransformer(
 
         Returns
         -------
-        Whatever `_construct` needs of it.
+        dict of str to ndarray
+            What is decided now of the set to be constructed, by the names that `_construct` has.
         """
+        return {}
 
-    def _fit_source(self, X, y, sample_weight):
+    def _fit_source(self, X, y, sample_weight, keep=False):
         source = self._default_source() if self.estimator is None else clone(self.estimator)
         self._check_source(source)
         X, y, source_labels = unpack_labelled_data(self, X, y)
@@ -210,18 +224,26 @@ class TrainTimeTransformer(
             self.estimator_ = source
             self._check_inputs(X)
         check_dtype(checked, self.dtype)
-        prepared = self._check_before(checked, y, source)
-        for name in self._made:
-            vars(self).pop(name, None)
+        decided = self._check_before(checked, y, source)
         if isinstance(source, StandardClassifier) and source.random_state is None:
             # As in scikit-learn's ensembles: one random_state determines the whole.
             source.set_params(random_state=draw_seed(self.random_state))
+        keeping = None
+        if keep:
+            trained_on = {"y": y}
+            if sample_weight is not None:
+                trained_on["sample_weight"] = np.asarray(as_array(sample_weight))
+            keeping = Keeping.plan(
+                self, source, checked, self._columns, trained_on=trained_on, decided=decided
+            )
+        for name in self._made:
+            vars(self).pop(name, None)
         if isinstance(source, NeuralNet):
             checked = check_data(X, type(source).__name__)
             self.estimator_ = fit_skorch_net(source, checked, y, draw_seed(self.random_state))
         else:
             self.estimator_ = source.fit(X, y, **weights)
-        return X, y, source_labels, prepared
+        return X, y, source_labels, decided, keeping
 
     def _route(self, source, sample_weight):
         """Weights as the source's `fit` takes them; refused where they would have no effect."""

@@ -157,8 +157,7 @@ class SampleGridDisplay:
             if source is not None:
                 pairs = zip(source[rows].tolist(), new[rows].tolist(), strict=True)
                 labels[name] = [f"{text[true]} → {text[label]}" for true, label in pairs]
-            elif y is not None or new is not None:
-                own = y if new is None else new
+            elif (own := y if new is None else new) is not None:
                 labels[name] = [text[true] for true in own[rows].tolist()]
         images = {name: np.asarray(X[rows]) for name, X in inputs.items()}
         return cls(images, labels=labels, indices=rows).plot(ax=ax)

@@ -19,9 +19,9 @@ class Manifest:
         The folder as the user gave it, for messages.
     content : dict of str to int, float, str, list or None
         Everything that decides what the folder holds.
-    made_with : dict of str to str or int
-        What may change the content by rounding, such as versions. It is not compared, only told
-        where the contents differ.
+    made_with : dict of str to str, int, float, bool or None
+        What may change the content, such as versions and what a source was trained with. It is
+        only told where the contents differ, and compared only before the content is known.
     """
 
     def __init__(self, folder, name, content, made_with):
@@ -29,7 +29,7 @@ class Manifest:
         self.name = name
         # As it is read again.
         self.content = json.loads(json.dumps({"format": FORMAT, **content}))
-        self.made_with = made_with
+        self.made_with = json.loads(json.dumps(made_with))
         text = json.dumps(self.content, sort_keys=True).encode()
         self.key = hashlib.blake2b(text, digest_size=8).hexdigest()
 
@@ -39,7 +39,7 @@ class Manifest:
             content = {"content": self.content, "made_with": self.made_with}
             file.write(json.dumps(content, indent=1).encode())
 
-    def check(self, ours):
+    def check(self, ours, early=False):
         """Compare with what the folder holds.
 
         Parameters
@@ -47,6 +47,14 @@ class Manifest:
         ours : callable
             Says whether the folder has a file that only this content can have made. Then a
             manifest that is missing or damaged does no harm.
+        early : bool, default=False
+            Whether only a part of the content is known yet: then that part is compared, and what
+            the rest will be made with.
+
+        Returns
+        -------
+        dict or None
+            The content that the folder holds, if a manifest says so.
 
         Raises
         ------
@@ -58,23 +66,29 @@ class Manifest:
             there, made_with = dict(kept["content"]), dict(kept["made_with"])
         except FileNotFoundError:
             refuse_other_files(self.path.parent, self.name, unless=ours)
-            return
+            return None
         except (ValueError, TypeError, KeyError) as error:
             if ours():
-                return
+                return None
             raise ValueError(
                 f"'{self.path}' is damaged, or was not written by this version of advfeat, so it "
                 "cannot be said what the folder holds. Choose another folder."
             ) from error
-        keys = {**there, **self.content}
-        differing = [key for key in keys if there.get(key) != self.content.get(key)]
+        here, whole = self.content, there
+        if early:
+            shared = self.made_with.keys() & made_with.keys()
+            here = {**here, **{key: self.made_with[key] for key in shared}}
+            whole = {**there, **{key: made_with[key] for key in shared}}
+        keys = here if early else {**there, **here}
+        differing = [key for key in keys if whole.get(key) != here.get(key)]
         if differing:
-            raise ValueError(self._difference(differing, there, made_with))
+            raise ValueError(self._difference(differing, whole, here, made_with))
+        return there
 
-    def _difference(self, differing, there, made_with):
-        told = ", ".join(_told(key, there, self.content) for key in differing)
+    def _difference(self, differing, there, here, made_with):
+        names = ", ".join(_told(key, there, here) for key in differing)
         message = (
-            f"{self.name} holds something else: it differs in {told}. Choose another folder for "
+            f"{self.name} holds something else: it differs in {names}. Choose another folder for "
             "this, or repeat the settings and data of that to go on with it."
         )
         if "weights" in differing:
@@ -83,10 +97,15 @@ class Manifest:
                 "versions and number of threads; train it once, keep it, and pass it in a "
                 "FrozenEstimator."
             )
-        changed = [key for key in made_with if made_with[key] != self.made_with.get(key)]
+        changed = [
+            key
+            for key in made_with.keys() & self.made_with.keys()
+            if made_with[key] != self.made_with[key] and key not in differing
+        ]
         if changed:
             changed = (
-                f"{k} ({made_with[k]!r} there, {self.made_with.get(k)!r} here)" for k in changed
+                f"{k} ({made_with[k]!r} there, {self.made_with[k]!r} here)"
+                for k in sorted(changed)
             )
             message += f" It was made with other {', '.join(changed)}."
         return message

@@ -99,12 +99,7 @@ class Store:
         layout = {key: [c.dtype.str, *c.shape] for key, c in self._columns.items()}
         manifest = {**manifest, "batch_size": batch_size, "arrays": layout}
         self._manifest = Manifest(self.folder, self.name, manifest, made_with or {})
-        # The name ties the checksums to the manifest, should that file get damaged.
-        self._checksums = RowFile(
-            self.folder / f"{CHECKSUMS}{self._manifest.key}.npy",
-            np.uint8,
-            (math.ceil(n / batch_size), _DIGEST),
-        )
+        self._checksums = self._checksum_file(self._manifest)
         self._stamp_file = self.folder / "finished.json"
         self._lock = Lock(self.folder / ".lock")
 
@@ -114,20 +109,38 @@ class Store:
         if self._read_digests().any(axis=1).all() and self._has_extras():
             if self.n_missing() == 0:
                 return self
-        with self._named_errors():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            locked = self._lock.acquire()
-        if not locked:
-            raise BlockingIOError(
-                f"{self.name} is being written by another process. Wait until it has ended, or "
-                "choose another folder."
-            )
+        self._take_lock()
         try:
             self._open()
         except BaseException:
             self._lock.release()
             raise
         return self
+
+    def check_early(self):
+        """Refuse what entering would refuse, while some keys of the manifest are not known yet.
+
+        Nothing is kept but an empty folder.
+
+        Raises
+        ------
+        ValueError, BlockingIOError, OSError
+            As on entry.
+        """
+        there = self._manifest.check(
+            ours=lambda: any(self.folder.glob(f"{CHECKSUMS}*")), early=True
+        )
+        if there is not None:
+            kept = self._checksum_file(Manifest(self.folder, self.name, there, {}))
+            digests = kept.read(0, kept.shape[0])
+            if digests is not None and digests.reshape(kept.shape).any(axis=1).all():
+                return  # finished: nothing is to be written
+        self._take_lock()
+        try:
+            with self._named_errors():
+                self._check_space()
+        finally:
+            self._lock.release()
 
     def __exit__(self, *error):
         self._lock.release()
@@ -180,6 +193,21 @@ class Store:
     def digests(self):
         """Checksum of each batch, bytes."""
         return [row.tobytes() for row in self._digests]
+
+    def _checksum_file(self, manifest):
+        # The name ties the checksums to the manifest, should that file get damaged.
+        path = self.folder / f"{CHECKSUMS}{manifest.key}.npy"
+        return RowFile(path, np.uint8, (math.ceil(self.n / self.batch_size), _DIGEST))
+
+    def _take_lock(self):
+        with self._named_errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            locked = self._lock.acquire()
+        if not locked:
+            raise BlockingIOError(
+                f"{self.name} is being written by another process. Wait until it has ended, or "
+                "choose another folder."
+            )
 
     def _open(self):
         """With the lock held: make what is missing, and find out what is there."""

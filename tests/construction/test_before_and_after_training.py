@@ -1,5 +1,8 @@
 """Constructors: what is checked before the source is trained, what is kept, names, weights."""
 
+import shutil
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,15 +13,18 @@ from sklearn.base import clone
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from skorch import NeuralNetClassifier
 from torch import nn
 
 from advfeat import (
+    AdversarialClassifier,
     ConstructedDataset,
     NonRobustRelabeler,
     RobustFeatureInverter,
     StandardClassifier,
     adversarial_examples,
 )
+from advfeat.utils._files import Lock
 
 Y = np.array(["a", "b"])[np.arange(40) % 2]
 X = (np.random.default_rng(0).normal(size=(40, 3)) + 2 * (np.arange(40) % 2)[:, None]).astype("f")
@@ -78,6 +84,112 @@ def test_found_before_the_source_is_trained(name, monkeypatch, tmp_path):
     monkeypatch.setattr(StandardClassifier, "fit", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ValueError, match=message):
         clone(constructor).fit_transform(X, Y)
+
+
+def wide(n_features, n_classes):
+    return nn.Sequential(nn.Linear(n_features, 7), nn.ReLU(), nn.Linear(7, n_classes))
+
+
+# What is changed before the second call, and what its error names.
+OTHERS = {
+    "a parameter": (lambda c: c.set_params(n_steps=3), X, Y, r"n_steps \(2.0 there, 3.0 here\)"),
+    "the seed": (lambda c: c.set_params(random_state=1), X, Y, "random_state"),
+    "the batches": (lambda c: c.set_params(batch_size=7), X, Y, "batch_size"),
+    "the dtype": (lambda c: c.set_params(dtype="float16"), X, Y, "dtype"),
+    "the data": (lambda c: c, X + 1, Y, "X"),
+    "fewer data": (lambda c: c, X[:-1], Y[:-1], "X"),
+    "the labels": (lambda c: c, X, Y[::-1], "source y"),
+    "the bounds": (lambda c: c.set_params(estimator__bounds=(-99, 99)), X, Y, "bounds"),
+    "the source": (lambda c: c.set_params(estimator=AdversarialClassifier()), X, Y, "source"),
+    "the source's lr": (lambda c: c.set_params(estimator__lr=0.5), X, Y, "source lr"),
+    "its network": (lambda c: c.set_params(estimator__network=wide), X, Y, "source network"),
+    "its epochs": (
+        lambda c: c.set_params(estimator__max_epochs=2), X, Y,
+        r"source max_epochs \(1.0 there, 2.0 here\)",
+    ),
+    "its classes": (lambda c: c.set_params(estimator__class_weight="balanced"), X, Y, "class_w"),
+    "targets": (lambda c: c.set_params(target="deterministic"), X, Y, "target_labels"),
+    "other targets": (lambda c: c.set_params(target=lambda y: y), X, Y, "target_labels"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory):
+    """Constructors whose store holds the set that they made."""
+    made = {}
+    for make in (inverter, relabeler):
+        made[make] = make(n_steps=2, store=tmp_path_factory.mktemp("store"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made[make].fit_transform(X, Y)
+    return made
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("make", [inverter, relabeler])
+def test_a_store_of_something_else_is_found_before_training(make, name, used, monkeypatch):
+    change, data, labels, message = OTHERS[name]
+    if "target" in name and make is inverter:
+        pytest.skip("it has no targets")
+    other = change(clone(used[make]))
+    monkeypatch.setattr(StandardClassifier, "fit", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ValueError, match=f"something else: it differs in.*{message}"):
+        other.fit_transform(data, labels)
+
+
+def test_other_weights_of_samples_are_found_before_training(used, monkeypatch, tmp_path):
+    kept = clone(used[relabeler]).set_params(store=tmp_path)
+    kept.fit_transform(X, Y, sample_weight=WEIGHT)
+    monkeypatch.setattr(StandardClassifier, "fit", lambda self, X, y, sample_weight: 1 / 0)
+    with pytest.raises(ValueError, match="differs in source sample_weight"):
+        kept.fit_transform(X, Y, sample_weight=1 - WEIGHT)
+
+
+def test_a_skorch_source_is_checked_before_training(tmp_path, monkeypatch):
+    net = NeuralNetClassifier(
+        wide(3, 2), criterion=nn.CrossEntropyLoss, max_epochs=1, train_split=None, verbose=0
+    )
+    y = (Y == "b").astype(int)
+    kept = relabeler(net, store=tmp_path)
+    made = np.array(kept.fit_transform(X, y).X)
+    assert_array_equal(clone(kept).fit_transform(X, y).X, made)  # the same source: the same store
+    monkeypatch.setattr(NeuralNetClassifier, "fit", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(NeuralNetClassifier, "partial_fit", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ValueError, match="differs in source lr"):
+        kept.set_params(estimator__lr=0.3).fit_transform(X, y)
+
+
+@pytest.mark.filterwarnings("ignore:The features were matched poorly")
+@pytest.mark.parametrize("make", [inverter, relabeler])
+def test_the_same_store_is_not_taken_for_another(make, used):
+    kept = used[make]
+    before = np.array(np.load(kept.store / "X.npy"))
+    for same in (
+        clone(kept).set_params(estimator__verbose=0, n_jobs=1, estimator__bounds=None),
+        clone(kept).set_params(estimator__channels="first"),
+        clone(kept).set_params(estimator=FrozenEstimator(kept.estimator_)),
+        clone(kept),  # also after a frozen one has had the folder
+    ):
+        made = same.fit_transform(np.asfortranarray(X), list(Y))
+        assert_array_equal(getattr(made, "X", made), before)
+
+
+def test_a_store_that_cannot_be_written_is_found_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(StandardClassifier, "fit", lambda *args, **kwargs: 1 / 0)
+    kept = relabeler(store=tmp_path / "s")
+    with monkeypatch.context() as full, pytest.raises(OSError, match="bytes are needed"):
+        full.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(100, 90, 10))
+        kept.fit_transform(X, Y)
+    lock = Lock(tmp_path / "s" / ".lock")
+    assert lock.acquire()
+    try:
+        with pytest.raises(BlockingIOError, match="being written by another process"):
+            kept.fit_transform(X, Y)
+    finally:
+        lock.release()
+    (tmp_path / "s" / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        kept.fit_transform(X, Y)
 
 
 @pytest.mark.parametrize("make", [inverter, relabeler])
