@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from advfeat.classifiers._html import network_line
 from advfeat.datasets._torch_data import inputs_of, unpack_data
 from advfeat.optim import FrozenNetwork
+from advfeat.optim._copying import make_picklable
 from advfeat.utils._arrays import as_array
 from advfeat.utils._batches import PREDICTION_BATCH, Forward, run_batches
 from advfeat.utils._bounds import resolve_bounds
@@ -191,6 +192,12 @@ class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     def _sk_visual_block_(self):
         return html_block(self, network_line(self))
+
+    def __getstate__(self):
+        for given in self.get_params(deep=False).values():
+            if isinstance(given, torch.nn.Module):
+                make_picklable(given)
+        return super().__getstate__()
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -13,7 +13,7 @@ from torchvision.models import vgg
 from torchvision.models.resnet import BasicBlock
 
 from advfeat.classifiers._own_modules import build_body, check_logits, has_gradient, name_of
-from advfeat.optim._copying import copy_network
+from advfeat.optim._copying import copy_network, make_picklable
 
 _SMALL = 96  # images with a shorter side than this get a stem without downsampling
 
@@ -33,6 +33,7 @@ class Network(nn.Module):
 
     def __init__(self, body, mean, std, order=None):
         super().__init__()
+        make_picklable(body)
         self.body = body
         self.register_buffer("order", order)
         self.register_buffer("mean", mean)

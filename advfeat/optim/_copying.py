@@ -1,6 +1,7 @@
 """Copies of networks, taken out of torch's wrappers."""
 
 import copy
+from collections import OrderedDict
 
 import torch
 from torch import nn
@@ -43,6 +44,33 @@ def copies_of_computed(module):
         for tensor in _tensors(vars(layer))
         if not tensor.is_leaf
     }
+
+
+def make_picklable(module):
+    """Let the layers of a module be pickled with their parametrizations, which torch refuses.
+
+    They are built again with all but the hook by which `weight_norm` reads files of old versions.
+    """
+    for layer in module.modules():
+        if parametrize.is_parametrized(layer):
+            type(layer).__reduce_ex__ = _reduce_parametrized  # torch made the class for this layer
+
+
+def _reduce_parametrized(layer, protocol):
+    state = {**vars(layer), "_load_state_dict_pre_hooks": OrderedDict()}
+    kind = parametrize.type_before_parametrizations(layer)
+    return _parametrized_layer, (kind, tuple(layer.parametrizations)), state
+
+
+def _parametrized_layer(kind, names):
+    """Layer of the class that torch makes of ``kind`` for such weights; its state follows."""
+    layer = kind.__new__(kind)
+    nn.Module.__init__(layer)
+    for name in names:
+        layer.register_parameter(name, nn.Parameter(torch.zeros(1)))
+        parametrize.register_parametrization(layer, name, nn.Identity(), unsafe=True)
+    make_picklable(layer)
+    return layer
 
 
 def with_plain_weights(network):

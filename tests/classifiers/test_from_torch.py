@@ -362,7 +362,7 @@ def test_networks_in_wrappers(change, inside):
     clf = from_torch(module, classes=range(3), input_shape=(6,))
     np.testing.assert_allclose(clf.decision_function(x), expected, atol=1e-6)
     assert clone(clf).score(x, clf.predict(x)) == 1
-    if change is nn.utils.parametrizations.weight_norm:  # torch does not pickle such layers
+    if change is nn.utils.parametrizations.weight_norm:
         attack = {"norm": 2, "eps": 0.1, "n_steps": 2, "batch_size": 3, "verbose": 0}
         alone, shared = (
             adversarial_examples(clf, x.numpy(), clf.predict(x), n_jobs=n_jobs, **attack)[0]
