@@ -26,11 +26,12 @@ class ConstructedDataset(Dataset):
     must therefore carry them itself. advfeat's classifiers and skorch nets train on the labels it
     carries; every other estimator is refused, because it would silently learn the wrong ones.
 
-    ``data[i]`` is a pair (input, class index): a float32 tensor in input units, and the position
-    of the new label in ``classes``. Slices, index arrays and masks (``data[:5]``), and with them
-    ``train_test_split``, give ConstructedDatasets; memory maps are not read for that. Also
-    torch's ``Subset``, ``random_split`` and ``ConcatDataset`` of constructed sets are trained on
-    with the labels that they carry.
+    ``data[i]`` is a pair (input, label): a float32 tensor in input units, and the new label, never
+    its position in ``classes``. A skorch net, or a loop of one's own over a DataLoader, takes
+    label j for output j; batches of labels that are no numbers are refused. Slices, index arrays
+    and masks (``data[:5]``), and with them ``train_test_split``, give ConstructedDatasets; memory
+    maps are not read for that. Also torch's ``Subset``, ``random_split`` and ``ConcatDataset`` of
+    constructed sets are trained on with the labels that they carry.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ class ConstructedDataset(Dataset):
     >>> X = np.zeros((3, 2), dtype=np.float32)
     >>> data = ConstructedDataset(X, ["b", "a", "b"], y_source=["a", "a", "b"], classes=["a", "b"])
     >>> len(data), data[0]
-    (3, (tensor([0., 0.]), 1))
+    (3, (tensor([0., 0.]), 'b'))
     >>> data[1:].y.tolist()
     ['a', 'b']
     """
@@ -166,7 +167,7 @@ class ConstructedDataset(Dataset):
         if isinstance(i, torch.Tensor):
             i = i.cpu().numpy()
         if isinstance(i, Integral) or (isinstance(i, np.ndarray) and i.ndim == 0):
-            return self.__getitems__([i])[0]
+            return self._items([i])[0]
         if isinstance(i, slice):
             X = self.X[i] if not isinstance(self.X, LazyArray) else select_rows(self.X, i)
             return type(self)(X, self.y[i], self.y_source[i], self.classes, self.feature_names)
@@ -189,13 +190,20 @@ class ConstructedDataset(Dataset):
 
     def __getitems__(self, rows):
         """Items of a batch, as torch's DataLoader asks for them."""
+        if np.asarray(self.classes[:1].tolist()).dtype.kind not in "biuf":
+            raise ValueError(
+                "A batch of torch holds numbers, but the labels of this ConstructedDataset are "
+                f"{', '.join(map(repr, self.classes[:2].tolist()))}, ... Train an advfeat "
+                "classifier, which encodes them, or encode them before the relabeler (sklearn's "
+                "LabelEncoder)."
+            )
+        return self._items(rows)
+
+    def _items(self, rows):
         rows = np.arange(len(self))[np.asarray(rows)]
         inputs = torch.from_numpy(np.array(self.X[rows], dtype=np.float32))
-        index = np.searchsorted(self.classes, self.y[rows])
-        return [
-            (x, ClassIndex(i, self.y[row], self.y_source[row]))
-            for x, i, row in zip(inputs, index, rows, strict=True)
-        ]
+        labels = [carry(self.y[row], self.y_source[row]) for row in rows]
+        return list(zip(inputs, labels, strict=True))
 
     def __repr__(self):
         moved = np.mean(self.y != self.y_source) if len(self) else 0.0
@@ -213,23 +221,42 @@ class ConstructedDataset(Dataset):
         raise ValueError(_REFUSAL)
 
 
-class ClassIndex(int):
-    """Position of a label that does not forget the label, so that wrapped sets keep it.
+class CarriedLabel:
+    """A label that knows what its input was made from, so that wrapped sets keep both.
 
-    Parameters
+    Attributes
     ----------
-    index : int
     label, source : label
-        The label at that position, and that of the sample which the input was made from.
+        As they were, whatever their type; the label of the sample which the input was made from.
     """
 
-    def __new__(cls, index, label, source):
-        self = super().__new__(cls, index)
+    def __new__(cls, label, source):
+        self = super().__new__(cls, label)
         self.label, self.source = label, source
         return self
 
     def __getnewargs__(self):
-        return int(self), self.label, self.source
+        return self.label, self.source
+
+
+class _CarriedInteger(CarriedLabel, int):
+    pass
+
+
+class _CarriedFloat(CarriedLabel, float):
+    pass
+
+
+class _CarriedText(CarriedLabel, str):
+    pass
+
+
+_CARRIED = {"b": _CarriedInteger, "i": _CarriedInteger, "u": _CarriedInteger, "f": _CarriedFloat}
+
+
+def carry(label, source):
+    """Make the label of an item: a number, or text."""
+    return _CARRIED.get(np.asarray(label).dtype.kind, _CarriedText)(label, source)
 
 
 class _Length:

@@ -1,12 +1,10 @@
 """Training data as they come: arrays, constructed sets, torch Datasets."""
 
-from itertools import chain
-
 import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from advfeat.datasets._constructed import ClassIndex, ConstructedDataset
+from advfeat.datasets._constructed import CarriedLabel, ConstructedDataset
 from advfeat.utils._arrays import as_array, refuse_pairs
 from advfeat.utils._checks import refuse_loaders
 from advfeat.utils._lazy import DatasetArray
@@ -67,6 +65,9 @@ def split_dataset(dataset, verbose=0):
     """
     if isinstance(dataset, ConstructedDataset):
         return dataset.inputs, dataset.y, dataset.y_source
+    while type(dataset) is Subset and type(dataset.dataset) is Subset:
+        outer, inner = dataset.indices, dataset.dataset
+        dataset = Subset(inner.dataset, [inner.indices[i] for i in outer])
     if type(dataset) is Subset and isinstance(dataset.dataset, ConstructedDataset):
         return split_dataset(dataset.dataset[list(dataset.indices)])
     X = DatasetArray(dataset)
@@ -123,7 +124,7 @@ def _known_targets(dataset):
         return None
     for i in {0, n // 2, n - 1}:
         label = _label(dataset[i], i)
-        if isinstance(label, ClassIndex) or label != targets[i]:
+        if isinstance(label, CarriedLabel) or label != targets[i]:
             return None
     return targets
 
@@ -135,9 +136,8 @@ def _read_labels(dataset, verbose):
         for i in range(n):
             labels.append(_label(dataset[i], i))
             bar.update()
-    constructed = [isinstance(label, ClassIndex) for label in labels]
+    constructed = [isinstance(label, CarriedLabel) for label in labels]
     if not any(constructed):
-        _refuse_positions(dataset)
         return np.asarray(labels), None
     if not all(constructed):
         raise ValueError(
@@ -155,7 +155,7 @@ def _label(item, i):
             f"Got {type(item).__name__} at index {i} instead."
         )
     label = item[1]
-    if isinstance(label, ClassIndex):
+    if isinstance(label, CarriedLabel):
         return label
     label = np.asarray(label.detach().cpu() if isinstance(label, torch.Tensor) else label)
     if label.size != 1:
@@ -174,20 +174,3 @@ def _joined(parts):
             "numbers in others."
         )
     return np.concatenate(parts)
-
-
-def _refuse_positions(dataset):
-    """Refuse a wrapper that has turned a constructed set's labels into bare positions."""
-    held = list(vars(dataset).values())
-    held = chain(held, *(v for v in held if isinstance(v, (list, tuple))))
-    for part in held:
-        while type(part) is Subset:
-            part = part.dataset
-        if isinstance(part, ConstructedDataset) and not np.array_equal(
-            part.classes, np.arange(len(part.classes))
-        ):
-            raise ValueError(
-                f"{type(dataset).__name__} holds a ConstructedDataset, but yields labels that "
-                "are plain numbers: the positions of its labels, not the labels. Pass on what "
-                "the set yields unchanged, or train on the arrays data.X and data.y."
-            )

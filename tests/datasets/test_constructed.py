@@ -51,11 +51,9 @@ def data(blobs):
 
 def test_is_a_torch_dataset(data):
     assert len(data) == 180
-    x, index = data[70]
+    x, label = data[70]
     assert isinstance(x, torch.Tensor) and x.dtype == torch.float32
-    assert data.classes[index] == data.y[70] == "c"
-    batch, indices = next(iter(torch.utils.data.DataLoader(data, batch_size=8)))
-    assert batch.shape == (8, 2) and indices.tolist() == [1] * 8
+    assert label == data.y[70] == "c"
     assert "relabelled=100.0%" in repr(data)
 
 
@@ -72,7 +70,8 @@ def test_advfeat_trains_on_the_labels_it_carries(data):
 
 
 def test_skorch_trains_on_the_labels_it_carries(data):
-    index = np.searchsorted(data.classes, data.y_source)
+    index, moved = (np.searchsorted(data.classes, y) for y in (data.y_source, data.y))
+    data = ConstructedDataset(data.X, moved, index, range(3))
     for y, split in ((index, ValidSplit(5, stratified=True)), (None, None)):
         net = NeuralNetClassifier(
             nn.Linear(2, 3),
@@ -84,7 +83,7 @@ def test_skorch_trains_on_the_labels_it_carries(data):
             verbose=0,
         )
         net.fit(data, y)
-        assert np.mean(data.classes[net.predict(data.X)] == data.y) > 0.9
+        assert np.mean(net.predict(data.X) == data.y) > 0.9
 
 
 def test_foreign_y_is_refused(data):
@@ -179,6 +178,7 @@ PARTS = {
     "ConcatDataset": lambda d: ConcatDataset([d[:100], d[100:], Subset(d, range(10))]),
     "nested": lambda d: Subset(ConcatDataset([Subset(d, range(200)), d[200:]]), range(300)),
     "one's own": Wrapped,
+    "Subset of a Subset": lambda d: Subset(Subset(d, range(250)), range(0, 250, 2)),
 }
 
 
@@ -203,16 +203,15 @@ def test_parts_know_their_source_labels(eleven):
             clf.fit(wrong, np.roll(eleven.y_source, 1))
 
 
-def test_a_wrapper_that_loses_the_labels_is_refused(eleven):
+def test_a_wrapper_that_gives_bare_labels_gives_the_labels(eleven):
     clf = StandardClassifier(max_epochs=1, verbose=0)
-    for change in (int, lambda label: label + 0, torch.tensor):
-        with pytest.raises(ValueError, match="Wrapped holds a ConstructedDataset, but yields"):
-            clf.fit(Wrapped(eleven, change))
-        with pytest.raises(ValueError, match="Wrapped holds a ConstructedDataset, but yields"):
-            clf.fit(Wrapped(Subset(eleven, range(100)), change))
-    # Where the labels are their positions nothing is lost.
-    same = ConstructedDataset(eleven.X, np.argmax(eleven.X, 1), np.argmax(eleven.X, 1), range(11))
-    clf.fit(Wrapped(same, int))
+    number = eleven.classes.dtype.kind != "U"
+    for change in (int, lambda label: label + 0, torch.tensor) if number else (str,):
+        for data in (Wrapped(eleven, change), Wrapped(Subset(eleven, range(100)), change)):
+            clf.fit(data)
+            assert_array_equal(clf.classes_, eleven.classes)
+            with pytest.raises(ValueError, match="yields its own labels"):  # the source is lost
+                clf.fit(data, eleven.y_source[: len(data)])
 
 
 def test_joined_with_other_data(eleven):
@@ -234,8 +233,8 @@ def test_indexing(eleven):
     assert len(eleven[[]]) == 0 and len(eleven[3:3]) == 0
     assert_array_equal(eleven[[0], ...].X, eleven.X[[0]])
     for i in (7, -1, np.int64(7), np.array(7), torch.tensor(7)):
-        x, index = eleven[i]
-        assert eleven.classes[index] == eleven.y[i] and x.argmax() == index
+        x, label = eleven[i]
+        assert label == eleven.y[i] == eleven.classes[x.argmax()]
     for bad in (330, [0, 400], "a", (0, 1), 1.5, [[0]], np.array([0.5])):
         with pytest.raises(IndexError):
             eleven[bad]
@@ -243,13 +242,95 @@ def test_indexing(eleven):
     assert_array_equal(part.classes, eleven.classes)  # also of labels that it lacks
 
 
-def test_data_loader_and_workers(eleven):
-    loader = torch.utils.data.DataLoader(eleven, batch_size=100)
-    labels = torch.cat([index for _, index in loader]).numpy()
-    assert labels.dtype == np.int64
-    assert_array_equal(eleven.classes[labels], eleven.y)
+@pytest.mark.parametrize(
+    "names", [np.arange(5, 9), np.array([-1, 1]), np.array([False, True]), np.array([0.5, 2.0])]
+)
+@pytest.mark.parametrize("dtype", [None, object])
+def test_loaders_give_the_labels(names, dtype):
+    names = names if dtype is None else names.astype(dtype)
+    y = names[np.arange(40) % len(names)]
+    data = ConstructedDataset(np.zeros((40, 3), np.float32), y, y[::-1], names)
+    for part in (data, Subset(data, range(40)), random_split(data, [1.0])[0], Wrapped(data)):
+        rows = getattr(part, "indices", range(40))
+        loader = torch.utils.data.DataLoader(part, batch_size=16)
+        labels = torch.cat([label for _, label in loader])
+        assert labels.dtype == (torch.float64 if isinstance(names[0], float) else torch.int64)
+        assert_array_equal(labels.numpy(), y[rows].astype(float))
+
+
+def test_labels_that_no_tensor_holds_are_refused_in_batches():
+    y = np.array(["cat", "dog"])[np.arange(40) % 2]
+    data = ConstructedDataset(np.zeros((40, 3), np.float32), y, y[::-1], ["cat", "dog"])
+    for part in (data, Subset(data, range(8)), random_split(data, [0.5, 0.5])[1]):
+        with pytest.raises(ValueError, match="the labels of this .* are 'cat', 'dog', .*Encoder"):
+            next(iter(torch.utils.data.DataLoader(part)))
+    assert data[1][1] == "dog" and isinstance(data[1][1], str)
+
+
+def test_items_go_to_other_processes(eleven):
     label = eleven[0][1]
-    assert pickle.loads(pickle.dumps(label)).label == label.label == eleven.y[0]
+    again = pickle.loads(pickle.dumps(label))
+    assert again == label and again.label == label.label == eleven.y[0]
+    assert again.source == eleven.y_source[0]
+
+
+class Last(nn.Module):
+    """A linear network with so many outputs."""
+
+    def __init__(self, n_outputs):
+        super().__init__()
+        self.layer = nn.Linear(6, n_outputs)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("names", [np.arange(3), np.arange(5, 8), np.array([0, 2, 5])])
+@pytest.mark.parametrize("where", ["Pipeline", "fit", "Subset", "random_split"])
+def test_a_skorch_net_learns_labels(names, where):
+    """Output j is for label j, as when it is trained on arrays."""
+    index = np.random.default_rng(0).integers(3, size=300)
+    X = np.repeat(np.eye(3, dtype=np.float32)[index], 2, axis=1)
+    X, y = (
+        X + 0.01 * np.random.default_rng(1).normal(size=X.shape).astype(np.float32),
+        names[index],
+    )
+    options = dict(criterion=nn.CrossEntropyLoss, max_epochs=30, lr=0.5, verbose=0)
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(Last, module__n_outputs=names.max() + 1, **options)
+    # At eps 0 images stay what they are: with the next label each is learned to be the next.
+    relabeler = NonRobustRelabeler(
+        StandardClassifier(max_epochs=1, verbose=0), target="deterministic", eps=1e-6, n_steps=1
+    )
+    following = names[(index + 1) % 3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no target is reached
+        if where == "Pipeline":
+            make_pipeline(relabeler, net).fit(X, y)
+        else:
+            data = relabeler.fit_transform(X, y)
+            part = {
+                "fit": lambda: data,
+                "Subset": lambda: Subset(data, range(250)),
+                "random_split": lambda: random_split(data, [0.8, 0.2])[0],
+            }[where]()
+            net.fit(part, following[: len(part)])
+    assert net.score(X, following) == 1
+    few = NeuralNetClassifier(Last, module__n_outputs=3, **options)
+    if names.max() > 2:
+        with warnings.catch_warnings(), pytest.raises(IndexError, match="out of bounds"):
+            warnings.simplefilter("ignore")
+            make_pipeline(relabeler, few).fit(X, y)
+
+
+def test_a_skorch_net_refuses_names(eleven):
+    net = NeuralNetClassifier(Last(11), criterion=nn.CrossEntropyLoss, verbose=0)
+    if eleven.classes.dtype.kind == "U":
+        with pytest.raises(ValueError, match="A batch of torch holds numbers"):
+            net.fit(eleven, eleven.y_source)
+    else:
+        with pytest.raises(RuntimeError, match="shapes"):  # of the inputs
+            net.fit(eleven, eleven.y_source)
 
 
 def test_cross_validation_trains_on_the_labels_it_carries(eleven):
