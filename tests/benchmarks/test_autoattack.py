@@ -2,13 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torchattacks")
 import autoattack  # noqa: E402
 
 
-def test_smoke(tmp_path):
+def test_smoke(tmp_path, capsys):
     autoattack.main(["--smoke", "--out", str(tmp_path)])
     report = json.loads((tmp_path / "autoattack.json").read_text())
     assert [row["norm"] for row in report["rows"]] == ["L2", "Linf"] * 2
@@ -18,3 +19,40 @@ def test_smoke(tmp_path):
     page = (tmp_path / "README.md").read_text()
     assert page.count("\n| ") == 5
     assert str(tmp_path) not in page + json.dumps(report)
+    assert "attack standard in L2 0.25" in capsys.readouterr().out
+    autoattack.main(["--smoke", "--out", str(tmp_path)])  # all of it is kept
+    assert " s\n" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "autoattack.json").read_text()) == report
+
+
+def test_a_part_of_the_models_leaves_the_table_to_the_whole(tmp_path, monkeypatch, capsys):
+    """Several processes share the work so."""
+
+    def compare(classifier, X, y, norm, eps, smoke):
+        ours = np.arange(len(X)) % 10 > 3
+        worse = ours & (np.arange(len(X)) > 40) if norm == 2 else ours
+        return {
+            "clean": np.ones(len(X), bool),
+            "ours": ours,
+            "AutoAttack": worse,
+            "seconds ours": 1.0,
+            "seconds AutoAttack": 10.0 if norm == 2 else 4.0,
+            "hardware": {"device": "CPU", "processor": "fast", "threads": 1},
+        }
+
+    monkeypatch.setattr(autoattack, "_compare", compare)
+    monkeypatch.setattr(autoattack, "MODELS", ("standard", "D_NR"))
+    monkeypatch.setattr(autoattack.Experiment, "classifier", lambda self, name: name)
+    arguments = ["--samples", "100", "--out", str(tmp_path)]
+    for name in ("standard", "D_NR"):
+        autoattack.main([*arguments, "--models", name])
+        assert not (tmp_path / "README.md").exists()
+    assert "| D_NR | Linf | 0.12 | 100.0 | 60.0 | 60.0 | 1.0 | 4.0 |" in capsys.readouterr().out
+    monkeypatch.setattr(autoattack, "_compare", None)
+    autoattack.main([*arguments])
+    page = (tmp_path / "README.md").read_text()
+    assert "in 6 of 12 rows; the largest difference is +24.0 points" in page
+    assert "in 6 of 12 rows; the largest share is 25 %" in page
+    assert page.count("| D_NR |") == 6 and "--samples 100` on fast, 1 threads" in page
+    (row, *_) = json.loads((tmp_path / "autoattack.json").read_text())["rows"]
+    assert row["missed"] == [i for i in range(41) if i % 10 > 3]
