@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 VENV_OLDEST ?= .venv-oldest
 VENV_DOCS ?= .venv-docs
+VENV_WHEEL ?= .venv-wheel
 GALLERY ?= all
 WORKERS ?= 2
 PYTEST_ARGS ?=
@@ -12,7 +13,7 @@ PY = "$(VENV)/bin/python"
 PYTEST_OPTIONS = -n $(WORKERS) $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-oldest lint docs dist clean venv venv-oldest venv-docs python
+.PHONY: help demo test test-all test-oldest lint docs dist test-wheel clean venv venv-oldest venv-docs python
 
 help: ## list the commands
 	@echo "Commands:"
@@ -46,6 +47,12 @@ dist: venv-docs ## wheel and sdist, built and checked, into dist/
 	@rm -rf dist
 	@"$(VENV_DOCS)/bin/python" -m build --outdir dist .
 	@"$(VENV_DOCS)/bin/python" -m twine check --strict dist/*
+
+test-wheel: dist ## the tests with the wheel, installed from dist/, and no source in reach
+	@"$(PYTHON)" -m venv --clear "$(VENV_WHEEL)"
+	@"$(VENV_WHEEL)/bin/python" -m pip install --quiet "$$(ls dist/*.whl)[plots,bench,test]"
+	@rm -rf build/wheel && mkdir -p build/wheel && cp -r tests setup.cfg build/wheel
+	@cd build/wheel && "$(abspath $(VENV_WHEEL))/bin/python" -m pytest $(PYTEST_OPTIONS) tests --pyargs advfeat
 
 clean: ## remove caches and builds; environments and results stay
 	@rm -rf build dist docs/_build docs/api docs/gallery docs/results .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -19,6 +20,10 @@ import torch
 from PIL import Image
 
 torch.set_num_threads(1)
+
+if not (Path(__file__).parents[1] / "benchmarks").is_dir():
+    # `make test-wheel`: the tests alone. These are about other files of the repository.
+    collect_ignore = ["benchmarks", "tools", "test_docs.py", "test_docs_scaling.py"]
 
 if threading.current_thread() is threading.main_thread():
     # A shell without job control starts what runs in the background with SIGINT ignored.

@@ -23,7 +23,8 @@ sources = {
     ),
     "standard source": StandardClassifier(max_epochs=15, random_state=0, verbose=0),
 }
-samples = X[[np.flatnonzero(y == digit)[0] for digit in (3, 8)]]
+labels = np.array([3, 8])
+samples = X[[np.flatnonzero(y == digit)[0] for digit in labels]]
 starts = X[[np.flatnonzero(y == digit)[1] for digit in (0, 1)]]
 
 # %%
@@ -39,7 +40,7 @@ for name, source in sources.items():
         # A few steps do not suffice, and a warning would say so.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found.append(inverter.fit(X, y).invert(samples, return_residual=True))
+            found.append(inverter.fit(samples, labels).invert(samples, return_residual=True))
     paths[name] = [images for images, _ in found]
     residuals[name] = [residual for _, residual in found]
 
