@@ -153,7 +153,12 @@ def _section(name, found):
         ("the opposite", "The opposite"),
     ):
         if verdict in verdicts:
-            lines += [f"{title}: {'; '.join(verdicts[verdict])}.", ""]
+            lines += [f"{title}:", ""]
+            lines += [
+                f"- {text} ([{table}]({name}/{table}/README.md))"
+                for text, table in verdicts[verdict].items()
+            ]
+            lines.append("")
     links = [f"[{table}]({name}/{table}/README.md)" for table in found]
     lines += [f"Pages: {', '.join(links)}.", ""]
     if rows:

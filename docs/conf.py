@@ -40,6 +40,7 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 autosummary_generate = True
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"  # numpydoc's sections say more
 autodoc_default_options = {"exclude-members": "__init__"}
 numpydoc_show_class_members = False
@@ -56,7 +57,9 @@ html_theme_options = {
     "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
 }
-html_sidebars = {"start": [], "glossary": [], "changelog": []}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_sidebars = {page: [] for page in ("paper", "speed", "glossary", "changelog", "contributing")}
 html_show_sourcelink = False
 
 GALLERY = os.environ.get("GALLERY", "all")

@@ -45,8 +45,8 @@ for name, clf in models.items():
         clf, X_test, y_test, norm=2, eps_values=[0, 0.2, 0.4, 0.6, 0.8, 1], name=name, ax=ax,
         verbose=0,
     )  # fmt: skip
-    for eps in (0.3, 0.6):
-        label = "AutoAttack" if (name, eps) == ("adversarial", 0.6) else None
-        ax.plot(eps, auto_attack(clf, eps), "kx", ms=10, zorder=4, label=label)
+    eps = {"standard": 0.4, "adversarial": 0.6}[name]
+    label = "AutoAttack" if name == "adversarial" else None
+    ax.plot(eps, auto_attack(clf, eps), "kx", ms=10, zorder=4, label=label)
 ax.legend(frameon=False)
 plt.show()

@@ -32,15 +32,16 @@ class TwoLayers(nn.Module):
 
 X, y = load_digits(split="train", return_X_y=True)
 X_test, y_test = load_digits(split="test", return_X_y=True)
-common = {"network": TwoLayers, "max_epochs": 15, "random_state": 0, "verbose": 0}
-source = AdversarialClassifier(eps=1.0, n_steps=2, **common).fit(X, y)
+X, y, X_test, y_test = X[:800], y[:800], X_test[:150], y_test[:150]
+common = {"network": TwoLayers, "max_epochs": 25, "random_state": 0, "verbose": 0}
+source = AdversarialClassifier(eps=0.75, n_steps=2, **common).fit(X, y)
 plain = StandardClassifier(**common).fit(X, y)
 
 # %%
 # The penultimate features of such a network are found by themselves, so that sets can be built
 # from it.
 
-inverter = RobustFeatureInverter(source, random_state=0, verbose=0)
+inverter = RobustFeatureInverter(source, n_steps=100, random_state=0, verbose=0)
 X_r = inverter.fit_transform(X, y)
 print(f"median relative residual of the inversion: {sorted(inverter.residual_)[len(X) // 2]:.3f}")
 robustified = StandardClassifier(**common).fit(X_r, y)
