@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from advfeat import datasets
+
 ROOT = Path(__file__).parents[1]
-# They train and invert with the default settings, as a reader would.
-SLOW = {"README.md", "docs/index.md"}
+# They train and invert with the default settings, as a reader would: the default tests run them
+# on few samples.
+SLOW = ("README.md", "docs/index.md")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^([`]{3,})python[^\n]*\n(.*?)^\1\s*$", re.M | re.S)
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -60,6 +63,17 @@ def test_code_runs(path, tmp_path, monkeypatch):
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
         assert run_page(path) > 0
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_code_of_the_long_pages_runs_on_few_samples(name, tmp_path, monkeypatch):
+    whole = datasets.load_digits
+
+    def few(**settings):
+        return tuple(array[:60] for array in whole(**settings))
+
+    monkeypatch.setattr(datasets, "load_digits", few)
+    test_code_runs(ROOT / name, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("code", ["raise RuntimeError", ">>> 1 + 1\n3", "1 +"])
