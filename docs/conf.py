@@ -103,6 +103,17 @@ def copy_results(app):
         shutil.copy(source, path)
 
 
+def remove_stale(app):
+    """Remove the pages that earlier builds made of scripts and names that are gone."""
+    for page in (DOCS / "gallery").glob("*/plot_*.rst"):
+        if not (ROOT / "examples" / page.parent.name / f"{page.stem}.py").exists():
+            page.unlink()
+    names = (DOCS / "api.rst").read_text(encoding="utf-8").split()
+    for page in (DOCS / "api").glob("*.rst"):
+        if page.stem.split(".")[-1] not in names:
+            page.unlink()
+
+
 def rewrite_links(app, name, content):
     """Point links between the repository's files at the site's pages."""
     text = content[0]
@@ -117,6 +128,7 @@ def rewrite_links(app, name, content):
 
 
 def setup(app):
-    """Register the two steps above."""
+    """Register the three steps above."""
     app.connect("builder-inited", copy_results, priority=1)
+    app.connect("builder-inited", remove_stale, priority=1)
     app.connect("source-read", rewrite_links)
