@@ -16,7 +16,7 @@ class CapturedStep:
     ----------
     compute : callable
         ``compute(x, y, weight)`` adds to the gradients of the parameters, which are None before,
-        and returns the loss and the logits. It draws nothing at random.
+        and returns the loss and the logits, detached. It draws nothing at random.
     module : nn.Module
         The network; what it counts and averages (batch-norm) is written in place.
     """
@@ -37,8 +37,7 @@ class CapturedStep:
             return self.compute(*batch)
         for buffer, rows in zip(self.buffers, batch, strict=True):
             buffer.copy_(rows)
-        graph, (loss, logits, gradients) = self.graph
-        graph.replay()
+        loss, logits, gradients = self.graph.replay()
         self._set_gradients(gradients)
         return loss.clone(), logits.clone()  # callbacks may keep them
 
@@ -49,7 +48,7 @@ class CapturedStep:
         def step():
             self._set_gradients([None] * len(self._parameters))
             loss, logits = self.compute(*self.buffers)
-            return loss.detach(), logits.detach(), [p.grad for p in self._parameters]
+            return loss, logits, [p.grad for p in self._parameters]
 
         self._parameters = [p for p in self.module.parameters() if p.requires_grad]
         self.graph = capture(step, self.buffers[0].device)

@@ -135,7 +135,7 @@ class TrainingNet(NeuralNetClassifier):
         if n is not None:
             loss = self.ranks_.scaled(loss, len(x), n)
         loss.backward()
-        return loss, logits
+        return loss.detach(), logits.detach()  # what is let go of leaves no graph behind
 
     def run_single_epoch(self, iterator, *args, **kwargs):
         """One epoch, whose steps are replayed where possible."""

@@ -88,7 +88,7 @@ class AttackedNetwork:
         if self._refreshing is None:
             self._fold_all()
         else:
-            self._refreshing[0].replay()
+            self._refreshing.replay()
 
     def _fold_all(self):
         for fold in self._traced[1]:

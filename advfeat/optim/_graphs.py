@@ -97,39 +97,45 @@ class _Graph:
     def __call__(self, z, target):
         self.z.copy_(z.detach())
         self.target.copy_(target)
-        graph, found = self.captured
-        graph.replay()
-        return found
+        return self.captured.replay()
 
 
 def capture(function, device):
     """Capture what a function without arguments computes on a CUDA device.
 
-    The function is run twice, once to set up what must not be captured; the second run only
-    records.
+    The function is called twice: once to set up what must not be captured, then to be recorded.
 
     Returns
     -------
-    graph : torch.cuda.CUDAGraph
-    found : object
-        What the function returned: tensors that each replay writes anew.
-
-    None instead of both where it cannot be captured.
+    Captured or None
+        None where it cannot be captured.
     """
     try:
         with tracing, torch.cuda.device(device):  # one capture at a time
-            current, side = torch.cuda.current_stream(), torch.cuda.Stream()
-            side.wait_stream(current)
-            with torch.cuda.stream(side):
-                function()
-            current.wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-                found = function()
-            current.wait_stream(side)
+            return Captured(function, device)
     except RuntimeError:  # an operation that asks the CPU in between, or too little memory
         return None
-    return graph, found
+
+
+class Captured:
+    """A function as a CUDA graph."""
+
+    def __init__(self, function, device):
+        self.device = device
+        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            function()
+        current.wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, stream=side, capture_error_mode="thread_local"):
+            self.found = function()
+
+    def replay(self):
+        """Run it again; return what it returned, written anew in the same tensors."""
+        with torch.cuda.device(self.device):
+            self.graph.replay()
+        return self.found
 
 
 def _compute(network, loss, z, target):

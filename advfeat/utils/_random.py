@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 _RANDOM_LAYERS = (_DropoutNd, nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+_KNOWN_LAYERS = ("torch.nn.modules.", "torchvision.models.resnet", "advfeat.")
 _BLOCK = 16  # rows of noise drawn together; few, as rows that were not asked for are wasted
 
 
@@ -85,14 +86,14 @@ def isolated_torch_seed(device, *key):
 def draws_in_training(module):
     """Whether a network may draw from torch's default generators when it is trained.
 
-    Known not to are networks of torch's and this package's own layers without dropout; any other
-    may.
+    Known not to are networks of the layers of torch, of this package and of torchvision's ResNets,
+    without dropout; any other may.
     """
     return any(_may_draw(layer) for layer in module.modules())
 
 
 def _may_draw(layer):
-    own = type(layer).__module__.startswith(("torch.nn.modules.", "advfeat."))
+    own = type(layer).__module__.startswith(_KNOWN_LAYERS)
     hooks = layer._forward_pre_hooks or layer._forward_hooks
     rate = getattr(layer, "dropout", 0)  # of attention and recurrent layers
     return not own or isinstance(layer, _RANDOM_LAYERS) or bool(hooks) or bool(rate)

@@ -34,7 +34,7 @@ TABLE = Table(
     main=("accuracy", "robust accuracy", LEAK),
     paper={k: v for k, v in {**table1.PAPER, **figure2.PAPER}.items() if k[0] in _ROWS},
     sets=_ROWS,
-    prepare=lambda experiment: experiment.variant(test_eps=experiment.preset.test_eps[-1:]),
+    prepare=lambda experiment: experiment.variant(test_eps=experiment.preset.overview_eps),
     claims=(*figure2.CLAIMS, *table1.CLAIMS),
     note=(
         "Plain training on every set, adversarial training on D in the second row. " + table1.LEAKS

@@ -29,7 +29,7 @@ def train(net, batches, captured):
         logits = net(x)
         loss = (F.cross_entropy(logits, y, reduction="none") * weight).mean()
         loss.backward()
-        return loss, logits
+        return loss.detach(), logits.detach()
 
     step = CapturedStep(compute, net) if captured else compute
     seen = []
@@ -37,7 +37,7 @@ def train(net, batches, captured):
         optimizer.zero_grad()
         loss, logits = step(*batch)
         optimizer.step()
-        seen.append((loss.detach(), logits.detach()))
+        seen.append((loss, logits))
     return seen
 
 

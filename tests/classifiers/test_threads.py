@@ -10,8 +10,10 @@ from joblib import parallel_config
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch.callbacks import Callback
 from torch import nn
+from torchvision import models
 
 from advfeat import AdversarialClassifier, StandardClassifier, make_robust_scorer
+from advfeat.classifiers.networks import build_network
 from advfeat.utils._random import draws_in_training, isolated_torch_seed
 
 N_THREADS, N_REPEATS = 8, 20
@@ -130,6 +132,9 @@ def test_networks_without_draws_train_at_the_same_time(table):
     ("module", "draws"),
     [
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.GELU(), nn.Linear(2, 2)), False),
+        (models.resnet18(num_classes=2), False),
+        (build_network("resnet9", (3, 16, 16), 2, torch.zeros(1), torch.ones(1)), False),
+        (models.densenet121(num_classes=2), True),  # not known not to
         (nn.LSTM(2, 2), False),
         (nn.LSTM(2, 2, num_layers=2, dropout=0.1), True),
         (nn.MultiheadAttention(4, 2, dropout=0.1), True),
