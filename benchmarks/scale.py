@@ -1,24 +1,32 @@
 """How the cost of a construction grows with the data: time, memory, bytes sent to workers.
 
-    python benchmarks/scale.py --out results      # hours
-    python benchmarks/scale.py --smoke            # seconds: does everything run?
+    python benchmarks/scale.py --out results/scale     # half an hour on two cores
+    python benchmarks/scale.py --smoke                 # seconds: does everything run?
 
-NonRobustRelabeler reads generated uint8 images from a memory map and writes into a store, in a
-process of its own for each row of the table. What is sent is measured for loky (messages, and
-arrays that joblib maps into memory) and for dask (what the workers' sockets received, scheduler
-traffic included), and counted at submission for ray. Run nothing else meanwhile.
+Generated uint8 images are read from a memory map, and the set is written into a store, in a
+process of its own for each row of the table, after a small construction that starts the workers.
+
+- Time is wall time, and CPU time of all processes; only the latter can be compared where something
+  else runs meanwhile. ``reopen`` is the same call again: everything is there, and is checked.
+- Memory is private memory (RssAnon), looked at ten times a second: what the process itself holds,
+  without pages of files that it has mapped. ``shm`` is what lies in /dev/shm for workers.
+- What is sent is measured for loky (messages, and arrays that joblib maps into memory) and for
+  dask (what the workers' sockets received, scheduler traffic included), and counted at submission
+  for ray.
+
+The network of the rows "tiny" costs almost nothing, so that they show what everything else costs.
 """
 
 import argparse
 import contextlib
 import json
 import os
-import resource
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -26,10 +34,13 @@ import joblib
 import numpy as np
 import torch
 from sklearn.frozen import FrozenEstimator
+from torch import nn
 from tqdm.auto import tqdm
 
-from advfeat import NonRobustRelabeler, StandardClassifier
-from provenance import hardware
+from advfeat import NonRobustRelabeler, RobustFeatureInverter, StandardClassifier
+from files import write_text
+from provenance import commit, hardware, today, versions
+from scale_page import MIB, report, sent_per_byte
 
 SMALL, LARGE = (3, 32, 32), (3, 224, 224)
 SIZES = [(2_000, SMALL), (8_000, SMALL), (32_000, SMALL), (128_000, SMALL), (4_000, LARGE)]
@@ -38,30 +49,55 @@ N_WORKERS = 2
 
 
 def main(arguments=None):
-    """Measure every size on every backend, print a table and write scale.json."""
+    """Measure every size on every backend, print a table, write scale.json and README.md."""
     options = _parse(arguments)
     if options.one:
         print(json.dumps(measure(**json.loads(options.one))))
         return
-    sizes = [(64, (3, 8, 8))] if options.smoke else SIZES
-    backends = options.backends or (("serial",) if options.smoke else BACKENDS)
-    runs = [
-        {"backend": backend, "n": n, "shape": shape, "n_steps": options.n_steps}
-        for n, shape in sizes
-        for backend in backends
-    ]
     rows = []
-    for run in tqdm(runs, desc="scale", unit="run", disable=options.smoke):
+    plan = _plan(options)
+    for run in tqdm(plan, desc="scale", unit="run", disable=options.smoke):
         rows.append({**run, **(measure(**run) if options.smoke else _in_new_process(run))})
         print(_line(rows[-1]), flush=True)
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
-        result = {"rows": rows, "n_workers": N_WORKERS, "hardware": hardware(torch.device("cpu"))}
-        (options.out / "scale.json").write_text(json.dumps(result, indent=1) + "\n")
+        if options.out is not None:
+            result = {
+                "rows": rows,
+                "n_workers": N_WORKERS,
+                "hardware": hardware(torch.device("cpu")),
+                "versions": versions(),
+                "commit": commit(),
+                "date": today(),
+            }
+            write_text(options.out / "scale.json", json.dumps(result, indent=1) + "\n")
+            write_text(options.out / "README.md", report(result))
 
 
-def measure(backend, n, shape, n_steps):
-    """Construct n images of this shape; return seconds, peak memory and bytes sent."""
+def _plan(options):
+    if options.smoke:
+        kinds = [("relabeler", "tiny", 64, (3, 8, 8))]
+    else:
+        kinds = [("relabeler", "tiny", n, shape) for n, shape in SIZES]
+        # Work that weighs as much as small networks do, and starts that travel too.
+        kinds += [("relabeler", "small_cnn", 32_000, SMALL), ("inverter", "tiny", 8_000, SMALL)]
+    names = ("constructor", "network", "n", "shape")
+    return [
+        {**dict(zip(names, kind, strict=True)), "n_steps": options.n_steps, "backend": backend}
+        for kind in kinds
+        for backend in options.backends or (("serial",) if options.smoke else BACKENDS)
+    ]
+
+
+def tiny(input_shape, n_classes):
+    """Make a network that takes hardly any time."""
+    n_channels, height, width = input_shape
+    n = n_channels * (height // 8) * (width // 8)
+    return nn.Sequential(
+        nn.AvgPool2d(8), nn.Flatten(), nn.Linear(n, 64), nn.ReLU(), nn.Linear(64, n_classes)
+    )
+
+
+def measure(backend, n, shape, n_steps, network="tiny", constructor="relabeler"):
+    """Construct a set of n images of this shape; return what it cost."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         path, shape = Path(folder) / "X.npy", tuple(shape)
@@ -70,31 +106,114 @@ def measure(backend, n, shape, n_steps):
             rows = X[begin : begin + 1000]
             rows[:] = rng.integers(0, 256, size=rows.shape, dtype=np.uint8)
         y = np.arange(n) % 10
-        network = "small_cnn" if shape[1] < 64 else "resnet18"
-        source = StandardClassifier(network, max_epochs=1, random_state=0, verbose=0)
-        source.fit(np.array(X[:64]), y[:64])
-        relabeler = NonRobustRelabeler(
-            FrozenEstimator(source),
-            n_steps=n_steps,
-            n_jobs=1 if backend == "serial" else N_WORKERS,
-            store=Path(folder) / "store",
-            random_state=0,
-            verbose=0,
+        source = StandardClassifier(
+            tiny if network == "tiny" else network, max_epochs=1, random_state=0, verbose=0
         )
+        source.fit(np.array(X[:64]), y[:64])
+        del X, rows
+        make = {"relabeler": NonRobustRelabeler, "inverter": RobustFeatureInverter}[constructor]
+
+        def construct(rows, store, **settings):
+            started = time.perf_counter()
+            make(
+                FrozenEstimator(source),
+                n_steps=n_steps,
+                n_jobs=1 if backend == "serial" else N_WORKERS,
+                store=Path(folder) / store,
+                random_state=0,
+                verbose=0,
+                **settings,
+            ).fit_transform(X[:rows], y[:rows])
+            return time.perf_counter() - started
+
         X = np.load(path, mmap_mode="r")
         with _backend(backend) as sent:
-            start = time.perf_counter()
-            relabeler.fit_transform(X, y)
-            seconds = time.perf_counter() - start
-            n_bytes = sent()
+            construct(min(n, 64), "first", batch_size=8)
+            n_bytes, cpu = sent(), _cpu_seconds()
+            with _Memory() as memory:
+                seconds = construct(n, "store")
+            n_bytes, cpu = sent() - n_bytes, _cpu_seconds() - cpu
+        reopen = construct(n, "store")
     module = source.net_.module_
     return {
         "seconds": seconds,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "cpu_seconds": cpu,
+        "reopen_seconds": reopen,
+        "start_bytes": memory.start,
+        "peak_bytes": memory.own,
+        "worker_peak_bytes": memory.other,
+        "shm_bytes": memory.shm,
         "sent_bytes": n_bytes,
         "data_bytes": n * int(np.prod(shape)),
+        "set_bytes": 4 * n * int(np.prod(shape)),
         "network_bytes": sum(value.nbytes for value in module.state_dict().values()),
+        "load": os.getloadavg()[0],
     }
+
+
+class _Memory:
+    """Peak of the private memory of this process and of the largest other one, and of /dev/shm."""
+
+    def __enter__(self):
+        self.own = self.start = _private_bytes(os.getpid())
+        self.other = self.shm = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self):
+        before = _shm_bytes()
+        while True:
+            own, *others = _family()
+            self.own = max(self.own, _private_bytes(own))
+            self.other = max([self.other, *map(_private_bytes, others)])
+            self.shm = max(self.shm, _shm_bytes() - before)
+            if self._ended.wait(0.1):
+                return
+
+
+def _family():
+    """Numbers of this process and of all that it has started."""
+    parents = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            parents[int(name)] = int(_stat(name)[1])
+    found = [os.getpid()]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def _stat(pid):
+    """Fields of /proc/PID/stat from the state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _private_bytes(pid):
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon"):
+                return 1024 * int(line.split()[1])
+    return 0
+
+
+def _cpu_seconds():
+    """CPU time of this process and of all that it has started, also of those that have ended."""
+    ticks = 0
+    for pid in _family():
+        with contextlib.suppress(OSError):
+            ticks += sum(map(int, _stat(pid)[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _shm_bytes():
+    usage = os.statvfs("/dev/shm")
+    return (usage.f_blocks - usage.f_bfree) * usage.f_frsize
 
 
 @contextlib.contextmanager
@@ -199,19 +318,22 @@ def _in_new_process(run):
 
 
 def _line(row):
-    per_byte = (row["sent_bytes"] - N_WORKERS * row["network_bytes"]) / row["data_bytes"]
     return (
-        f"{row['backend']:7} n={row['n']:<7} {'x'.join(map(str, row['shape'])):10} "
-        f"{row['seconds']:8.1f} s   peak {row['peak_bytes'] / 2**20:7.0f} MiB   "
-        f"sent {row['sent_bytes'] / 2**20:7.1f} MiB, {max(0, per_byte):.2f} of X"
+        f"{row['constructor']} {row['network']:9} {row['backend']:6} n={row['n']:<6} "
+        f"{row['shape'][-1]}x{row['shape'][-1]}  {row['seconds']:.1f} s, "
+        f"{row['cpu_seconds']:.1f} s of CPU, reopened in {row['reopen_seconds']:.1f} s   "
+        f"{row['peak_bytes'] / MIB:.0f} MiB, "
+        f"before {row['start_bytes'] / MIB:.0f}, a worker {row['worker_peak_bytes'] / MIB:.0f}, "
+        f"shm {row['shm_bytes'] / MIB:.0f}   sent {row['sent_bytes'] / MIB:.0f} MiB, "
+        f"{sent_per_byte(row, N_WORKERS):.2f} of X"
     )
 
 
 def _parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="folder for scale.json")
+    parser.add_argument("--out", type=Path, help="folder for scale.json and README.md")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS)
-    parser.add_argument("--n-steps", type=int, default=10, help="steps of the construction")
+    parser.add_argument("--n-steps", type=int, default=1, help="steps of the construction")
     parser.add_argument("--smoke", action="store_true", help="64 images, in this process")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

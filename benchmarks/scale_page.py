@@ -1,0 +1,81 @@
+"""The page of `scale.py`: its table, and what that says of the goals."""
+
+MIB = 2**20
+
+
+def sent_per_byte(row, n_workers):
+    """Bytes sent beside the network, per byte of X."""
+    return max(0, row["sent_bytes"] - n_workers * row["network_bytes"]) / row["data_bytes"]
+
+
+def report(result):
+    """Page with the table and what it says of the goals."""
+    machine, n_workers = result["hardware"], result["n_workers"]
+    lines = [
+        "# How the cost of a construction grows",
+        "",
+        f"`python benchmarks/scale.py`, {result['date']}, commit {result['commit']}, "
+        f"{machine['processor']}, {machine['cores']} cores, torch {result['versions']['torch']}; "
+        f"{n_workers} workers. What each column means stands at the head of the script.",
+        "Load is the number of processes that wanted a core at the end, ours among them: where it "
+        "is above the number of cores, wall times say nothing and only CPU times do.",
+        "",
+        "| set | network | steps | backend | n | wall, s | CPU, s | load | reopen, s | "
+        "own before, MiB | own peak, MiB | largest other process, MiB | shm, MiB | "
+        "sent, MiB | sent per byte of X |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        kind = "D_R" if row["constructor"] == "inverter" else "D_rand"
+        side = row["shape"][-1]
+        cells = [
+            f"{kind}, {side}x{side}", row["network"], row["n_steps"], row["backend"],
+            f"{row['n']:,}", f"{row['seconds']:.1f}", f"{row['cpu_seconds']:.1f}",
+            f"{row['load']:.0f}", f"{row['reopen_seconds']:.1f}",
+            *(
+                f"{row[name] / MIB:.0f}"
+                for name in (
+                    "start_bytes", "peak_bytes", "worker_peak_bytes", "shm_bytes", "sent_bytes"
+                )
+            ),
+            f"{sent_per_byte(row, n_workers):.2f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, "", *_goals(result["rows"], n_workers), ""])
+
+
+def _goals(rows, n_workers):
+    """Say what the rows tell of the goals, one line each."""
+
+    def found(**wanted):
+        return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+    rows = [{**row, "shape": list(row["shape"])} for row in rows]
+    lines = []
+    sent = [sent_per_byte(row, n_workers) for row in found(constructor="relabeler")]
+    lines.append(f"- Bytes sent beside the networks: at most {max(sent):.2f} per byte of X.")
+    for backend in dict.fromkeys(row["backend"] for row in rows):
+        at = {
+            row["n"]: row
+            for row in found(
+                backend=backend, constructor="relabeler", network="tiny", shape=[3, 32, 32]
+            )
+        }
+        if len(at) > 1:
+            few, many = at[min(at)], at[max(at)]
+            grown = [many[name] / few[name] for name in ("peak_bytes", "worker_peak_bytes")
+                     if few[name]]  # fmt: skip
+            lines.append(
+                f"- Memory, {backend}, n = {max(at):,} against {min(at):,}: "
+                f"{', '.join(f'{ratio:.2f}' for ratio in grown)} times (own, largest other)."
+            )
+    for network in ("tiny", "small_cnn"):
+        at = {row["backend"]: row for row in found(n=32_000, network=network)}
+        for backend in {"dask", "ray"} & at.keys():
+            if "loky" in at:
+                ratios = [at[backend][k] / at["loky"][k] for k in ("seconds", "cpu_seconds")]
+                lines.append(
+                    f"- {backend} against loky, n = 32,000, {network}: {ratios[0]:.2f} times in "
+                    f"wall time, {ratios[1]:.2f} in CPU time."
+                )
+    return sorted(lines)
