@@ -153,6 +153,7 @@ def test_pandas_output_setting_leaves_images_alone(standard, digits):
     assert isinstance(made, np.ndarray)
 
 
+@pytest.mark.filterwarnings("ignore:The source takes only")  # few steps
 def test_an_inverter_behind_a_relabeler_keeps_the_new_labels(standard, digits):
     X, y, _, _ = digits
     X, y = X[:60], y[:60]

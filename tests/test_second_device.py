@@ -80,6 +80,7 @@ def test_partial_fit(other, digits):
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.filterwarnings("ignore:The source takes only")  # few steps
 @pytest.mark.filterwarnings("ignore:The features were matched poorly")
 @pytest.mark.parametrize(
     "constructor",

@@ -42,6 +42,7 @@ ESTIMATORS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:The source takes only")  # few steps
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:The features were matched poorly")
 @pytest.mark.filterwarnings("ignore:The average adversary is a poor stand-in")

@@ -50,6 +50,7 @@ CLASSES = (3, 8)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The features were matched poorly"),
+    pytest.mark.filterwarnings("ignore:The source takes only"),
     # torchattacks 3.5.1 and one epoch of training.
     pytest.mark.filterwarnings("ignore:Catastrophic overfitting"),
 ]

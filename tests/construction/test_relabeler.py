@@ -30,6 +30,7 @@ def test_small_perturbations_carry_the_new_labels(standard, digits, norm, eps):
     assert success > 0.6
 
 
+@pytest.mark.filterwarnings("ignore:The source takes only")  # few steps
 def test_random_targets_are_uniform_over_all_classes(standard, digits):
     X, y, _, _ = digits
     data = relabeler(standard, n_steps=1).fit_transform(X, y)
@@ -38,6 +39,7 @@ def test_random_targets_are_uniform_over_all_classes(standard, digits):
     assert abs(np.mean(data.y == y) - 0.1) < 4 * np.sqrt(0.09 / len(y))
 
 
+@pytest.mark.filterwarnings("ignore:The source takes only")  # few steps
 def test_other_targets_are_uniform_over_the_wrong_classes(standard, digits):
     X, y, _, _ = digits
     data = relabeler(standard, n_steps=1, target="other").fit_transform(X, y)
@@ -54,6 +56,7 @@ def test_other_targets_are_uniform_over_the_wrong_classes(standard, digits):
     assert_array_equal(two.y, 11 - y[pair])
 
 
+@pytest.mark.filterwarnings("ignore:The source takes only")  # few steps
 def test_mapping_and_callable_targets(standard, digits):
     X, y, _, _ = digits
     mapping = {label: 9 - label for label in range(10)}

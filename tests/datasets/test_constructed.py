@@ -115,6 +115,7 @@ def test_other_estimators_refuse_it_loudly(estimator, data):
         estimator.fit(data, data.y_source)
 
 
+@pytest.mark.filterwarnings("ignore:The source takes only")  # few steps
 @pytest.mark.parametrize("estimator", SKLEARN[:6], ids=lambda e: type(e).__name__)
 def test_pipelines_that_end_elsewhere_refuse_it(estimator, blobs):
     source = StandardClassifier(max_epochs=2, random_state=0, verbose=0)
@@ -298,13 +299,13 @@ def test_a_skorch_net_learns_labels(names, where):
     options = dict(criterion=nn.CrossEntropyLoss, max_epochs=30, lr=0.5, verbose=0)
     torch.manual_seed(0)
     net = NeuralNetClassifier(Last, module__n_outputs=names.max() + 1, **options)
-    # At eps 0 images stay what they are: with the next label each is learned to be the next.
+    # Images stay what they are, so that each class is learned to be the next one.
     relabeler = NonRobustRelabeler(
         StandardClassifier(max_epochs=1, verbose=0), target="deterministic", eps=1e-6, n_steps=1
     )
     following = names[(index + 1) % 3]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no target is reached
+        warnings.filterwarnings("ignore", "The source takes only")
         if where == "Pipeline":
             make_pipeline(relabeler, net).fit(X, y)
         else:
@@ -319,7 +320,7 @@ def test_a_skorch_net_learns_labels(names, where):
     few = NeuralNetClassifier(Last, module__n_outputs=3, **options)
     if names.max() > 2:
         with warnings.catch_warnings(), pytest.raises(IndexError, match="out of bounds"):
-            warnings.simplefilter("ignore")
+            warnings.filterwarnings("ignore", "The source takes only")
             make_pipeline(relabeler, few).fit(X, y)
 
 
@@ -415,6 +416,7 @@ def test_labels_that_cannot_be_kept(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings("ignore:The source takes only")  # few steps
 def test_a_finished_store_is_loaded(blobs, tmp_path):
     X, y = blobs
     source = FrozenEstimator(StandardClassifier(max_epochs=2, random_state=0, verbose=0).fit(X, y))
