@@ -54,8 +54,9 @@ def main(arguments=None):
     if options.one:
         print(json.dumps(measure(**json.loads(options.one))))
         return
-    rows = []
-    plan = _plan(options)
+    rows, plan = [], _plan(options)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
     for run in tqdm(plan, desc="scale", unit="run", disable=options.smoke):
         rows.append({**run, **(measure(**run) if options.smoke else _in_new_process(run))})
         print(_line(rows[-1]), flush=True)

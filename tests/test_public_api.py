@@ -14,6 +14,7 @@ PACKAGES = [
     "advfeat.datasets",
     "advfeat.gaussian",
     "advfeat.metrics",
+    "advfeat.optim",
     "advfeat.plotting",
 ]
 # Names that say all there is to say in their type, everywhere.

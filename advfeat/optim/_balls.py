@@ -1,20 +1,42 @@
 """Feasible sets around a sample: each knows its steepest direction, projection and noise."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from advfeat.utils._typing import Box
 
 # Larger radii and steps count as this: what a float32 network makes of it must stay finite.
 LARGEST = 1e30
 
 
-def row_norms(values):
-    """Euclidean norm of each sample's values, of shape (n,), float64: squares cannot overflow."""
+def row_norms(values: Tensor) -> Tensor:
+    """Euclidean norm of each sample's values, in float64: squares cannot overflow.
+
+    Parameters
+    ----------
+    values : tensor of shape (n, ...)
+        One row per sample.
+
+    Returns
+    -------
+    tensor of shape (n,), float64
+
+    Examples
+    --------
+    >>> import torch
+    >>> from advfeat.optim import row_norms
+    >>> row_norms(torch.tensor([[3.0, 4.0], [1e30, 0.0]])).tolist()
+    [5.0, 1.0000000150474662e+30]
+    """
     return torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
 
 
-def useful_radius(norm, eps, bounds, shape):
+def useful_radius(norm: float, eps: float, bounds: Box, shape: tuple[int, ...]) -> float:
     """``eps``, but no larger than it takes to reach all of the box from anywhere in it.
 
     A larger ball holds no more of the box, while steps in proportion to it would only jump from
@@ -30,6 +52,16 @@ def useful_radius(norm, eps, bounds, shape):
         Floats, or arrays that are broadcastable to one sample.
     shape : tuple
         Of one sample.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> from advfeat.optim import useful_radius
+    >>> useful_radius(2, 1e9, (0.0, 1.0), shape=(1, 8, 8))
+    8.0
     """
     if bounds is None:
         return min(eps, LARGEST)
@@ -49,12 +81,20 @@ class L2Ball:
     ----------
     eps : float
         Radius, in input units; infinity: no constraint.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from advfeat.optim import L2Ball
+    >>> L2Ball(1.0).project(torch.tensor([[3.0, 4.0], [0.3, 0.4]]))
+    tensor([[0.6000, 0.8000],
+            [0.3000, 0.4000]])
     """
 
-    def __init__(self, eps):
+    def __init__(self, eps: float) -> None:
         self.eps = eps if math.isinf(eps) else min(eps, LARGEST)
 
-    def direction(self, gradient):
+    def direction(self, gradient: Tensor) -> Tensor:
         """Steepest ascent direction of norm 1; zero where the gradient is zero or not finite."""
         # Two divisions: first by the largest entry, so that the squares of tiny gradients do not
         # vanish and those of huge ones do not overflow, then by the norm of the result, which is
@@ -68,7 +108,7 @@ class L2Ball:
         flat /= torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1)
         return flat.nan_to_num_().view_as(gradient)
 
-    def project(self, delta):
+    def project(self, delta: Tensor) -> Tensor:
         """Nearest perturbation in the ball."""
         if math.isinf(self.eps):
             return delta
@@ -76,7 +116,7 @@ class L2Ball:
         factor = self.eps / norm.clamp_min(max(self.eps, torch.finfo(norm.dtype).tiny))
         return delta * _per_sample(factor, delta)
 
-    def sample(self, noise, like):
+    def sample(self, noise: Tensor, like: Tensor) -> Tensor:
         """Uniform perturbations, from standard normal ``noise`` of shape (n, d + 2).
 
         The first d coordinates of a uniform point on the sphere in d + 2 dimensions are uniform
@@ -93,24 +133,53 @@ class LinfBall:
     ----------
     eps : float
         Radius, in input units.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from advfeat.optim import LinfBall
+    >>> ball = LinfBall(0.5)
+    >>> ball.project(torch.tensor([[3.0, -0.2]]))
+    tensor([[ 0.5000, -0.2000]])
+    >>> ball.direction(torch.tensor([[3.0, -0.2]]))
+    tensor([[ 1., -1.]])
     """
 
-    def __init__(self, eps):
+    def __init__(self, eps: float) -> None:
         self.eps = min(eps, LARGEST)
 
-    def direction(self, gradient):
+    def direction(self, gradient: Tensor) -> Tensor:
         """Steepest ascent direction: the sign; zero where the gradient is not finite."""
         return torch.nan_to_num(gradient, posinf=0.0, neginf=0.0).sign()
 
-    def project(self, delta):
+    def project(self, delta: Tensor) -> Tensor:
         """Nearest perturbation in the ball."""
         return delta.clamp(-self.eps, self.eps)
 
-    def sample(self, noise, like):
+    def sample(self, noise: Tensor, like: Tensor) -> Tensor:
         """Uniform perturbations, from standard normal ``noise`` of shape (n, d + 2)."""
         return self.eps * torch.erf(noise[:, :-2] / math.sqrt(2)).reshape(like.shape)
 
 
-def make_ball(norm, eps):
-    """L2Ball for norm 2, LinfBall for norm infinity."""
+def make_ball(norm: float, eps: float) -> L2Ball | LinfBall:
+    """Make the ball of a norm.
+
+    Parameters
+    ----------
+    norm : {2, numpy.inf}
+        Norm that bounds the perturbation.
+    eps : float
+        Radius, in input units.
+
+    Returns
+    -------
+    L2Ball or LinfBall
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from advfeat.optim import make_ball
+    >>> type(make_ball(np.inf, 0.1)).__name__
+    'LinfBall'
+    """
     return LinfBall(eps) if norm == np.inf else L2Ball(eps)

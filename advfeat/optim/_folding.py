@@ -1,10 +1,13 @@
 """A network as a graph of operations, with batch-norm folded into the convolutions."""
 
+from __future__ import annotations
+
 import copy
 from collections import Counter
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_weights
 
@@ -12,6 +15,7 @@ from advfeat.optim._comparing import compare
 from advfeat.optim._graphs import REPEATS, Steps, capture
 from advfeat.optim._tracing import trace
 from advfeat.utils._device import autocast
+from advfeat.utils._typing import Device
 
 
 class Fold:
@@ -65,20 +69,37 @@ class AttackedNetwork:
         Where the network lives.
     precision : {"fp32", "bf16"}
         In which it computes; logits are float32 either way.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from advfeat.optim import AttackedNetwork
+    >>> module = nn.Linear(2, 2).eval()
+    >>> attacked = AttackedNetwork(module, device="cpu", precision="fp32")
+    >>> x = torch.ones(1, 2)
+    >>> bool((attacked(x) == module(x)).all())
+    True
+    >>> with torch.no_grad():
+    ...     _ = module.weight.zero_()  # a step of the training
+    >>> attacked.refresh()
+    >>> bool((attacked(x) == module.bias).all())
+    True
     """
 
-    def __init__(self, module, *, device, precision):
+    def __init__(self, module: nn.Module, *, device: Device, precision: str) -> None:
         self.device, self.precision = device, precision
         self._module = module
-        self._traced = None
+        self._traced: Any = None
         self.steps = Steps()
-        self._n_refreshed, self._refreshing = 0, None  # a captured graph, where it pays
+        self._n_refreshed = 0
+        self._refreshing: Any = None  # a captured graph, where it pays
 
     def __getstate__(self):
         # Only the network travels: unpickling a graph of torch.fx would trace it again.
         return {**self.__dict__, "_traced": None, "_n_refreshed": 0, "_refreshing": None}
 
-    def refresh(self):
+    def refresh(self) -> None:
         """Fold the present weights."""
         if self._traced is None:
             return
@@ -94,7 +115,7 @@ class AttackedNetwork:
         for fold in self._traced[1]:
             fold.update()
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         """Logits, float32 of shape (n, n_classes)."""
         if self._traced is None:
             graph = trace(self._module)

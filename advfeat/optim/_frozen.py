@@ -5,9 +5,14 @@ convolutions. It gives the logits and g(x), the penultimate layer: the input of 
 layer.
 """
 
-from functools import cached_property, partial
+from __future__ import annotations
 
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from advfeat.optim._comparing import N_ROWS, compare
 from advfeat.optim._copying import copy_network, with_plain_weights
@@ -24,6 +29,10 @@ from advfeat.optim._graphs import Steps
 from advfeat.optim._tracing import trace, tracing
 from advfeat.utils._checks import batch_tensor
 from advfeat.utils._device import autocast, own_modes
+from advfeat.utils._typing import Device
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _FEW = 0.05  # share of features without a gradient that is no reason for a warning
 
@@ -44,23 +53,35 @@ class FrozenNetwork:
     precision : {"fp32", "bf16"}, default="fp32"
         "bf16" computes under autocast, which is faster where the hardware has it and rounds to
         three digits; outputs are float32 either way.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from advfeat.optim import FrozenNetwork
+    >>> module = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> network, x = FrozenNetwork(module, device="cpu"), torch.ones(5, 4)
+    >>> network(x).shape, network.features(x).shape
+    (torch.Size([5, 2]), torch.Size([5, 3]))
+    >>> network.has_features
+    True
     """
 
-    def __init__(self, module, *, device, precision="fp32"):
+    def __init__(self, module: nn.Module, *, device: Device, precision: str = "fp32") -> None:
         self.device = torch.device(device)
         self.precision = precision
         with own_modes():
             module = copy_network(module).to(self.device).eval()
             self._module = with_plain_weights(module).requires_grad_(False)
-        self._verdict = None  # of `compare`
-        self._built = None
+        self._verdict: Any = None  # of `compare`
+        self._built: Any = None
         self.steps = Steps()
 
     def __getstate__(self):
         # Only the network travels: unpickling a graph of torch.fx would trace it again.
         return {**self.__dict__, "_built": None}
 
-    def verify(self, X):
+    def verify(self, X: np.ndarray) -> Self:
         """Decide, on a few inputs, whether the network can be run traced; returns self.
 
         The first call does so by itself. Before the network travels to workers it is to be done
@@ -75,17 +96,17 @@ class FrozenNetwork:
         return self
 
     @property
-    def random(self):
+    def random(self) -> bool:
         """Whether the logits for one input differ from call to call; known once verified."""
         return self._verdict is not None and self._verdict[1]
 
     @property
-    def has_features(self):
+    def has_features(self) -> bool:
         """Whether the network ends in a linear layer, whose input is g(x); known once verified."""
         return self._parts().features is not no_features
 
     @property
-    def passes_gradient(self):
+    def passes_gradient(self) -> bool:
         """Whether nearly all features have a gradient in `inversion_features`; once verified.
 
         Else units are off and there is no way around their ReLU, as in networks that cannot be
@@ -93,22 +114,22 @@ class FrozenNetwork:
         """
         return self.has_features and self._parts().stuck_share <= _FEW
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor:
         """Logits, float32 of shape (n, n_classes)."""
         return self._run(self._parts(x).logits, x)
 
-    def features(self, x):
+    def features(self, x: Tensor) -> Tensor:
         """Penultimate features g(x), float32 of shape (n, n_features)."""
         return self._run(self._parts(x).features, x).flatten(1)
 
-    def inversion_features(self, x):
+    def inversion_features(self, x: Tensor) -> Tensor:
         """g(x); a feature that is off gives the gradient that it has without its ReLU.
 
         This is the "fake ReLU" of the paper's construction, kept to the features that need it.
         """
         return self._run(self._parts(x).inversion_features, x).flatten(1)
 
-    def fake_relu_features(self, x):
+    def fake_relu_features(self, x: Tensor) -> Tensor:
         """g(x); every unit of the last ReLU, on or off, passes the gradient of its input.
 
         This is the "fake ReLU" of the authors' code: a ReLU forward, the identity backward.

@@ -1,29 +1,34 @@
 """Projected gradient ascent on the input, with normalised steps."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable
 from numbers import Real
 
 import torch
+from torch import Tensor
 
-from advfeat.optim._balls import LARGEST
+from advfeat.optim._balls import LARGEST, L2Ball, LinfBall
 from advfeat.optim._graphs import output_and_gradient
+from advfeat.utils._typing import Box
 
 
 def projected_gradient(
-    network,
-    x,
-    target,
-    loss,
+    network: Callable[[Tensor], Tensor],
+    x: Tensor,
+    target: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
     *,
-    ball,
-    step_size,
-    n_steps,
-    momentum=0.0,
-    bounds=None,
-    start=None,
-    keep="last",
-    is_better=None,
-):
+    ball: L2Ball | LinfBall,
+    step_size: float | Callable[[int], float],
+    n_steps: int,
+    momentum: float = 0.0,
+    bounds: Box = None,
+    start: Tensor | None = None,
+    keep: str = "last",
+    is_better: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> Tensor:
     """Maximise ``loss(network(z), target)`` over z in the ball around x and in the box.
 
     Attack, adversarial training, representation inversion, robust scoring and robust usefulness
@@ -53,7 +58,7 @@ def projected_gradient(
         outside the graph: a clamp inside would zero the gradient at saturated pixels.
     start : tensor like x, optional
         First iterate, projected like all others; x by default.
-    keep : {"last", "best"}
+    keep : {"last", "best"}, default="last"
         Which iterate to return. "best" costs one more forward pass.
     is_better : callable, optional
         ``is_better(output, target)`` gives one boolean per sample; with ``keep="best"`` an
@@ -62,6 +67,18 @@ def projected_gradient(
     Returns
     -------
     tensor like x
+
+    Examples
+    --------
+    The input within 1 of the origin whose sum is largest:
+
+    >>> import torch
+    >>> from advfeat.optim import L2Ball, projected_gradient
+    >>> def value(output, target):
+    ...     return output.sum(1)
+    >>> x = torch.zeros(1, 4)
+    >>> projected_gradient(lambda z: z, x, x, value, ball=L2Ball(1.0), step_size=0.5, n_steps=5)
+    tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
     """
 
     def project(z):
@@ -100,8 +117,27 @@ def projected_gradient(
     return z.detach()
 
 
-def into_box(z, bounds):
-    """Clip z to bounds (low, high): numbers, or arrays that are broadcastable to one sample."""
+def into_box(z: Tensor, bounds: Box) -> Tensor:
+    """Clip inputs to their valid range.
+
+    Parameters
+    ----------
+    z : tensor of shape (n, ...)
+        Inputs.
+    bounds : (low, high) or None
+        Numbers, or arrays that are broadcastable to one sample; None clips nothing.
+
+    Returns
+    -------
+    tensor like z
+
+    Examples
+    --------
+    >>> import torch
+    >>> from advfeat.optim import into_box
+    >>> into_box(torch.tensor([[-0.5, 0.5, 1.5]]), (0, 1))
+    tensor([[0.0000, 0.5000, 1.0000]])
+    """
     return z if bounds is None else z.clamp(*_box_like(bounds, z))
 
 
@@ -143,11 +179,18 @@ class HalfCosine:
         Length of the first step, in input units.
     n_steps : int
         Steps until the length would be zero.
+
+    Examples
+    --------
+    >>> from advfeat.optim import HalfCosine
+    >>> length = HalfCosine(0.6, n_steps=4)
+    >>> [round(length(step), 2) for step in range(4)]
+    [0.6, 0.51, 0.3, 0.09]
     """
 
-    def __init__(self, first, n_steps):
+    def __init__(self, first: float, n_steps: int) -> None:
         self.first = first
         self.n_steps = n_steps
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         return self.first * 0.5 * (1 + math.cos(math.pi * step / self.n_steps))

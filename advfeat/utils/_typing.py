@@ -14,5 +14,7 @@ from torch.utils.data import Dataset
 Inputs: TypeAlias = Union[ArrayLike, Dataset]  # noqa: UP007, evaluated on Python 3.10 as well
 RandomState: TypeAlias = Union[int, np.random.RandomState, None]  # noqa: UP007
 Bounds: TypeAlias = Union[str, tuple[float, float], None]  # noqa: UP007
+# Resolved: numbers, or arrays that are broadcastable to one sample.
+Box: TypeAlias = Union[tuple[ArrayLike, ArrayLike], None]  # noqa: UP007
 Device: TypeAlias = Union[str, torch.device]  # noqa: UP007
 PathOrStr: TypeAlias = Union[str, os.PathLike]  # noqa: UP007
