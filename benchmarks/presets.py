@@ -172,7 +172,7 @@ PRESETS = {
             "D_det": Training(0.1, 128, "one-cycle", "none", 15),
         },
         adversary=Adversary(eps=0.5, n_steps=3, step_size=0.25),
-        inversion=Inversion("momentum", 100, 0.2, noise_steps=100, momentum=0.7),
+        inversion=Inversion("momentum", 80, 0.2, noise_steps=80, momentum=0.7),
         relabelling=Relabelling(eps=0.5, n_steps=30, step_size=0.1),
         more_sets=(),
         test_eps=(0.25, 0.5),
