@@ -123,5 +123,9 @@ def test_nobody_trains_on_d_rand_with_the_rate_that_fails():
 
 def test_every_step_of_adversarial_training_is_eps_over_5():
     for preset in (*PRESETS.values(), *RESTRICTED_IMAGENET.values()):
-        assert preset.adversary.step_size == pytest.approx(preset.adversary.eps / 5)
-        assert preset.adversary.n_steps == 7
+        adversary = preset.adversary
+        if preset is PRESETS["cifar"]:  # few steps, for time: each is half of eps
+            assert (adversary.n_steps, adversary.step_size) == (3, adversary.eps / 2)
+            continue
+        assert adversary.step_size == pytest.approx(adversary.eps / 5)
+        assert adversary.n_steps == 7
