@@ -52,7 +52,6 @@ axes[0].barh(place, gamma[order[:12]], 0.4, color="#D55E00", label=f"gamma, eps 
 axes[0].set_yticks(place, X.columns[order[:12]])
 axes[0].invert_yaxis()
 axes[0].set_xlabel("usefulness of a column, breast cancer")
-axes[0].legend(loc="lower right")
 for ax, (name, (data, target)) in zip(axes[1:], tables.items(), strict=True):
     models = {
         "LDA": LinearDiscriminantAnalysis(),
@@ -66,6 +65,8 @@ for ax, (name, (data, target)) in zip(axes[1:], tables.items(), strict=True):
     ax.set_title(name)
     ax.set_xlabel("L2 attack, eps in standard deviations")
     ax.set_ylim(0, 1.02)
-    ax.legend(frameon=False, loc="lower left")
 axes[1].set_ylabel("accuracy on the training table")
+for ax, side in zip(axes[:2], ("left", "right"), strict=True):
+    entries = ax.get_legend_handles_labels()
+    fig.legend(*entries, loc=f"outside upper {side}", ncols=2, frameon=False)
 plt.show()
