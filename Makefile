@@ -49,9 +49,9 @@ dist: venv-docs ## wheel and sdist, built and checked, into dist/
 	@"$(VENV_DOCS)/bin/python" -m twine check --strict dist/*
 
 test-wheel: dist ## the tests with the wheel, installed from dist/, and no source in reach
+	@rm -rf build/wheel && mkdir -p build/wheel && cp -r tests setup.cfg build/wheel
 	@"$(PYTHON)" -m venv --clear "$(VENV_WHEEL)"
 	@"$(VENV_WHEEL)/bin/python" -m pip install --quiet "$$(ls dist/*.whl)[plots,bench,test]"
-	@rm -rf build/wheel && mkdir -p build/wheel && cp -r tests setup.cfg build/wheel
 	@cd build/wheel && "$(abspath $(VENV_WHEEL))/bin/python" -m pytest $(PYTEST_OPTIONS) tests --pyargs advfeat
 
 clean: ## remove caches and builds; environments and results stay
