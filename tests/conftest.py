@@ -37,6 +37,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # a driver that is too old: then there is no CUDA here
     DEVICES = ["cpu"]
     if torch.cuda.is_available():
+        torch.backends.cudnn.allow_tf32 = False  # convolutions with three digits, by default
         DEVICES.append(pytest.param("cuda", marks=pytest.mark.gpu))
 
 

@@ -110,11 +110,23 @@ def capture(function, device):
     Captured or None
         None where it cannot be captured.
     """
-    try:
-        with tracing, torch.cuda.device(device):  # one capture at a time
+    with tracing, torch.cuda.device(device):  # one capture at a time
+        try:
             return Captured(function, device)
-    except RuntimeError:  # an operation that asks the CPU in between, or too little memory
-        return None
+        except RuntimeError:  # an operation that asks the CPU in between, or too little memory
+            _end_failed_capture()
+            return None
+
+
+def _end_failed_capture():
+    """Let the device's random generator know that nothing is captured any more.
+
+    A capture that fails leaves it in a state in which every draw outside a graph raises an error;
+    one that succeeds ends that state.
+    """
+    counter = torch.zeros(1, device="cuda")
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+        counter.add_(1)
 
 
 class Captured:
