@@ -7,7 +7,7 @@ class EvaluationWarning(UserWarning):
     Raised by attacks and robust scores if, on some of the samples,
 
     - the gradient is zero (rounded or quantised inputs, a saturated softmax inside the network);
-    - random noise fools the network where steps along the gradient do not;
+    - a short random search, without gradients, fools the network where the attack does not;
     - the network is random: its output for one input differs from call to call.
 
     Gradients say little of such a network. Attack a version of it with a useful gradient (a

@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from advfeat.attacks._attack import AttackTarget
-from advfeat.attacks._checks import warn_if_misleading
+from advfeat.attacks._checks import warn_if_beaten, warn_if_blind
 from advfeat.utils._batches import run_batches
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._sklearn import (
@@ -117,7 +117,7 @@ def adversarial_examples(
     Warns
     -----
     EvaluationWarning
-        If the network's gradients are zero, random, or worse than noise: see
+        If the network's gradients are zero, random, or worse than random search: see
         `advfeat.exceptions.EvaluationWarning`.
 
     References
@@ -135,7 +135,7 @@ def adversarial_examples(
     True
     """
     target = AttackTarget.of(estimator, X, y, precision, bounds)
-    warn_if_misleading(target, norm, eps)
+    told = warn_if_blind(target, eps)
     settings = {
         "norm": norm,
         "eps": eps,
@@ -149,6 +149,8 @@ def adversarial_examples(
         "verbose": verbose,
     }
     X_adv, fooled = run_batches(**target.plan(settings))
+    if not told:
+        warn_if_beaten(target, norm, eps, ~fooled)
     return target.view.as_given(X_adv), fooled
 
 

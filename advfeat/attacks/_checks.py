@@ -6,13 +6,21 @@ import numpy as np
 import torch
 
 from advfeat.exceptions import EvaluationWarning
-from advfeat.optim import HalfCosine, cw_margin, make_ball, projected_gradient, useful_radius
-from advfeat.utils._checks import batch_tensor
+from advfeat.optim import (
+    HalfCosine,
+    LinfBall,
+    cw_margin,
+    into_box,
+    make_ball,
+    projected_gradient,
+    useful_radius,
+)
+from advfeat.utils._checks import take_batch
 from advfeat.utils._device import own_modes
-from advfeat.utils._random import normal_rows
 
 _N_SAMPLES = 64
-_N_TRIES = 10  # steps of the attack, and random points, that are compared
+_N_QUERIES = 200  # of the random search
+_N_STEPS = 20  # along the gradient, on what it finds
 _SHARE = 0.05  # of the samples from which a warning is due
 _AT_LEAST = 3  # samples
 
@@ -20,48 +28,81 @@ _ADVICE = "The robustness measured may be too high, see advfeat.exceptions.Evalu
 
 
 @own_modes()
-def warn_if_misleading(target, norm, eps):
-    """Warn if the gradient of a network is zero, worse than noise, or random.
+def warn_if_blind(target, eps):
+    """Warn, before the attack, if the gradient of a network is zero or random.
 
-    It costs about as much as a weak attack on 64 samples.
+    It costs a step of the attack on 64 samples.
 
     Parameters
     ----------
     target : AttackTarget
-    norm : {2, numpy.inf}
     eps : float
         Radius; nothing is checked at zero.
+
+    Returns
+    -------
+    bool
+        Whether something was found.
     """
     network, X = target.judge, target.view.X
     if eps == 0 or len(X) == 0:
-        return
+        return False
     if network.random:
         _warn(
             "The network is random: its logits for one input differ from call to call, so that "
             "an attack follows one draw and is judged by another, and results cannot be repeated. "
             "Average several draws inside the network."
         )
-        return
-    x = batch_tensor(X[:_N_SAMPLES], network.device)
-    y = torch.from_numpy(np.array(target.labels[:_N_SAMPLES])).to(x.device)
+        return True
+    x, y = _samples(target, np.arange(min(len(X), _N_SAMPLES)))
     with torch.no_grad():
         logits = network(x)
     if (logits == logits[:1]).all():
-        return  # a constant, such as a linear model under a strong penalty, is robust indeed
+        return False  # a constant, such as a linear model under a strong penalty, is robust indeed
     right = (y >= 0) & (logits.argmax(1) == y)
     x, y = x[right], y[right]
-    if _many(stuck := _without_gradient(network, x, y), len(x)):
+    found = _many(stuck := _without_gradient(network, x, y), len(x))
+    if found:
         _warn(
             f"The gradient is exactly zero for {stuck} of {len(x)} correctly classified samples: "
             "nothing leads an attack (are inputs rounded, or is a softmax inside saturated?)."
         )
+    return found
+
+
+@own_modes()
+def warn_if_beaten(target, norm, eps, withstands):
+    """Warn, after the attack, if a short random search fools what withstood it.
+
+    What steps along the gradient do fool, if there are enough of them, is no reason. It costs 200
+    forward passes on 64 samples.
+
+    Parameters
+    ----------
+    target : AttackTarget
+    norm : {2, numpy.inf}
+    eps : float
+    withstands : ndarray of shape (n,), bool
+    """
+    rows = np.flatnonzero(withstands)[:_N_SAMPLES]
+    if eps == 0 or len(rows) == 0:
         return
-    missed = _missed(network, x, y, norm, eps, target.view.bounds)
-    if _many(missed, len(x)):
-        _warn(
-            f"Random noise of the same size fools the network for {missed} of {len(x)} samples "
-            "that withstand steps along the gradient: the gradient misleads."
-        )
+    x, y = _samples(target, rows)
+    network, bounds = target.judge, target.view.bounds
+    ball = make_ball(norm, useful_radius(norm, eps, bounds, x.shape[1:]))
+    beaten = _search(network, x, y, ball, bounds)
+    if _many(int(beaten.sum()), len(rows)):
+        beaten = int((~_follow(network, x[beaten], y[beaten], ball, bounds)).sum())
+        if _many(beaten, len(rows)):
+            _warn(
+                f"Random search, without gradients, fools the network for {beaten} of {len(rows)} "
+                "samples that withstand the attack: the gradient misleads."
+            )
+
+
+def _samples(target, rows):
+    x = take_batch(target.view.X, rows, target.judge.device)
+    return x, torch.from_numpy(np.array(target.labels[rows])).to(x.device)
 
 
 def _many(n, n_samples):
@@ -80,28 +121,61 @@ def _without_gradient(network, x, y):
     return int((gradient.flatten(1) == 0).all(1).sum())
 
 
-def _missed(network, x, y, norm, eps, bounds):
-    """Count the samples that noise of the ball fools, but a short attack does not."""
-    if len(x) == 0:
-        return 0
-    radius = useful_radius(norm, eps, bounds, x.shape[1:])
-    ball = make_ball(norm, radius)
+def _follow(network, x, y, ball, bounds):
+    """Whether each sample is fooled by steps along the gradient."""
     found = projected_gradient(
         network, x, y, cw_margin, ball=ball, bounds=bounds,
-        step_size=HalfCosine(radius, _N_TRIES), n_steps=_N_TRIES, keep="best",
+        step_size=HalfCosine(ball.eps, _N_STEPS), n_steps=_N_STEPS, keep="best",
     )  # fmt: skip
     with torch.no_grad():
-        withstands = cw_margin(network(found), y) <= 0
-        fooled = torch.zeros_like(withstands)
-        for i in range(_N_TRIES):
-            noise = normal_rows((0, i), 0, len(x), x[0].numel() + 2)
-            start = x + ball.sample(torch.from_numpy(noise).to(x.device), like=x)
-            point = projected_gradient(
-                network, x, y, cw_margin, ball=ball, bounds=bounds, step_size=0.0, n_steps=0,
-                start=start,
-            )  # fmt: skip
-            fooled |= cw_margin(network(point), y) > 0
-    return int((withstands & fooled).sum())
+        return cw_margin(network(found), y) > 0
+
+
+def _search(network, x, y, ball, bounds):
+    """Whether each sample is fooled by squares of random sign, kept where the margin grows.
+
+    A short form of the Square Attack (Andriushchenko et al. 2020); in tables the "squares" are
+    sets of features. All draws are made on the CPU, for every device.
+    """
+    draw = torch.Generator(device="cpu").manual_seed(0)
+    reach = 2 * ball.eps if isinstance(ball, LinfBall) else ball.eps  # to its other side
+
+    def moved(z, patches):
+        delta = z - x + reach * ball.direction(patches)
+        return into_box(x + ball.project(delta), bounds)
+
+    with torch.no_grad():
+        z = moved(x, _patches(x, 1.0, draw))
+        margin = cw_margin(network(z), y)
+        for i in range(_N_QUERIES):
+            share = 0.02 + 0.5 * (1 - i / _N_QUERIES) ** 1.5
+            tried = moved(z, _patches(x, share, draw))
+            value = cw_margin(network(tried), y)
+            better = value > margin
+            z[better], margin[better] = tried[better], value[better]
+    return margin > 0
+
+
+def _patches(x, share, draw):
+    """One square of random sign in each image, of a share of its area; zero elsewhere."""
+
+    def signs(*shape):
+        return (2.0 * torch.randint(2, shape, generator=draw) - 1).to(x.device)
+
+    if x.ndim == 2:
+        features = torch.rand(x.shape, generator=draw) < share
+        return features.to(x.device) * signs(*x.shape)
+    n, channels, *sides = x.shape
+    rows, columns = (_stretch(n, side, share**0.5, draw).to(x.device) for side in sides)
+    return rows[:, None, :, None] * columns[:, None, None, :] * signs(n, channels, 1, 1)
+
+
+def _stretch(n, length, share, draw):
+    """Mark a random stretch of each of n rows."""
+    size = max(1, round(share * length))
+    begin = torch.randint(length - size + 1, (n, 1), generator=draw)
+    place = torch.arange(length, device="cpu")
+    return (place >= begin) & (place < begin + size)
 
 
 def _warn(message):

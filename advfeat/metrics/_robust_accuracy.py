@@ -9,7 +9,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 
 from advfeat.attacks._adversarial_examples import attack_settings
 from advfeat.attacks._attack import AttackTarget
-from advfeat.attacks._checks import warn_if_misleading
+from advfeat.attacks._checks import warn_if_beaten, warn_if_blind
 from advfeat.metrics._weight import check_weight
 from advfeat.utils._batches import run_batches
 from advfeat.utils._typing import Inputs
@@ -61,7 +61,7 @@ def robust_accuracy_score(
     Warns
     -----
     EvaluationWarning
-        If the network's gradients are zero, random, or worse than noise: see
+        If the network's gradients are zero, random, or worse than random search: see
         `advfeat.exceptions.EvaluationWarning`.
 
     References
@@ -81,8 +81,11 @@ def robust_accuracy_score(
     settings = attack_settings("robust_accuracy_score", norm=norm, eps=eps, **attack)
     target = AttackTarget.of(estimator, X, y, settings["precision"], settings["bounds"])
     weight = check_weight(sample_weight, len(target.labels))
-    warn_if_misleading(target, norm, eps)
-    return float(np.average(~_fooled(target, settings), weights=weight))
+    told = warn_if_blind(target, eps)
+    withstands = ~_fooled(target, settings)
+    if not told:
+        warn_if_beaten(target, norm, eps, withstands)
+    return float(np.average(withstands, weights=weight))
 
 
 def robust_accuracy_curve(
@@ -153,14 +156,20 @@ def robust_accuracy_curve(
     target = AttackTarget.of(estimator, X, y, first["precision"], first["bounds"])
     n = len(target.labels)
     weight = check_weight(sample_weight, n)
-    warn_if_misleading(target, norm, float(radii.max()))
+    told = warn_if_blind(target, radii.max())
     fooled, accuracy = np.zeros(n, dtype=bool), np.empty(len(radii))
+    largest = 0.0, fooled  # radius at which samples withstand, and who is fooled there
     for i in np.argsort(radii):
         rows = np.flatnonzero(~fooled)
         if len(rows):
             # All rows are cut as they lie, which costs less than looking them up.
             fooled[rows] = _fooled(target, by_radius[i], rows if len(rows) < n else None)
+            if not fooled.all():
+                largest = float(radii[i]), fooled.copy()
         accuracy[i] = np.average(~fooled, weights=weight)
+    if not told:
+        eps, fooled = largest
+        warn_if_beaten(target, norm, eps, ~fooled)
     return accuracy
 
 

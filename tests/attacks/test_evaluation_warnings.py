@@ -61,11 +61,37 @@ class Jagged(torch.autograd.Function):
         return -gradient
 
 
+class Scrambled(Jagged):
+    """Identity with a gradient in which half of the signs are wrong."""
+
+    @staticmethod
+    def backward(ctx, gradient):
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=gradient.shape[1:])
+        return gradient * torch.from_numpy(signs.astype(np.float32))
+
+
+class StraightThrough(Jagged):
+    """Rounding to four levels with the gradient of the identity."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return (x * 3).round() / 3
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def steep(x):
+    """Four levels by steep sigmoids: no gradient is exactly zero."""
+    return sum(torch.sigmoid(200 * (x - (i + 0.5) / 3)) for i in range(3)) / 3
+
+
 MISLEADING = {
     "rounded": ({"before": lambda x: (x * 3).round() / 3}, "exactly zero"),
     "binary": ({"before": lambda x: (x > 0.5).float() + 0 * x}, "exactly zero"),
     "saturated": ({"after": lambda logits: (50 * logits).softmax(1)}, "exactly zero"),
-    "reversed": ({"before": Jagged.apply}, "Random noise"),
+    "reversed": ({"before": Jagged.apply}, "Random search"),
     "random": ({"before": lambda x: x + 0.1 * torch.randn_like(x)}, "differ from call to call"),
 }
 
@@ -86,6 +112,85 @@ def test_misleading_networks_are_told(standard, digits, name):
     with pytest.warns(EvaluationWarning, match=message):
         make_robust_scorer(eps=0.3, **settings)(estimator, X, y)
     robust_accuracy_score(estimator, X, y, eps=0, **settings)  # there is nothing to be missed
+
+
+@pytest.mark.parametrize(("norm", "eps"), [(2, 0.5), (2, 1.0), (np.inf, 0.06), (np.inf, 0.12)])
+@pytest.mark.parametrize("before", [Jagged.apply, Scrambled.apply])
+def test_gradients_that_lead_astray_are_told_at_small_radii(standard, digits, before, norm, eps):
+    """Plain noise of such a length fools nobody."""
+    X, y = digits[2][:100], digits[3][:100]
+    estimator = Estimator(Around(standard.module_, before=before))
+    with pytest.warns(EvaluationWarning, match="Random search, without gradients, fools"):
+        score = robust_accuracy_score(estimator, X, y, norm=norm, eps=eps, verbose=0)
+    plain = robust_accuracy_score(standard, X, y, norm=norm, eps=eps, verbose=0)
+    assert score > plain + 0.05
+
+
+def test_quantised_inputs_with_a_gradient_are_told(standard, digits):
+    X, y = digits[2][:100], digits[3][:100]
+    estimator = Estimator(Around(standard.module_, before=steep))
+    with pytest.warns(EvaluationWarning, match="Random search"):
+        robust_accuracy_score(estimator, X, y, norm=2, eps=0.5, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"before": StraightThrough.apply},
+        {"after": lambda logits: (5 * logits).softmax(1)},
+        {"before": lambda x: x + torch.sin(50 * x) / 25},
+    ],
+    ids=["straight through", "softmax", "waves"],
+)
+def test_networks_that_the_attack_deals_with_raise_no_alarm(standard, digits, parts):
+    X, y = digits[2][:100], digits[3][:100]
+    estimator = Estimator(Around(standard.module_, **parts))
+    robust_accuracy_score(estimator, X, y, norm=np.inf, eps=0.06, verbose=0)
+    for eps in (0.5, 1.0):
+        score = robust_accuracy_score(estimator, X, y, norm=2, eps=eps, verbose=0)
+        assert score <= robust_accuracy_score(standard, X, y, norm=2, eps=eps, verbose=0) + 0.1
+
+
+def test_a_curve_is_checked_where_samples_withstand(standard, digits):
+    """At the largest radius nobody does."""
+    X, y = digits[2][:100], digits[3][:100]
+    estimator = Estimator(Around(standard.module_, before=Jagged.apply))
+    with pytest.warns(EvaluationWarning, match="Random search"):
+        curve = robust_accuracy_curve(
+            estimator, X, y, norm=np.inf, eps_values=[1.0, 0.12], verbose=0
+        )
+    assert curve[0] < 0.05 < curve[1]
+
+
+class Watched(nn.Linear):
+    """Two classes apart by the sum of all features, with the gradient reversed."""
+
+    seen = []  # noqa: RUF012 - copies of the network share it
+
+    def __init__(self, n_features, n_classes):
+        super().__init__(n_features, n_classes, bias=False)
+        nn.init.ones_(self.weight)
+        self.weight.data[0] = 0
+
+    def forward(self, x):
+        if type(x) is torch.Tensor:  # not while it is traced
+            self.seen.append(x.detach().clone())
+        return super().forward(Jagged.apply(x))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_search_in_tables_stays_in_the_ball(norm):
+    X = np.random.default_rng(0).standard_normal((60, 40)).astype(np.float32)
+    Watched.seen.clear()
+    estimator = Estimator(Watched(40, 2), bounds=None)
+    estimator.classes_ = np.arange(2)
+    eps = 1.0 if norm == 2 else 0.3
+    with pytest.warns(EvaluationWarning, match="Random search"):
+        robust_accuracy_score(estimator, X, X.sum(1) > 0, norm=norm, eps=eps, n_steps=2, verbose=0)
+    assert len(Watched.seen) > 200
+    for x in Watched.seen:
+        gap = torch.cdist(x.double(), torch.from_numpy(X).double(), p=norm).min(1).values
+        assert gap.max() <= eps + 1e-5
 
 
 @pytest.mark.parametrize("norm", NORMS)
