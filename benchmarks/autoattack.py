@@ -174,8 +174,8 @@ def _write(options, rows, n):
         f"- Accuracy under ours is at most {_WITHIN} points above AutoAttack's in "
         f"{sum(value <= _WITHIN for value in above)} of {len(rows)} rows; the largest difference "
         f"is {max(above):+.1f} points.",
-        f"- Ours took {100 * sum(ours) / sum(theirs):.0f} % of AutoAttack's seconds in all, and at "
-        f"most a fifth in {sum(value <= _SHARE for value in shares)} of {len(rows)} rows; the "
+        f"- Ours took {100 * sum(ours) / sum(theirs):.0f} % of AutoAttack's seconds in all, and "
+        f"at most a fifth in {sum(value <= _SHARE for value in shares)} of {len(rows)} rows; the "
         f"largest share is {100 * shares[most]:.0f} %, {ours[most]:.1f} s for {theirs[most]:.1f} "
         "s. Where nobody withstands, both are done at once.",
         "",
