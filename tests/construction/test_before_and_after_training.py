@@ -25,6 +25,7 @@ from advfeat import (
     adversarial_examples,
 )
 from advfeat.utils._files import Lock
+from advfeat.utils._sklearn import _get_feature_names
 
 Y = np.array(["a", "b"])[np.arange(40) % 2]
 X = (np.random.default_rng(0).normal(size=(40, 3)) + 2 * (np.arange(40) % 2)[:, None]).astype("f")
@@ -269,6 +270,8 @@ FRAMES = {
 @pytest.mark.parametrize("make", [inverter, relabeler])
 def test_names_go_through_a_pipeline(make, library, output):
     frame = FRAMES[library]()
+    if "polars" in (library, output) and _get_feature_names(FRAMES["polars"]()) is None:
+        pytest.skip("scikit-learn before 1.9 reads no names from frames of polars 2")
     pipe = Pipeline([("make", make()), ("clf", source())])
     if output is not None:
         pipe.set_output(transform=output)
