@@ -1,6 +1,6 @@
 """How the cost of a construction grows with the data: time, memory, bytes sent to workers.
 
-    python benchmarks/scale.py --out results/scale     # half an hour on two cores
+    python benchmarks/scale.py --out results/scale     # half an hour on two cores; goes on
     python benchmarks/scale.py --smoke                 # seconds: does everything run?
 
 Generated uint8 images are read from a memory map, and the set is written into a store, in a
@@ -38,7 +38,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from advfeat import NonRobustRelabeler, RobustFeatureInverter, StandardClassifier
-from files import write_text
+from files import make_folder, read_json, write_text
 from provenance import commit, hardware, today, versions
 from scale_page import MIB, report, sent_per_byte
 
@@ -46,6 +46,7 @@ SMALL, LARGE = (3, 32, 32), (3, 224, 224)
 SIZES = [(2_000, SMALL), (8_000, SMALL), (32_000, SMALL), (128_000, SMALL), (4_000, LARGE)]
 BACKENDS = ("serial", "loky", "dask", "ray")
 N_WORKERS = 2
+_RUN = ("constructor", "network", "n", "shape", "n_steps", "backend")  # what makes a row
 
 
 def main(arguments=None):
@@ -54,23 +55,31 @@ def main(arguments=None):
     if options.one:
         print(json.dumps(measure(**json.loads(options.one))))
         return
-    rows, plan = [], _plan(options)
+    rows, plan, kept = [], _plan(options), {}
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
+        make_folder(options.out)
+        kept = {_key(row): row for row in read_json(options.out / "scale.json").get("rows", [])}
     for run in tqdm(plan, desc="scale", unit="run", disable=options.smoke):
-        rows.append({**run, **(measure(**run) if options.smoke else _in_new_process(run))})
-        print(_line(rows[-1]), flush=True)
+        row = kept.get(_key(run))
+        if row is None:
+            row = {**run, **(measure(**run) if options.smoke else _in_new_process(run))}
+            row["commit"] = commit()
+        rows.append(row)
+        print(_line(row), flush=True)
         if options.out is not None:
             result = {
                 "rows": rows,
                 "n_workers": N_WORKERS,
                 "hardware": hardware(torch.device("cpu")),
                 "versions": versions(),
-                "commit": commit(),
                 "date": today(),
             }
             write_text(options.out / "scale.json", json.dumps(result, indent=1) + "\n")
             write_text(options.out / "README.md", report(result))
+
+
+def _key(run):
+    return json.dumps([run[name] for name in _RUN])
 
 
 def _plan(options):
@@ -80,9 +89,8 @@ def _plan(options):
         kinds = [("relabeler", "tiny", n, shape) for n, shape in SIZES]
         # Work that weighs as much as small networks do, and starts that travel too.
         kinds += [("relabeler", "small_cnn", 32_000, SMALL), ("inverter", "tiny", 8_000, SMALL)]
-    names = ("constructor", "network", "n", "shape")
     return [
-        {**dict(zip(names, kind, strict=True)), "n_steps": options.n_steps, "backend": backend}
+        dict(zip(_RUN, (*kind, options.n_steps, backend), strict=True))
         for kind in kinds
         for backend in options.backends or (("serial",) if options.smoke else BACKENDS)
     ]
@@ -226,9 +234,12 @@ def _backend(name):
         with joblib.parallel_config("loky"), _counted_messages() as sent:
             yield sent
     elif name == "dask":
+        import dask
         from distributed import Client, LocalCluster
 
         with (
+            # Here the scheduler is in this process: it would keep 1000 messages to each worker.
+            dask.config.set({"distributed.admin.low-level-log-length": 10}),
             LocalCluster(N_WORKERS, threads_per_worker=1, dashboard_address=":0") as cluster,
             Client(cluster) as client,
             joblib.parallel_config("dask"),

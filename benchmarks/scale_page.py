@@ -11,10 +11,11 @@ def sent_per_byte(row, n_workers):
 def report(result):
     """Page with the table and what it says of the goals."""
     machine, n_workers = result["hardware"], result["n_workers"]
+    commits = ", ".join(sorted({str(row["commit"]) for row in result["rows"]}))
     lines = [
         "# How the cost of a construction grows",
         "",
-        f"`python benchmarks/scale.py`, {result['date']}, commit {result['commit']}, "
+        f"`python benchmarks/scale.py`, {result['date']}, commit {commits}, "
         f"{machine['processor']}, {machine['cores']} cores, torch {result['versions']['torch']}; "
         f"{n_workers} workers. What each column means stands at the head of the script.",
         "Load is the number of processes that wanted a core at the end, ours among them: where it "

@@ -16,7 +16,7 @@ from advfeat import datasets
 ROOT = Path(__file__).parents[1]
 # They train and invert with the default settings, as a reader would: the default tests run them
 # on few samples.
-SLOW = ("README.md", "docs/index.md")
+SLOW = ("README.md", "docs/index.md", "docs/sources.md")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^([`]{3,})python[^\n]*\n(.*?)^\1\s*$", re.M | re.S)
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
