@@ -60,7 +60,7 @@ def main(arguments=None):
         make_folder(options.out)
         kept = {_key(row): row for row in read_json(options.out / "scale.json").get("rows", [])}
     for run in tqdm(plan, desc="scale", unit="run", disable=options.smoke):
-        row = kept.get(_key(run))
+        row = kept.pop(_key(run), None)
         if row is None:
             row = {**run, **(measure(**run) if options.smoke else _in_new_process(run))}
             row["commit"] = commit()
@@ -68,7 +68,7 @@ def main(arguments=None):
         print(_line(row), flush=True)
         if options.out is not None:
             result = {
-                "rows": rows,
+                "rows": [*rows, *kept.values()],
                 "n_workers": N_WORKERS,
                 "hardware": hardware(torch.device("cpu")),
                 "versions": versions(),
