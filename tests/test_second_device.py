@@ -48,7 +48,7 @@ def test_training(other, digits, classifier):
     X, y, X_test, _ = digits
     params = {"n_steps": 2, "random_start": True} if classifier is AdversarialClassifier else {}
     fitted = [
-        classifier(device=device, augmentation="paper", **params, **QUICK).fit(X, y)
+        classifier(device=device, augmentation="paper", **params, **QUICK).fit(X[:200], y[:200])
         for device in ("cpu", other)
     ]
     assert {p.device.type for p in fitted[1].net_.module_.parameters()} == {other}
@@ -58,10 +58,10 @@ def test_training(other, digits, classifier):
 
 def test_training_on_images_with_batch_norm(other):
     rng = np.random.default_rng(0)
-    X, y = rng.integers(0, 256, (40, 3, 32, 32), dtype=np.uint8), np.arange(40) % 2
+    X, y = rng.integers(0, 256, (12, 3, 16, 16), dtype=np.uint8), np.arange(12) % 2
     found = [
         AdversarialClassifier(
-            "small_resnet", n_steps=1, batch_size=20, device=device, **QUICK
+            "small_resnet", n_steps=1, batch_size=6, device=device, **QUICK
         ).fit(X, y).features(X)
         for device in ("cpu", other)
     ]  # fmt: skip
@@ -72,8 +72,8 @@ def test_partial_fit(other, digits):
     X, y, X_test, _ = digits
     found = [
         StandardClassifier(device=device, **QUICK)
-        .fit(X, y)
-        .partial_fit(X, y)
+        .fit(X[:200], y[:200])
+        .partial_fit(X[:200], y[:200])
         .predict_proba(X_test)
         for device in ("cpu", other)
     ]
@@ -104,13 +104,13 @@ def test_constructors(other, digits, standard, constructor):
 
 
 def test_metrics(other, digits, standard, adversarial):
-    _, _, X, y = (part[:40] for part in digits)
+    _, _, X, y = (part[:15] for part in digits)
     on_other = _on(standard, other), _on(adversarial, other)
-    attack = {"norm": 2, "n_steps": 3, "verbose": 0}
+    attack = {"norm": 2, "n_steps": 2, "verbose": 0}
     for measure in (
         lambda first, _: robust_accuracy_curve(first, X, y, eps_values=(0.2, 0.5), **attack),
         lambda first, _: adversarial_examples(first, X, y, eps=0.3, **attack)[0],
-        lambda first, _: robust_feature_usefulness(first, X, y, eps=0.3, **attack),
+        lambda first, _: robust_feature_usefulness(first, X[:4], y[:4], eps=0.3, **attack),
         lambda first, second: transfer_rate(first, second, X, y, eps=0.5, **attack),
     ):
         np.testing.assert_array_equal(measure(standard, adversarial), measure(*on_other))

@@ -3,6 +3,7 @@
 import pickle
 import warnings
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -117,7 +118,8 @@ def test_same_seed_same_result_whatever_the_batches(standard, digits):
     settings = {"norm": 2, "eps": 0.4, "n_steps": 5, "verbose": 0}
     expected = adversarial_examples(standard, X_test, y_test, **settings)
     for change in ({"batch_size": 200}, {"batch_size": 17}, {"batch_size": 64, "n_jobs": 2}):
-        found = adversarial_examples(standard, X_test, y_test, **settings, **change)
+        with joblib.parallel_config("threading"):  # processes: tests/test_backends.py
+            found = adversarial_examples(standard, X_test, y_test, **settings, **change)
         assert_allclose(found[0], expected[0], atol=1e-4)
         assert_array_equal(found[1], expected[1])
     state = torch.get_rng_state()
@@ -266,7 +268,7 @@ def test_at_least_as_strong_as_foolbox_and_torchattacks(model, norm, eps, digits
     foolbox = pytest.importorskip("foolbox")
     torchattacks = pytest.importorskip("torchattacks")
     clf = request.getfixturevalue(model)
-    X, y = digits[2][:100], digits[3][:100]
+    X, y = digits[2][:60], digits[3][:60]
     module = clf.net_.module_.eval()
     images, labels = torch.from_numpy(X), torch.from_numpy(y)
 
@@ -298,7 +300,7 @@ def test_at_least_as_strong_as_foolbox_and_torchattacks(model, norm, eps, digits
 def test_within_two_points_of_autoattack(model, norm, eps, digits, request):
     torchattacks = pytest.importorskip("torchattacks")
     clf = request.getfixturevalue(model)
-    X, y = digits[2][:100], digits[3][:100]
+    X, y = digits[2][:60], digits[3][:60]
     module = clf.net_.module_.eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -379,17 +381,18 @@ def test_usefulness_does_not_depend_on_how_many_searches_run_together(
     one_of_each = np.unique(digits[3], return_index=True)[1]
     X, y = digits[2][one_of_each], digits[3][one_of_each]
     settings = {
-        "norm": 2, "eps": 0.4, "n_steps": 3, "random_start": random_start, "n_restarts": 2,
+        "norm": 2, "eps": 0.4, "n_steps": 2, "random_start": random_start, "n_restarts": 2,
         "verbose": 0,
     }  # fmt: skip
-    few = robust_feature_usefulness(adversarial, X, y, batch_size=7, **settings)
+    few = robust_feature_usefulness(adversarial, X, y, batch_size=23, **settings)
     for change in ({"batch_size": 50}, {"batch_size": 1000, "n_jobs": 2}):
-        found = robust_feature_usefulness(adversarial, X, y, **settings, **change)
+        with joblib.parallel_config("threading"):  # processes: tests/test_backends.py
+            found = robust_feature_usefulness(adversarial, X, y, **settings, **change)
         assert_allclose(found, few, atol=1e-4)
 
 
 def test_robust_usefulness_never_exceeds_usefulness(adversarial, standard, digits):
-    X, y = digits[2][:60], digits[3][:60]
+    X, y = digits[2][:25], digits[3][:25]
     settings = {"norm": 2, "eps": 0.5, "n_steps": 4, "verbose": 0}
     robust = {}
     for name, clf in (("standard", standard), ("adversarial", adversarial)):
