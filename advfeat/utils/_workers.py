@@ -7,6 +7,7 @@ done, so tasks go to dask and to ray directly. Everywhere the network travels on
 task, and a task whose worker was lost is done again.
 """
 
+import asyncio
 import os
 import pickle
 import threading
@@ -210,7 +211,7 @@ def _on_dask(backend, job, begins, cut):
     def finished(futures):
         try:
             return wait(futures, timeout=_POLL, return_when="FIRST_COMPLETED").done
-        except TimeoutError:
+        except asyncio.TimeoutError:  # another class than TimeoutError on Python 3.10
             return ()
 
     def alive():
