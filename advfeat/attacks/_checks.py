@@ -160,10 +160,10 @@ def _patches(x, share, draw):
     """One square of random sign in each image, of a share of its area; zero elsewhere."""
 
     def signs(*shape):
-        return (2.0 * torch.randint(2, shape, generator=draw) - 1).to(x.device)
+        return (2 * torch.randint(2, shape, generator=draw, device="cpu") - 1).to(x)
 
     if x.ndim == 2:
-        features = torch.rand(x.shape, generator=draw) < share
+        features = torch.rand(x.shape, generator=draw, device="cpu", dtype=torch.float32) < share
         return features.to(x.device) * signs(*x.shape)
     n, channels, *sides = x.shape
     rows, columns = (_stretch(n, side, share**0.5, draw).to(x.device) for side in sides)
@@ -173,7 +173,7 @@ def _patches(x, share, draw):
 def _stretch(n, length, share, draw):
     """Mark a random stretch of each of n rows."""
     size = max(1, round(share * length))
-    begin = torch.randint(length - size + 1, (n, 1), generator=draw)
+    begin = torch.randint(length - size + 1, (n, 1), generator=draw, device="cpu")
     place = torch.arange(length, device="cpu")
     return (place >= begin) & (place < begin + size)
 
