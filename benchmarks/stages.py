@@ -112,16 +112,23 @@ class Stages:
         if file := keeping.find(path):
             try:
                 return keeping.kept(path, network)
+            except (OSError, MemoryError):  # no fault of the file
+                raise
             except Exception as error:  # whatever reading half a file raises
                 print(f"The stage file {file.name} is damaged ({error!r:.80}): computed again.")
                 self.finished.pop(path, None)
                 self.todo[path] = title
-                file.unlink()
         values = [need() for need in needs]
         with self._alone(path, title):
-            if keeping.find(path):  # another run was faster
-                self.todo.pop(path, None)
-                return keeping.kept(path, network)
+            try:
+                if keeping.find(path):  # another run was faster
+                    value = keeping.kept(path, network)
+                    self.todo.pop(path, None)
+                    return value
+            except (OSError, MemoryError):
+                raise
+            except Exception:  # still the damaged one
+                keeping.find(path).unlink()
             return self._compute(path, title, kind, compute, values)
 
     @contextlib.contextmanager

@@ -5,12 +5,21 @@ from collections import Counter
 import torch
 
 from advfeat.optim._graphs import REPEATS, capture
+from advfeat.utils._random import draws_in_training
+
+
+def repeats(module):
+    """Whether a training step is the same work each time: no draws, and no hooks on gradients."""
+    hooks = ("_backward_hooks", "_backward_pre_hooks", "_post_accumulate_grad_hooks")
+    parts = (*module.modules(), *module.parameters())
+    hooked = any(getattr(part, name, None) for part in parts for name in hooks)
+    return not (hooked or draws_in_training(module))
 
 
 class CapturedStep:
     """Forward and backward pass of a batch, replayed for batches of the shape that repeats.
 
-    It lasts for one epoch, since callbacks may change the network in between.
+    It lasts for one epoch, or until the network has other parameters, as callbacks may give it.
 
     Parameters
     ----------
@@ -26,6 +35,13 @@ class CapturedStep:
         self.counts = Counter()
         self.kind = self.graph = None
 
+    def __getstate__(self):
+        # The net may be copied within an epoch; a graph cannot be.
+        return {
+            "compute": self.compute, "module": self.module, "counts": Counter(),
+            "kind": None, "graph": None,
+        }  # fmt: skip
+
     def __call__(self, *batch):
         """Compute as ``compute``."""
         kind = tuple((rows.shape, rows.dtype) for rows in batch)
@@ -33,6 +49,8 @@ class CapturedStep:
         if self.kind is None and self.counts[kind] == REPEATS:
             self.kind = kind
             self._capture(batch)
+        if self.graph is not None and self._present() != self._then:
+            self.graph = None  # a callback has changed the network
         if self.graph is None or kind != self.kind:
             return self.compute(*batch)
         for buffer, rows in zip(self.buffers, batch, strict=True):
@@ -51,11 +69,21 @@ class CapturedStep:
             return loss, logits, [p.grad for p in self._parameters]
 
         self._parameters = [p for p in self.module.parameters() if p.requires_grad]
+        self._then = self._present()
         self.graph = capture(step, self.buffers[0].device)
         self._set_gradients([None] * len(self._parameters))
         with torch.no_grad():  # the first of the two runs counted
             for buffer, before in statistics:
                 buffer.copy_(before)
+
+    def _present(self):
+        return [(p.data_ptr(), p.requires_grad) for p in self.module.parameters()]
+
+    def release(self):
+        """Let go of the graph, and of the gradients that it holds."""
+        if self.graph is not None:
+            self.graph = None
+            self._set_gradients([None] * len(self._parameters))
 
     def _set_gradients(self, gradients):
         for parameter, gradient in zip(self._parameters, gradients, strict=True):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 
-from advfeat.classifiers._captured import CapturedStep
+from advfeat.classifiers._captured import CapturedStep, repeats
 from advfeat.classifiers._distributed import Ranks
 from advfeat.classifiers._interrupts import (
     TrainingEnded,
@@ -139,13 +139,15 @@ class TrainingNet(NeuralNetClassifier):
 
     def run_single_epoch(self, iterator, *args, **kwargs):
         """One epoch, whose steps are replayed where possible."""
-        repeatable = self.ranks_.size == 1 and not draws_in_training(self.module_)
-        if torch.device(self.device).type == "cuda" and repeatable:
+        on_gpu = torch.device(self.device).type == "cuda"
+        if on_gpu and self.ranks_.size == 1 and repeats(self.module_):
             self._captured = CapturedStep(self._forward_and_backward, self.module_)
         try:
             super().run_single_epoch(iterator, *args, **kwargs)
         finally:
-            self._captured = None
+            if self._captured is not None:
+                self._captured.release()
+                self._captured = None
 
     def validation_step(self, batch, **fit_params):
         """Loss and logits of samples that were set aside; every process works on all of them."""

@@ -230,7 +230,8 @@ class TrainTimeTransformer(
             source.set_params(random_state=draw_seed(self.random_state))
         keeping = None
         if keep:
-            trained_on = {"y": y}
+            classes, positions = np.unique(y, return_inverse=True)  # whatever their type is
+            trained_on = {"y": positions, "classes": np.array(list(map(str, classes.tolist())))}
             if sample_weight is not None:
                 trained_on["sample_weight"] = np.asarray(as_array(sample_weight))
             keeping = Keeping.plan(

@@ -202,7 +202,10 @@ class ConstructedDataset(Dataset):
     def _items(self, rows):
         rows = np.arange(len(self))[np.asarray(rows)]
         inputs = torch.from_numpy(np.array(self.X[rows], dtype=np.float32))
-        labels = [carry(self.y[row], self.y_source[row]) for row in rows]
+        names = np.asarray(self.classes.tolist())
+        # Also 0.0, 1.0, ...: torch's losses take classes as integers.
+        whole = names.dtype.kind == "f" and bool((names == np.floor(names)).all())
+        labels = [carry(self.y[row], self.y_source[row], whole) for row in rows]
         return list(zip(inputs, labels, strict=True))
 
     def __repr__(self):
@@ -254,9 +257,10 @@ class _CarriedText(CarriedLabel, str):
 _CARRIED = {"b": _CarriedInteger, "i": _CarriedInteger, "u": _CarriedInteger, "f": _CarriedFloat}
 
 
-def carry(label, source):
-    """Make the label of an item: a number, or text."""
-    return _CARRIED.get(np.asarray(label).dtype.kind, _CarriedText)(label, source)
+def carry(label, source, whole=False):
+    """Make the label of an item: a number, an integer if it is ``whole``, or text."""
+    kind = "i" if whole else np.asarray(label).dtype.kind
+    return _CARRIED.get(kind, _CarriedText)(label, source)
 
 
 class _Length:

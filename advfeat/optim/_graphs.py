@@ -11,7 +11,9 @@ import torch
 
 from advfeat.optim._tracing import tracing
 
-REPEATS = 20  # plain runs after which a graph is captured; the capture costs about four
+# The run of one kind at which a graph is captured, which costs about four plain ones. It is more
+# than an attack takes by default: what withstands it is fewer samples, another kind.
+REPEATS = 21
 _KEPT = 3  # graphs of a network; each holds the memory of one step
 
 
@@ -34,7 +36,7 @@ def output_and_gradient(network, loss, z, target):
         The gradient is None if there is none.
     """
     steps = getattr(getattr(network, "__self__", network), "steps", None)
-    if steps is None or not steps.repeatable:
+    if not isinstance(steps, Steps) or not steps.repeatable:
         return _compute(network, loss, z, target)
     return steps(network, loss, z, target)
 

@@ -10,7 +10,7 @@ from replaying import on_the_cpu
 
 from advfeat import AdversarialClassifier, StandardClassifier
 from advfeat.classifiers import _captured
-from advfeat.classifiers._captured import CapturedStep
+from advfeat.classifiers._captured import CapturedStep, repeats
 from advfeat.classifiers.networks import build_network
 
 
@@ -47,7 +47,7 @@ def test_bookkeeping(monkeypatch):
     batches = list(zip(*(rows.split(8) for rows in data), strict=True))
     other = copy.deepcopy(net)
     plain, replayed = train(net, batches, False), train(other, batches, True)
-    assert replay.n_replays == 11  # of 30 whole batches, from the 20th; the last has 5 samples
+    assert replay.n_replays == 10  # of 30 whole batches, from the 21st; the last has 5 samples
     for a, b in zip(plain, replayed, strict=True):  # also what was kept of earlier steps
         assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
     for a, b in zip(net.state_dict().values(), other.state_dict().values(), strict=True):
@@ -63,6 +63,57 @@ def test_what_cannot_be_captured_runs_plainly(monkeypatch):
     assert torch.equal(plain[-1][1], found[-1][1])
     for a, b in zip(net.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def freeze(net):
+    next(net.parameters()).requires_grad_(False)
+
+
+def replace_weights(net):
+    parameter = next(net.parameters())
+    parameter.data = parameter.data.clone()
+
+
+@pytest.mark.parametrize("change", [freeze, replace_weights])
+def test_a_network_that_changes_within_an_epoch_runs_plainly_from_then_on(change, monkeypatch):
+    replay = on_the_cpu(monkeypatch)
+    net, *data = problem()
+    other = copy.deepcopy(net)
+
+    def batches(net):
+        for i, batch in enumerate(zip(*(rows.split(8) for rows in data), strict=True)):
+            if i == 25:
+                change(net)
+            yield batch
+
+    train(net, batches(net), False)
+    train(other, batches(other), True)
+    assert replay.n_replays == 5
+    for a, b in zip(net.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_captured_steps_travel_without_their_graph(monkeypatch):
+    on_the_cpu(monkeypatch)
+    step = CapturedStep(len, None)
+    step.kind, step.graph = "a kind", object()
+    other = copy.deepcopy(step)
+    assert other.kind is other.graph is None
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda net: net.register_full_backward_hook(lambda *arguments: None),
+        lambda net: next(net.parameters()).register_hook(lambda gradient: None),
+        lambda net: next(net.parameters()).register_post_accumulate_grad_hook(lambda p: None),
+    ],
+)
+def test_hooks_of_the_backward_pass_must_run(hook):
+    net = problem()[0]
+    assert repeats(net)
+    hook(net)
+    assert not repeats(net)
 
 
 SETTINGS = dict(

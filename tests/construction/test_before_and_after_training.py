@@ -138,6 +138,15 @@ def test_a_store_of_something_else_is_found_before_training(make, name, used, mo
         other.fit_transform(data, labels)
 
 
+def test_the_same_labels_in_another_type_are_the_same(used, tmp_path):
+    labels = np.unique(Y, return_inverse=True)[1]
+    kept = clone(used[inverter]).set_params(store=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = [kept.fit_transform(X, labels.astype(kind)) for kind in (np.int64, np.int32)]
+    assert_array_equal(*found)
+
+
 def test_other_weights_of_samples_are_found_before_training(used, monkeypatch, tmp_path):
     kept = clone(used[relabeler]).set_params(store=tmp_path)
     kept.fit_transform(X, Y, sample_weight=WEIGHT)

@@ -244,8 +244,12 @@ def test_indexing(eleven):
 
 
 @pytest.mark.parametrize(
-    "names", [np.arange(5, 9), np.array([-1, 1]), np.array([False, True]), np.array([0.5, 2.0])]
-)
+    "names",
+    [
+        np.arange(5, 9), np.array([-1, 1]), np.array([False, True]), np.array([0.5, 2.0]),
+        np.array([0.0, 1.0, 2.0]),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("dtype", [None, object])
 def test_loaders_give_the_labels(names, dtype):
     names = names if dtype is None else names.astype(dtype)
@@ -255,7 +259,7 @@ def test_loaders_give_the_labels(names, dtype):
         rows = getattr(part, "indices", range(40))
         loader = torch.utils.data.DataLoader(part, batch_size=16)
         labels = torch.cat([label for _, label in loader])
-        assert labels.dtype == (torch.float64 if isinstance(names[0], float) else torch.int64)
+        assert labels.dtype == (torch.float64 if 0.5 in names else torch.int64)
         assert_array_equal(labels.numpy(), y[rows].astype(float))
 
 

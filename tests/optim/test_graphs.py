@@ -140,8 +140,8 @@ def test_bookkeeping_of_replays(keep, monkeypatch):
     ]
     for a, b in zip(plain, replayed, strict=True):
         assert torch.equal(a, b)
-    # The 20th step of a kind is captured, and it and all later ones are replayed.
-    assert replay.n_replays == 41 + 41 + 60
+    # The 21st step of a kind is captured, and it and all later ones are replayed.
+    assert replay.n_replays == 40 + 40 + 60
 
 
 def test_bookkeeping_of_refreshes(monkeypatch):
@@ -157,3 +157,10 @@ def test_bookkeeping_of_refreshes(monkeypatch):
         attacked.refresh()
         fresh = AttackedNetwork(net, device="cpu", precision="fp32")
         assert torch.equal(attacked(x), fresh(x))
+
+
+def test_steps_of_a_network_of_ones_own_are_its_own_affair():
+    net, x, y = problem("cpu")
+    net.steps = 3
+    found = projected_gradient(net, x, y, cross_entropy, **ATTACK)
+    assert not torch.equal(found, x)
