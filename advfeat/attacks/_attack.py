@@ -150,6 +150,7 @@ class Attack:
                 start=self._start(run, begin, x, rows),
                 keep="best",
                 is_better=lambda logits, t, ys=ys: cw_margin(logits, ys) > 0,
+                until_better=not self.keeps_examples and self.network is self.judge,
             )
             found_margin, found_fools = _judge(self.judge, found, ys)
             better = found_fools | (found_margin > margin[rows])

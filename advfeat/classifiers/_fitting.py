@@ -8,7 +8,7 @@ import torch
 
 from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import check_trainable
-from advfeat.optim._copying import copies_of_computed
+from advfeat.optim._copying import memo_of_copies
 from advfeat.utils._random import isolated_torch_seed
 
 _STATISTICS_BYTES = 2**25  # of float64 values at a time
@@ -40,7 +40,7 @@ def draft_of(estimator):
 def draft_of_net(net):
     """Copy a fitted net, so that training the copy leaves it as it is; they share callbacks."""
     draft = object.__new__(type(net))
-    memo = copies_of_computed(net.module_)
+    memo = memo_of_copies(net.module_)
     module, optimizer = copy.deepcopy((net.module_, net.optimizer_), memo)  # of one's weights
     vars(draft).update(
         vars(net), module_=module, optimizer_=optimizer, history_=copy.copy(net.history_)

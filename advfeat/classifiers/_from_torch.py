@@ -15,7 +15,7 @@ from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers._own_modules import check_logits, copy_of, has_gradient, name_of
 from advfeat.classifiers.networks import Network
 from advfeat.datasets._torch_data import inputs_of
-from advfeat.optim._copying import copies_of_computed, copy_network
+from advfeat.optim._copying import computed_tensors, copy_network
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import CHANNELS
 from advfeat.utils._device import resolve_device
@@ -269,7 +269,7 @@ class TorchClassifier(NetworkClassifier):
         state = super().__getstate__()
         tensors = (*self.module_.parameters(), *self.module_.buffers())
         moved = any(tensor.device.type != "cpu" for tensor in tensors)
-        if moved or copies_of_computed(self.module_):  # which a deep copy would refuse
+        if moved or computed_tensors(self.module_):  # which a deep copy would refuse
             module = copy_of(self.module_).cpu()
             state = {**state, "module_": module, "module": module.body}
         return state

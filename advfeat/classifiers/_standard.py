@@ -338,8 +338,8 @@ class StandardClassifier(NetworkClassifier):
             initialize(net, data)
         else:
             net = draft_of_net(on_device(self.net_, resolve_device(self.device)))
-        net.lr = self.lr
-        net.set_params(
+        vars(net).update(
+            lr=self.lr,
             max_epochs=1,
             batch_size=self.batch_size,
             augmentation=self.augmentation,

@@ -23,7 +23,7 @@ def copy_network(module, *, share_weights=False):
     -------
     nn.Module
     """
-    memo = copies_of_computed(module)
+    memo = memo_of_copies(module)
     if share_weights:
         memo.update({id(t): t for t in (*module.parameters(), *module.buffers())})
     for layer in reversed(list(module.modules())):  # the inner ones first
@@ -33,17 +33,29 @@ def copy_network(module, *, share_weights=False):
     return copy.deepcopy(module, memo)
 
 
-def copies_of_computed(module):
-    """Memo for a deep copy: copies of the tensors that layers have computed and keep.
+def memo_of_copies(module):
+    """Memo for a deep copy: what `copy.deepcopy` refuses in layers, and what it is slow at.
 
-    Weight norm keeps such a weight, and a plain deep copy refuses it.
+    It refuses tensors that a layer has computed and keeps; it is slow at the ten empty tables of
+    hooks that every layer has.
     """
-    return {
-        id(tensor): tensor.detach().clone()
+    tables = {
+        id(value): OrderedDict()
+        for layer in module.modules()
+        for value in vars(layer).values()
+        if type(value) is OrderedDict and not value
+    }
+    return tables | {id(tensor): tensor.detach().clone() for tensor in computed_tensors(module)}
+
+
+def computed_tensors(module):
+    """Tensors that layers have computed and keep, as weight norm keeps such a weight."""
+    return [
+        tensor
         for layer in module.modules()
         for tensor in _tensors(vars(layer))
         if not tensor.is_leaf
-    }
+    ]
 
 
 def make_picklable(module):

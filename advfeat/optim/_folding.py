@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_weights
 
-from advfeat.optim._comparing import compare
+from advfeat.optim._comparing import agree
 from advfeat.optim._graphs import REPEATS, Steps, capture
 from advfeat.optim._tracing import trace
 from advfeat.utils._device import autocast
@@ -119,7 +119,7 @@ class AttackedNetwork:
         """Logits, float32 of shape (n, n_classes)."""
         if self._traced is None:
             graph = trace(self._module)
-            same, _ = compare(self._module, graph, x)
+            same = agree(self._module, graph, x)
             folds = fold_batch_norm(graph, self.precision) if same else []
             self._traced = graph if same else self._module, folds
             self.steps.repeatable = same and x.device.type == "cuda"

@@ -28,6 +28,7 @@ def projected_gradient(
     start: Tensor | None = None,
     keep: str = "last",
     is_better: Callable[[Tensor, Tensor], Tensor] | None = None,
+    until_better: bool = False,
 ) -> Tensor:
     """Maximise ``loss(network(z), target)`` over z in the ball around x and in the box.
 
@@ -63,6 +64,9 @@ def projected_gradient(
     is_better : callable, optional
         ``is_better(output, target)`` gives one boolean per sample; with ``keep="best"`` an
         iterate for which it holds is preferred to any for which it does not.
+    until_better : bool, default=False
+        Whether to end as soon as ``is_better`` has held once for every sample, for whoever asks
+        no more than that.
 
     Returns
     -------
@@ -104,6 +108,8 @@ def projected_gradient(
         with torch.no_grad():
             if best is not None:
                 best.update(z, value, is_better and is_better(output, target))
+                if until_better and best.good.all():
+                    return best.z
             length = min(step_size(step) if callable(step_size) else step_size, LARGEST)
             direction = ball.direction(gradient)
             # Without momentum, two passes over the batch less.

@@ -33,6 +33,7 @@ from advfeat import (
 )
 from advfeat.datasets import load_digits, make_planted_features
 from advfeat.metrics import _robust_accuracy as metrics_module
+from advfeat.optim import projected_gradient
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +215,25 @@ def test_estimators_without_gradients_are_refused(linear):
     for unfitted in (StandardClassifier(), LogisticRegression()):
         with pytest.raises(NotFittedError):
             robust_accuracy_score(unfitted, X, y, norm=2, eps=0.1)
+
+
+@pytest.mark.parametrize("eps", [0.1, 0.4, 3.0])
+def test_a_score_stops_where_all_are_fooled_and_says_the_same(standard, digits, eps, monkeypatch):
+    _, _, X, y = digits
+    steps = []
+    compute = projected_gradient.__globals__["output_and_gradient"]
+
+    def counted(*args):
+        steps.append(len(args[2]))
+        return compute(*args)
+
+    monkeypatch.setitem(projected_gradient.__globals__, "output_and_gradient", counted)
+    _, fooled = adversarial_examples(standard, X, y, norm=2, eps=eps, verbose=0)
+    whole = len(steps)
+    assert robust_accuracy_score(standard, X, y, norm=2, eps=eps, verbose=0) == np.mean(~fooled)
+    assert len(steps) - whole <= whole
+    if eps == 3.0:
+        assert fooled.all() and len(steps) - whole < whole / 2
 
 
 @pytest.mark.parametrize(

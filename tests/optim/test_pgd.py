@@ -195,6 +195,19 @@ def test_best_prefers_iterates_that_are_better_by_the_given_rule():
     torch.testing.assert_close(found, torch.tensor([[2.0], [2.25], [8.0]]))
 
 
+@pytest.mark.parametrize(("last", "n_forward"), [(1.25, 2), (0.0, 3), (-9.0, 5)])
+def test_it_can_end_when_every_sample_has_had_a_good_iterate(last, n_forward):
+    network = Recorder(lambda z: z)
+    x = torch.tensor([[0.25], [last]])
+    found = ascend(
+        network, x, eps=np.inf, step_size=1.0, n_steps=4, keep="best",
+        is_better=lambda output, target: (output[:, 0] > 1) & (output[:, 0] < 2.5),
+        until_better=True,
+    )  # fmt: skip
+    assert len(network.seen) == n_forward  # those of the sample that takes longest
+    assert 1 < found[0] < 2.5
+
+
 def test_a_good_iterate_is_kept_even_with_a_value_that_is_not_a_number():
     def network(z):
         return torch.where(z > 0.5, torch.nan, z)
