@@ -8,6 +8,7 @@ task, and a task whose worker was lost is done again.
 """
 
 import asyncio
+import math
 import os
 import pickle
 import threading
@@ -106,8 +107,35 @@ def _with_joblib(backend, job, begins, cut, n_jobs):
                 raise _lost(f"{loss + 1} times a worker process ended") from error
 
 
+class _Bounded(Parallel):
+    """joblib's Parallel, but a task begins only if the results of few others wait to be taken.
+
+    joblib goes on with the next task as soon as one is done: results that are written more slowly
+    than they come would fill the memory.
+    """
+
+    window = math.inf  # tasks under way, results that wait among them
+    n_taken = 0
+    dispatching = False  # tasks are started by callbacks, not one by one by whoever takes results
+
+    def dispatch_next(self):
+        with self._lock:
+            self.dispatching = True
+            room = self.n_dispatched_tasks - self.n_taken < self.window
+            if room and self._original_iterator is not None:
+                super().dispatch_next()
+
+    def take(self, results):
+        """Yield the results."""
+        for result in results:
+            self.n_taken += 1
+            if self.dispatching:
+                self.dispatch_next()
+            yield result
+
+
 def _parallel(backend, job, begins, cut, n_jobs):
-    settings = {"n_jobs": n_jobs, "return_as": "generator_unordered"}
+    settings = {"n_jobs": n_jobs, "return_as": "generator_unordered", "batch_size": 1}
     if type(backend).__name__ == "LokyBackend":
         settings["max_nbytes"] = _SMALL
         if "initializer" not in backend.backend_kwargs:
@@ -119,7 +147,10 @@ def _parallel(backend, job, begins, cut, n_jobs):
     else:
         packed = _pack(job)
         calls = (delayed(_packed_task)(*packed, begin, *cut(begin)) for begin in begins)
-    yield from Parallel(**settings)(calls)
+    parallel = _Bounded(**settings)
+    if settings["return_as"] != "list":
+        parallel.window = 2 * backend.effective_n_jobs(1 if n_jobs is None else n_jobs)
+    yield from parallel.take(parallel(calls))
 
 
 def _task(job, begin, rows):

@@ -229,6 +229,24 @@ def test_a_single_batch_starts_no_process():
     assert found.tolist() == 3 * [os.getpid()]
 
 
+@pytest.mark.parametrize("backend", ["threading", pytest.param("loky", marks=pytest.mark.slow)])
+def test_results_that_nobody_takes_hold_up_the_tasks(backend, tmp_path):
+    def job(begin, X):
+        (tmp_path / str(begin)).touch()
+        return (X,)
+
+    X, most = np.arange(60.0), 0
+    with joblib.parallel_config(backend):
+        parts = iter_batches(job, (X,), batch_size=1, n_jobs=2)
+        found = []
+        for n_taken, (begin, (part,)) in enumerate(parts, 1):
+            time.sleep(0.1 if n_taken % 20 == 1 else 0)  # writing is slow now and then
+            most = max(most, len(list(tmp_path.iterdir())) - n_taken)
+            found.append((begin, *part))
+    assert sorted(found) == [(i, i) for i in range(60)]
+    assert 1 <= most <= 5  # twice the workers, and what begins while this is counted
+
+
 def test_messages_to_processes_fit_into_a_pipe(monkeypatch):
     rng = np.random.default_rng(0)
     X, job = rng.normal(size=(40, 100, 100)), Sums(rng.normal(size=100_000))
