@@ -238,8 +238,14 @@ def _backend(name):
         from distributed import Client, LocalCluster
 
         with (
-            # Here the scheduler is in this process: it would keep 1000 messages to each worker.
-            dask.config.set({"distributed.admin.low-level-log-length": 10}),
+            dask.config.set(
+                {
+                    # The scheduler is in this process: it would keep 1000 messages to each worker.
+                    "distributed.admin.low-level-log-length": 10,
+                    # dask's value makes workers ask for the memory of each batch anew.
+                    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+                }
+            ),
             LocalCluster(N_WORKERS, threads_per_worker=1, dashboard_address=":0") as cluster,
             Client(cluster) as client,
             joblib.parallel_config("dask"),

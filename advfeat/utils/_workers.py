@@ -203,9 +203,19 @@ def _packed_task(name, packed, begin, *rows):
             while len(_unpacked) > 1:
                 del _unpacked[next(iter(_unpacked))]
             with own_modes():
-                _unpacked[name] = pickle.loads(memoryview(packed))
+                _unpacked[name] = _unpack(packed)
         job = _unpacked[name]
     return begin, _work(job, begin, rows)
+
+
+def _unpack(packed):
+    try:
+        return pickle.loads(memoryview(packed))
+    except (ImportError, AttributeError) as error:
+        raise BatchError(
+            f"A worker cannot load the network: {type(error).__name__}: {error}. The module that "
+            "defines it must be importable, and the same, where the workers are."
+        ) from error
 
 
 # dask
@@ -237,7 +247,10 @@ def _on_dask(backend, job, begins, cut):
     packed = send(_same, packed)  # a task of its own: sent once, made again where it gets lost
 
     def submit(begin):
-        return send(_packed_task, name, packed, begin, *cut(begin), **backend.submit_kwargs)
+        settings = backend.submit_kwargs
+        if places and "workers" not in settings:
+            settings = {"workers": places.pop(), "allow_other_workers": True, **settings}
+        return send(_packed_task, name, packed, begin, *cut(begin), **settings)
 
     def finished(futures):
         try:
@@ -254,7 +267,10 @@ def _on_dask(backend, job, begins, cut):
             return False
 
     try:
-        window = 2 * max(1, sum(client.nthreads().values()))
+        # A place for each of the first tasks: dask would give all to the worker that has the
+        # network, and send their rows again when it hands them on.
+        places = [address for address, n in client.nthreads().items() for _ in range(2 * n)]
+        window = max(2, len(places))
         yield from _windowed(begins, submit, finished, Future.result, alive, window)
     except KilledWorker as error:
         raise _lost("those that worked on one of the tasks ended again and again") from error

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -60,16 +61,35 @@ def dask():
         yield
 
 
+@contextlib.contextmanager
+def ray():
+    ray = pytest.importorskip("ray")
+    from ray.util.joblib import register_ray
+
+    found = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}  # this file, by its workers
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=found)
+    try:
+        register_ray()
+        with joblib.parallel_config("ray"):
+            yield
+    finally:
+        ray.shutdown()
+
+
 def inverter(source, **settings):
     return RobustFeatureInverter(source, init="noise", **settings)
 
 
-BACKENDS = {"dask": dask, "loky": lambda: joblib.parallel_config("loky", n_jobs=2)}
+BACKENDS = {"dask": dask, "loky": lambda: joblib.parallel_config("loky", n_jobs=2), "ray": ray}
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The features were matched poorly", "ignore:Some features of")
-@pytest.mark.parametrize(("backend", "make"), [("dask", inverter), ("loky", NonRobustRelabeler)])
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")  # ray's own
+@pytest.mark.parametrize(
+    ("backend", "make"),
+    [("dask", inverter), ("loky", NonRobustRelabeler), ("ray", inverter)],
+)
 def test_workers_that_always_die(backend, make, tmp_path, monkeypatch):
     X = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)
     y = np.arange(N) % 2

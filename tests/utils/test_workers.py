@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -143,7 +144,10 @@ def test_a_dask_scheduler_that_is_killed(tmp_path):
     client = distributed.Client(server.stdout.readline().strip())
     X, parts = np.arange(100.0), {}
     try:
-        with joblib.parallel_config("dask"), pytest.raises(WorkersLostError, match="is gone"):
+        with (
+            joblib.parallel_config("dask", client=client),  # others may be open
+            pytest.raises(WorkersLostError, match="is gone"),
+        ):
             for begin, part in iter_batches(
                 Killing(tmp_path / "no"), (X[:30],), batch_size=1, n_jobs=None
             ):
@@ -271,6 +275,16 @@ def test_a_job_is_unpacked_once_and_few_are_kept():
         for _ in range(2):
             _workers._packed_task(name, array, 0, X)
     assert list(_workers._unpacked) == [name for name, _ in packed[-2:]]
+
+
+def test_a_network_that_workers_cannot_import_is_told(monkeypatch):
+    module = types.ModuleType("only_here")
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    exec("class Job:\n    def __call__(self, begin, X):\n        return (X,)", vars(module))
+    name, packed = _workers._pack(module.Job())
+    monkeypatch.delitem(sys.modules, "only_here")
+    with pytest.raises(BatchError, match="cannot load.*No module named 'only_here'.*importable"):
+        _workers._packed_task(name, packed, 0, np.zeros(3))
 
 
 @pytest.mark.slow
