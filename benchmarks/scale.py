@@ -43,7 +43,7 @@ from provenance import commit, hardware, today, versions
 from scale_page import MIB, report, sent_per_byte
 
 SMALL, LARGE = (3, 32, 32), (3, 224, 224)
-SIZES = [(2_000, SMALL), (8_000, SMALL), (32_000, SMALL), (128_000, SMALL), (4_000, LARGE)]
+SIZES = [(n, SMALL) for n in (2_000, 8_000, 32_000, 128_000, 384_000)] + [(4_000, LARGE)]
 BACKENDS = ("serial", "loky", "dask", "ray")
 N_WORKERS = 2
 _RUN = ("constructor", "network", "n", "shape", "n_steps", "backend")  # what makes a row

@@ -62,12 +62,12 @@ def _goals(rows, n_workers):
                 backend=backend, constructor="relabeler", network="tiny", shape=[3, 32, 32]
             )
         }
-        if len(at) > 1:
-            few, many = at[min(at)], at[max(at)]
-            grown = [many[name] / few[name] for name in ("peak_bytes", "worker_peak_bytes")
-                     if few[name]]  # fmt: skip
+        *fewer, most = sorted(at)
+        for n in dict.fromkeys([*fewer[:1], *fewer[-1:]]):
+            grown = [at[most][name] / at[n][name] for name in ("peak_bytes", "worker_peak_bytes")
+                     if at[n][name]]  # fmt: skip
             lines.append(
-                f"- Memory, {backend}, n = {max(at):,} against {min(at):,}: "
+                f"- Memory, {backend}, n = {most:,} against {n:,}: "
                 f"{', '.join(f'{ratio:.2f}' for ratio in grown)} times (own, largest other)."
             )
     for network in ("tiny", "small_cnn"):
