@@ -62,7 +62,7 @@ def _goals(rows, n_workers):
                 backend=backend, constructor="relabeler", network="tiny", shape=[3, 32, 32]
             )
         }
-        *fewer, most = sorted(at)
+        *fewer, most = sorted(at) or [None]
         for n in dict.fromkeys([*fewer[:1], *fewer[-1:]]):
             grown = [at[most][name] / at[n][name] for name in ("peak_bytes", "worker_peak_bytes")
                      if at[n][name]]  # fmt: skip
