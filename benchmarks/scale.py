@@ -1,6 +1,6 @@
 """How the cost of a construction grows with the data: time, memory, bytes sent to workers.
 
-    python benchmarks/scale.py --out results/scale     # half an hour on two cores; goes on
+    python benchmarks/scale.py --out results/scale     # a quarter of an hour on two cores; goes on
     python benchmarks/scale.py --smoke                 # seconds: does everything run?
 
 Generated uint8 images are read from a memory map, and the set is written into a store, in a
