@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, is_dataclass
 
 import numpy as np
+from PIL import Image
 
 import provenance
 from advfeat.utils._device import resolve_device
@@ -66,9 +67,11 @@ def _pictures(folder, table, records, experiment):
 
     names = []
     for name, figure in table.draw(records, experiment).items():
-        with writing(folder / f"{name}.png") as file:
-            figure.savefig(file, format="png", dpi=100, bbox_inches="tight")
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=100, bbox_inches="tight")
         plt.close(figure)
+        with writing(folder / f"{name}.png") as file:  # 256 colours: a third of the size
+            Image.open(drawn).convert("RGB").quantize(256).save(file, "png", optimize=True)
         names.append(f"{name}.png")
     return names
 

@@ -199,6 +199,7 @@ class SampleGridDisplay:
                 self.images_[i, j] = ax.imshow(
                     _as_picture(image),
                     cmap="gray",
+                    interpolation="nearest",
                     vmin=0,
                     vmax=255 if image.dtype == np.uint8 else 1,
                     extent=(left, left + 1, bottom, tops[i]),
