@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from advfeat import datasets
+from advfeat.utils._estimator import SITE
 
 ROOT = Path(__file__).parents[1]
 # They train and invert with the default settings, as a reader would: the default tests run them
@@ -131,6 +132,11 @@ def test_every_public_name_is_in_the_reference():
         if callable(getattr(module, name)) and getattr(module, name) not in listed
     ]  # fmt: skip
     assert not missing
+
+
+def test_the_html_view_links_to_the_site_that_the_metadata_name():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'Documentation = "{SITE}"' in text
 
 
 def test_pages_are_in_the_contents():

@@ -131,6 +131,10 @@ class TorchClassifier(NetworkClassifier):
     True
     """
 
+    _doc_link_template = NetworkClassifier._doc_link_template.replace(
+        "advfeat.{", "advfeat.classifiers.{"
+    )
+
     def __init__(
         self,
         module: torch.nn.Module,

@@ -19,13 +19,13 @@ from advfeat.utils._batches import PREDICTION_BATCH, Forward, run_batches
 from advfeat.utils._bounds import resolve_bounds
 from advfeat.utils._checks import check_inputs
 from advfeat.utils._device import resolve_device
+from advfeat.utils._estimator import EstimatorMixin
 from advfeat.utils._labels import encode_labels
-from advfeat.utils._pickles import VersionedPickle
 from advfeat.utils._sklearn import html_block
 from advfeat.utils._typing import Device, Inputs
 
 
-class NetworkClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
+class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
     """A fitted network as a classifier; base of `StandardClassifier` and `TorchClassifier`.
 
     Attacks, constructors and metrics use nothing of a source but what is listed here. A subclass

@@ -40,11 +40,11 @@ from advfeat.utils._arrays import as_array
 from advfeat.utils._batches import iter_batches, run_batches
 from advfeat.utils._checks import check_data, check_inputs
 from advfeat.utils._errors import add_hint
+from advfeat.utils._estimator import EstimatorMixin
 from advfeat.utils._frames import library_of
 from advfeat.utils._labels import check_labels
 from advfeat.utils._lazy import LazyArray
 from advfeat.utils._modules import refuse_module
-from advfeat.utils._pickles import VersionedPickle
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import _fit_context, html_block_around
 from advfeat.utils._typing import Inputs
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 
 class TrainTimeTransformer(
-    VersionedPickle,
+    EstimatorMixin,
     ContainerMixin,
     TransformerMixin,
     BaseEstimator,

@@ -22,7 +22,7 @@ from advfeat.gaussian.pointwise import robust_std_of_samples
 from advfeat.gaussian.robust_covariance import relaxation, robust_std
 from advfeat.gaussian.theory import GaussianTheoryMixin
 from advfeat.utils._arrays import as_array
-from advfeat.utils._pickles import VersionedPickle
+from advfeat.utils._estimator import EstimatorMixin
 from advfeat.utils._sklearn import (
     Interval,
     StrOptions,
@@ -48,7 +48,7 @@ def _has_partial_fit(estimator):
 
 
 class GaussianRobustMLE(
-    VersionedPickle,
+    EstimatorMixin,
     GaussianTheoryMixin,
     GaussianAccuracyMixin,
     GaussianPredictionMixin,

@@ -1,5 +1,6 @@
 """What a notebook shows of an estimator: scikit-learn's HTML view."""
 
+import importlib
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from advfeat import (
     AdversarialClassifier,
+    GaussianRobustMLE,
     NonRobustRelabeler,
     RobustFeatureInverter,
     StandardClassifier,
@@ -81,3 +83,33 @@ def test_constructors_show_their_source(digits, standard):
     relabeler = NonRobustRelabeler(source).fit(X, y)
     assert captions(relabeler) == captions(relabeler.estimator_)
     assert "epoch 2: train_loss" in captions(relabeler)[0]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "page"),
+    [
+        (StandardClassifier(), "advfeat.StandardClassifier"),
+        (AdversarialClassifier(), "advfeat.AdversarialClassifier"),
+        (RobustFeatureInverter(), "advfeat.RobustFeatureInverter"),
+        (NonRobustRelabeler(), "advfeat.NonRobustRelabeler"),
+        (GaussianRobustMLE(), "advfeat.GaussianRobustMLE"),
+        (
+            from_torch(nn.Linear(4, 2), classes=[0, 1], input_shape=(4,)),
+            "advfeat.classifiers.TorchClassifier",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_view_links_to_the_page_of_the_class(estimator, page):
+    module, name = page.rpartition(".")[::2]
+    assert getattr(importlib.import_module(module), name) is type(estimator)
+    link = f"https://advfeat.readthedocs.io/en/stable/api/{page}.html"
+    assert f'href="{link}"' in estimator_html_repr(estimator)
+    assert f'href="{link}"' in estimator_html_repr(make_pipeline(estimator))
+
+
+def test_a_subclass_of_ones_own_links_nowhere():
+    class OwnClassifier(StandardClassifier):
+        pass
+
+    assert "readthedocs" not in estimator_html_repr(OwnClassifier())

@@ -8,7 +8,7 @@ import pytest
 from sklearn.base import clone
 from torch import nn
 
-import advfeat.utils._pickles as pickles
+import advfeat.utils._estimator as pickles
 from advfeat import (
     AdversarialClassifier,
     GaussianRobustMLE,

@@ -1,15 +1,21 @@
-"""Pickles of estimators say which version of advfeat wrote them."""
+"""What all estimators share: pickles that say their version, and a link to their page."""
 
 import warnings
 from typing import Any
 
 from advfeat._version import __version__
 
+SITE = "https://advfeat.readthedocs.io"  # as in pyproject.toml; "stable" is the last release
+
 _MARK = "_advfeat_version"
 
 
-class VersionedPickle:
-    """Mixin for estimators, before scikit-learn's; see `__setstate__`."""
+class EstimatorMixin:
+    """Mixin for estimators, before scikit-learn's; of pickles see `__setstate__`."""
+
+    # What the "?" in scikit-learn's HTML view opens.
+    _doc_link_module = "advfeat"
+    _doc_link_template = f"{SITE}/en/stable/api/advfeat.{{estimator_name}}.html"
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
