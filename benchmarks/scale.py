@@ -46,7 +46,9 @@ SMALL, LARGE = (3, 32, 32), (3, 224, 224)
 SIZES = [(n, SMALL) for n in (2_000, 8_000, 32_000, 128_000, 384_000)] + [(4_000, LARGE)]
 BACKENDS = ("serial", "loky", "dask", "ray")
 N_WORKERS = 2
-_RUN = ("constructor", "network", "n", "shape", "n_steps", "backend")  # what makes a row
+RAY_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "1000000"}
+COMPARED, N_REPEATS = 32_000, 3  # where backends are compared in time, one after the other
+_RUN = ("constructor", "network", "n", "shape", "n_steps", "backend", "repeat")  # makes a row
 
 
 def main(arguments=None):
@@ -62,7 +64,8 @@ def main(arguments=None):
     for run in tqdm(plan, desc="scale", unit="run", disable=options.smoke):
         row = kept.pop(_key(run), None)
         if row is None:
-            row = {**run, **(measure(**run) if options.smoke else _in_new_process(run))}
+            settings = {name: value for name, value in run.items() if name != "repeat"}
+            row = {**run, **(measure(**settings) if options.smoke else _in_new_process(settings))}
             row["commit"] = commit()
         rows.append(row)
         print(_line(row), flush=True)
@@ -79,7 +82,7 @@ def main(arguments=None):
 
 
 def _key(run):
-    return json.dumps([run[name] for name in _RUN])
+    return json.dumps([run.get(name) for name in _RUN])
 
 
 def _plan(options):
@@ -90,8 +93,9 @@ def _plan(options):
         # Work that weighs as much as small networks do, and starts that travel too.
         kinds += [("relabeler", "small_cnn", 32_000, SMALL), ("inverter", "tiny", 8_000, SMALL)]
     return [
-        dict(zip(_RUN, (*kind, options.n_steps, backend), strict=True))
+        dict(zip(_RUN, (*kind, options.n_steps, backend, repeat), strict=True))
         for kind in kinds
+        for repeat in range(N_REPEATS if kind[2] == COMPARED else 1)
         for backend in options.backends or (("serial",) if options.smoke else BACKENDS)
     ]
 
@@ -256,7 +260,13 @@ def _backend(name):
         import ray
         from ray.util.joblib import register_ray
 
-        ray.init(num_cpus=N_WORKERS, include_dashboard=False, log_to_driver=False)
+        ray.init(
+            num_cpus=N_WORKERS,
+            include_dashboard=False,
+            log_to_driver=False,
+            # Its workers would keep the memory of earlier batches.
+            runtime_env={"env_vars": RAY_MEMORY},
+        )
         register_ray()
         try:
             with joblib.parallel_config("ray"), _counted_rows() as sent:
@@ -329,8 +339,8 @@ def received():
     return total
 
 
-def _in_new_process(run):
-    command = [sys.executable, __file__, "--one", json.dumps(run)]
+def _in_new_process(settings):
+    command = [sys.executable, __file__, "--one", json.dumps(settings)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

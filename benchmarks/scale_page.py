@@ -1,5 +1,7 @@
 """The page of `scale.py`: its table, and what that says of the goals."""
 
+import statistics
+
 MIB = 2**20
 
 
@@ -71,12 +73,20 @@ def _goals(rows, n_workers):
                 f"{', '.join(f'{ratio:.2f}' for ratio in grown)} times (own, largest other)."
             )
     for network in ("tiny", "small_cnn"):
-        at = {row["backend"]: row for row in found(n=32_000, network=network)}
-        for backend in {"dask", "ray"} & at.keys():
-            if "loky" in at:
-                ratios = [at[backend][k] / at["loky"][k] for k in ("seconds", "cpu_seconds")]
+        loky = found(n=32_000, network=network, backend="loky")
+        for backend in ("dask", "ray"):
+            other = found(n=32_000, network=network, backend=backend)
+            if loky and other:
+                wall, cpu = (
+                    _median(other, name) / _median(loky, name)
+                    for name in ("seconds", "cpu_seconds")
+                )
                 lines.append(
-                    f"- {backend} against loky, n = 32,000, {network}: {ratios[0]:.2f} times in "
-                    f"wall time, {ratios[1]:.2f} in CPU time."
+                    f"- {backend} against loky, n = 32,000, {network}: {wall:.2f} times in wall "
+                    f"time, {cpu:.2f} in CPU time (medians of {len(other)})."
                 )
     return sorted(lines)
+
+
+def _median(rows, name):
+    return statistics.median(row[name] for row in rows)
