@@ -40,7 +40,8 @@ def draft_of(estimator):
 def draft_of_net(net):
     """Copy a fitted net, so that training the copy leaves it as it is; they share callbacks."""
     draft = object.__new__(type(net))
-    memo = memo_of_copies(net.module_)
+    states = [value for state in net.optimizer_.state.values() for value in state.values()]
+    memo = memo_of_copies(net.module_, *states)
     module, optimizer = copy.deepcopy((net.module_, net.optimizer_), memo)  # of one's weights
     vars(draft).update(
         vars(net), module_=module, optimizer_=optimizer, history_=copy.copy(net.history_)
