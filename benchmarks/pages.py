@@ -74,7 +74,7 @@ def cell(records, row, column):
         return ""
     share = column[0].startswith(_SHARES)
     found = found.astype(float) * (100 if share else 1)
-    digits = ".1f" if share else ".3g"
+    digits = ".1f" if share else ",.0f" if found.mean() >= 1000 else ".3g"
     spread = f" ± {found.std(ddof=1):{digits}}" if len(found) > 1 else ""
     return f"{found.mean():{digits}}{spread}"
 

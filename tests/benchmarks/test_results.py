@@ -161,3 +161,20 @@ def test_a_quotation_is_made_again(tmp_path):
     ((path, text),) = index.documents_of(tmp_path / "r", tmp_path).items()
     assert path == tmp_path / "README.md" and "| D_R | 60.0 ± 14.1 |" in text
     assert "old" not in text and text.startswith("a\n<!--") and text.endswith("<!-- end -->\nb\n")
+
+
+@pytest.mark.parametrize(
+    ("metric", "found", "text"),
+    [
+        ("accuracy", [0.5, 0.52], "51.0 ± 1.4"),
+        ("training images", [5541], "5,541"),
+        ("training images", [1000, 3000], "2,000 ± 1,414"),
+        ("mean distance to x", [0.49999], "0.5"),
+    ],
+)
+def test_numbers_are_printed_as_people_write_them(metric, found, text):
+    records = [
+        {"row": "row", "metric": metric, "eps": None, "seed": seed, "value": value}
+        for seed, value in enumerate(found)
+    ]
+    assert pages.cell(records, "row", (metric, None)) == text
