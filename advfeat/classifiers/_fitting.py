@@ -40,8 +40,9 @@ def draft_of(estimator):
 def draft_of_net(net):
     """Copy a fitted net, so that training the copy leaves it as it is; they share callbacks."""
     draft = object.__new__(type(net))
-    states = [value for state in net.optimizer_.state.values() for value in state.values()]
-    memo = memo_of_copies(net.module_, *states)
+    memo = memo_of_copies(net.module_)
+    for state in net.optimizer_.state.values():  # momentum: cloned far sooner than deep-copied
+        memo.update({id(v): v.clone() for v in state.values() if isinstance(v, torch.Tensor)})
     module, optimizer = copy.deepcopy((net.module_, net.optimizer_), memo)  # of one's weights
     vars(draft).update(
         vars(net), module_=module, optimizer_=optimizer, history_=copy.copy(net.history_)

@@ -7,9 +7,8 @@ from advfeat.classifiers._from_torch import starting_point
 from advfeat.classifiers.networks import build_network
 from advfeat.utils._device import resolve_device
 
-_FEW = (
-    100_000  # weights; with more, one call for all tensors takes longer on a CPU than many calls
-)
+# Weights: with more, a CPU takes longer with one call for all tensors than with one for each.
+_FEW = 100_000
 
 
 def make_net(estimator, statistics, max_epochs, seed, callbacks):

@@ -1,7 +1,7 @@
 """Copies of networks, taken out of torch's wrappers."""
 
 import copy
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 
 import torch
 from torch import nn
@@ -33,11 +33,11 @@ def copy_network(module, *, share_weights=False):
     return copy.deepcopy(module, memo)
 
 
-def memo_of_copies(module, *tensors):
+def memo_of_copies(module):
     """Memo for a deep copy: what `copy.deepcopy` refuses in layers, and what it is slow at.
 
     It refuses tensors that a layer has computed and keeps; it is slow at the ten empty tables of
-    hooks that every layer has, at buffers, and at further ``tensors`` that will be copied with it.
+    hooks that every layer has.
     """
     tables = {
         id(value): OrderedDict()
@@ -45,16 +45,7 @@ def memo_of_copies(module, *tensors):
         for value in vars(layer).values()
         if type(value) is OrderedDict and not value
     }
-    plain = [tensor for tensor in (*module.buffers(), *tensors) if _has_own_values(tensor)]
-    # Those that lie in one storage are left to deepcopy, whose copies do so, too.
-    storages = Counter(tensor.untyped_storage().data_ptr() for tensor in plain)
-    clones = {
-        id(tensor): tensor.clone()
-        for tensor in plain
-        if storages[tensor.untyped_storage().data_ptr()] == 1
-    }
-    computed = {id(tensor): tensor.detach().clone() for tensor in computed_tensors(module)}
-    return tables | clones | computed
+    return tables | {id(tensor): tensor.detach().clone() for tensor in computed_tensors(module)}
 
 
 def computed_tensors(module):
@@ -120,16 +111,6 @@ def _tensors(value):
     elif isinstance(value, (list, tuple, set)):
         for part in value:
             yield from _tensors(part)
-
-
-def _has_own_values(tensor):
-    """Whether a clone is all that there is to copy: no gradient, no attributes, no view."""
-    return (
-        type(tensor) is torch.Tensor
-        and tensor.layout is torch.strided
-        and not (tensor.requires_grad or vars(tensor))
-        and tensor.untyped_storage().nbytes() == tensor.nbytes
-    )
 
 
 def _inner(module):

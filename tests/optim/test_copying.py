@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from advfeat import StandardClassifier
+from advfeat.classifiers._fitting import draft_of_net
 from advfeat.optim._copying import copy_network, memo_of_copies
 
 
 class Buffers(nn.Module):
-    """Buffers of every kind that `memo_of_copies` tells apart."""
+    """Buffers of many kinds."""
 
     def __init__(self):
         super().__init__()
@@ -19,6 +21,7 @@ class Buffers(nn.Module):
         self.register_buffer("plain", torch.rand(4, 3).t())
         self.register_buffer("whole", whole)
         self.register_buffer("reshaped", whole.view(2, 3))
+        self.register_buffer("rows", whole[3:])
         self.register_buffer("part", torch.arange(10.0)[2:5])
         self.register_buffer("expanded", torch.ones(1).expand(1000))
         self.register_buffer("sparse", torch.eye(3).to_sparse())
@@ -65,18 +68,20 @@ def test_a_copy_shares_nothing_with_the_network(network):
 
 def test_what_lies_in_one_storage_does_so_in_the_copy(network):
     other = copy_network(network)
-    other.whole[0] = 17
-    assert other.reshaped[0, 0] == 17 and network.whole[0] == 0
+    other.whole[0] = other.whole[3] = 17
+    assert other.reshaped[0, 0] == 17 and other.rows[0] == 17
+    assert network.whole[0] == 0 and network.rows[0] == 3
 
 
-def test_the_state_of_an_optimizer_is_copied_with_its_network(network):
-    optimizer = torch.optim.SGD(network.layer.parameters(), lr=0.1, momentum=0.9)
-    network.layer(torch.rand(5, 3)).sum().backward()
-    optimizer.step()
-    states = [value for state in optimizer.state.values() for value in state.values()]
-    layer, other = copy.deepcopy((network.layer, optimizer), memo_of_copies(network, *states))
-    assert {id(p) for p in layer.parameters()} == {id(p) for p in other.param_groups[0]["params"]}
-    for old, new in zip(network.layer.parameters(), layer.parameters(), strict=True):
-        theirs, ours = optimizer.state[old], other.state[new]
-        assert torch.equal(ours["momentum_buffer"], theirs["momentum_buffer"])
-        assert ours["momentum_buffer"] is not theirs["momentum_buffer"]
+def test_a_draft_of_a_net_has_its_own_weights_and_momentum(digits):
+    X, y, _, _ = digits
+    net = StandardClassifier("small_cnn", max_epochs=1, random_state=0).fit(X[:64], y[:64]).net_
+    draft = draft_of_net(net)
+    ours, theirs = draft.optimizer_, net.optimizer_
+    weights = list(draft.module_.parameters())
+    used = [p for group in ours.param_groups for p in group["params"]]
+    assert list(map(id, used)) == list(map(id, weights))
+    for old, new in zip(net.module_.parameters(), weights, strict=True):
+        assert torch.equal(old, new) and old.data_ptr() != new.data_ptr()
+        old, new = theirs.state[old]["momentum_buffer"], ours.state[new]["momentum_buffer"]
+        assert torch.equal(old, new) and old.data_ptr() != new.data_ptr() and new.abs().sum() > 0
