@@ -1,11 +1,11 @@
 """skorch callbacks of the classifiers: learning rate, progress, best epoch on held-out samples."""
 
-import copy
 import math
 
 from skorch.callbacks import Callback, LRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 
+from advfeat.optim._copying import copy_state
 from advfeat.utils._progress import progress_bar
 
 SCHEDULES = ("one-cycle", "step", "constant")
@@ -134,7 +134,7 @@ class BestEpoch(Callback):
         best = score > self.best_score_
         if best:
             self.best_score_ = score
-            self.weights_ = copy.deepcopy(net.module_.state_dict())
+            self.weights_ = copy_state(net.module_.state_dict())
         net.history.record("valid_score", self.scores_[-1])
         net.history.record("valid_score_best", best)
 

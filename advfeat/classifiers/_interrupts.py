@@ -10,6 +10,8 @@ import functools
 import signal
 import threading
 
+_SIGNALS = signal.valid_signals()  # slow to ask for
+
 
 class TrainingEnded(Exception):
     """A callback has ended the training."""
@@ -21,7 +23,7 @@ def marked_interrupts():
     replaced = {}
     try:
         if threading.current_thread() is threading.main_thread():  # no other thread gets signals
-            for number in signal.valid_signals():
+            for number in _SIGNALS:
                 handler = signal.getsignal(number)
                 if callable(handler):
                     replaced[number] = handler, functools.partial(_call_and_mark, handler)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
+from torch import nn
 
 from advfeat.classifiers._captured import CapturedStep, repeats
 from advfeat.classifiers._distributed import Ranks
@@ -93,6 +94,11 @@ class TrainingNet(NeuralNetClassifier):
             self.notify("on_train_end", X=X, y=y)
         return self
 
+    def _set_training(self, training=True):
+        """Set the mode of all layers; mostly they have it, and looking costs less than setting."""
+        if not all(_in_mode(layer, training) for layer in self.module_.modules()):
+            super()._set_training(training)
+
     def _own_draws(self):
         """Context in which torch's default generators are this training's own, if it needs them.
 
@@ -168,6 +174,12 @@ class TrainingNet(NeuralNetClassifier):
         return (losses * weight).mean()
 
 
+def _in_mode(layer, training):
+    """Whether setting the mode would change nothing; a `train` of the layer's own may do more."""
+    plain = getattr(layer.train, "__func__", None) is nn.Module.train
+    return plain and layer.training == training
+
+
 class AdversarialNet(TrainingNet):
     """Perturbs each batch before the training step (Ilyas et al. 2019, eq. 4 and C.3)."""
 
@@ -175,20 +187,26 @@ class AdversarialNet(TrainingNet):
         super().__init__(*args, **kwargs)
         self.attack = attack
 
-    def run_single_epoch(self, iterator, *args, **kwargs):
+    attacked = _last_attack = None  # while it trains
+
+    def partial_fit(self, X, y=None, classes=None, **fit_params):
+        """Train, then let go of what the attacks needed."""
+        try:
+            return super().partial_fit(X, y, classes, **fit_params)
+        finally:
+            self.attacked = self._last_attack = None
+
+    def run_single_epoch(self, iterator, training, *args, **kwargs):
         """One epoch; the network is traced anew, since callbacks may have changed it."""
         if iterator is None:
             return
-        self._set_training(False)
-        self._attacked = AttackedNetwork(
-            self.module_, device=self.device, precision=self.precision
-        )
-        self._last_attack = None
-        try:
-            super().run_single_epoch(iterator, *args, **kwargs)
-            self._warn_unless_moved()
-        finally:
-            self._attacked = self._last_attack = None
+        if training:
+            self._set_training(False)
+            self.attacked = AttackedNetwork(
+                self.module_, device=self.device, precision=self.precision
+            )
+        super().run_single_epoch(iterator, training, *args, **kwargs)
+        self._warn_unless_moved()
 
     def _warn_unless_moved(self):
         start, found = self._last_attack
@@ -215,8 +233,8 @@ class AdversarialNet(TrainingNet):
             )
             start = (x + self._ball.sample(noise, like=x))[share]
         self._set_training(False)  # the attack must not move batch-norm statistics
-        self._attacked.refresh()
-        found = self.perturb(self._attacked, x[share], y[share], start=start)
+        self.attacked.refresh()
+        found = self.perturb(self.attacked, x[share], y[share], start=start)
         self._last_attack = x[share] if start is None else start, found
         return found
 

@@ -1,6 +1,5 @@
 """Guard against catastrophic overfitting in adversarial training with few attack steps."""
 
-import copy
 import warnings
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 
-from advfeat.optim import AttackedNetwork
+from advfeat.optim._copying import copy_state
 from advfeat.utils._random import make_rng
 
 FEW = 3  # attack steps up to which the guard looks
@@ -66,15 +65,15 @@ class OverfittingGuard(Callback):
         x = data.inputs(some, net.device)
         y = torch.from_numpy(data.y[some]).to(net.device)
         net._set_training(False)
-        network = AttackedNetwork(net.module_, device=net.device, precision=net.precision)
+        net.attacked.refresh()  # nothing but training has changed the network since it was traced
         strong = {"n_steps": _STRONG, "step_size": 2.5 * net.attack["eps"] / _STRONG}
         found = []
         for changes in ({}, strong):
-            z = net.perturb(network, x, y, **changes)
+            z = net.perturb(net.attacked, x, y, **changes)
             with torch.no_grad():
-                found.append(float((network(z).argmax(1) == y).float().mean()))
+                found.append(float((net.attacked(z).argmax(1) == y).float().mean()))
         return net.ranks_.agreed(found)
 
 
 def _state(net):
-    return copy.deepcopy(net.module_.state_dict()), copy.deepcopy(net.optimizer_.state_dict())
+    return copy_state(net.module_.state_dict()), copy_state(net.optimizer_.state_dict())

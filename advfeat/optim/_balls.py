@@ -12,6 +12,7 @@ from advfeat.utils._typing import Box
 
 # Larger radii and steps count as this: what a float32 network makes of it must stay finite.
 LARGEST = 1e30
+_TINY = torch.finfo(torch.float64).tiny
 
 
 def row_norms(values: Tensor) -> Tensor:
@@ -98,13 +99,12 @@ class L2Ball:
         """Steepest ascent direction of norm 1; zero where the gradient is zero or not finite."""
         # Two divisions: first by the largest entry, so that the squares of tiny gradients do not
         # vanish and those of huge ones do not overflow, then by the norm of the result, which is
-        # 1 or more. A gradient that cannot be scaled is divided by infinity instead. That makes
-        # it zero (the norm is then 0, and clamped), and NaN where an entry is infinite or NaN,
-        # which becomes zero at the end. All without a question to the device in between.
+        # 1 or more. Zeros are divided by 1 and stay zero (the norm is then 0, and clamped). An
+        # infinite or NaN entry makes NaN of the norm, and so of the row, which becomes zero at
+        # the end. All without a question to the device in between.
         flat = gradient.flatten(1)
         scale = flat.abs().amax(1, keepdim=True)
-        usable = torch.isfinite(scale) & (scale > 0)
-        flat = flat / torch.where(usable, scale, math.inf)
+        flat = flat / scale.masked_fill_(scale == 0, 1)
         flat /= torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(1)
         return flat.nan_to_num_().view_as(gradient)
 
@@ -113,7 +113,7 @@ class L2Ball:
         if math.isinf(self.eps):
             return delta
         norm = row_norms(delta)
-        factor = self.eps / norm.clamp_min(max(self.eps, torch.finfo(norm.dtype).tiny))
+        factor = self.eps / norm.clamp_min(max(self.eps, _TINY))
         return delta * _per_sample(factor, delta)
 
     def sample(self, noise: Tensor, like: Tensor) -> Tensor:

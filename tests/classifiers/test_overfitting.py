@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from advfeat import AdversarialClassifier, robust_accuracy_score
 from advfeat.classifiers import _overfitting
+from advfeat.optim import AttackedNetwork
 
 
 def few_steps(digits, **settings):
@@ -65,3 +66,23 @@ def test_sound_training_is_left_alone(digits, monkeypatch):
     X = digits[2].reshape(len(digits[2]), -1)
     expected = few_steps(digits, **settings).predict_proba(X)
     assert np.array_equal(guarded.predict_proba(X), expected)
+
+
+def test_the_guard_sees_the_weights_after_the_epoch(digits, monkeypatch):
+    """It takes the network that training has traced: one of its own must say the same."""
+    seen = []
+    accuracies = _overfitting.OverfittingGuard._accuracies
+
+    def both(self, net, data):
+        found = accuracies(self, net, data)
+        net.attacked = AttackedNetwork(net.module_, device=net.device, precision=net.precision)
+        seen.append((tuple(found), tuple(accuracies(self, net, data))))
+        return found
+
+    monkeypatch.setattr(_overfitting.OverfittingGuard, "_accuracies", both)
+    X, y, _, _ = digits
+    AdversarialClassifier(
+        "small_cnn", eps=0.5, n_steps=2, max_epochs=3, random_state=0, verbose=0
+    ).fit(X[:300], y[:300])  # fmt: skip
+    assert len(seen) == 3 and len(set(seen)) == 3
+    assert all(ours == anew for ours, anew in seen)

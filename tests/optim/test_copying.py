@@ -8,7 +8,7 @@ from torch import nn
 
 from advfeat import StandardClassifier
 from advfeat.classifiers._fitting import draft_of_net
-from advfeat.optim._copying import copy_network, memo_of_copies
+from advfeat.optim._copying import copy_network, copy_state, memo_of_copies
 
 
 class Buffers(nn.Module):
@@ -85,3 +85,65 @@ def test_a_draft_of_a_net_has_its_own_weights_and_momentum(digits):
         assert torch.equal(old, new) and old.data_ptr() != new.data_ptr()
         old, new = theirs.state[old]["momentum_buffer"], ours.state[new]["momentum_buffer"]
         assert torch.equal(old, new) and old.data_ptr() != new.data_ptr() and new.abs().sum() > 0
+
+
+def test_the_copy_of_a_state_does_not_follow_the_training(network):
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+
+    def step():
+        network.layer(network.plain.t()).square().sum().backward()
+        optimizer.step()
+
+    step()
+    states = [copy_state(part.state_dict()) for part in (network, optimizer)]
+    kept = [copy.deepcopy(state) for state in states]
+    step()
+    for state, then, part in zip(states, kept, (network, optimizer), strict=True):
+        assert str(state) == str(then) != str(part.state_dict())
+    optimizer.load_state_dict(states[1])
+    network.layer.load_state_dict(
+        {name[6:]: value for name, value in states[0].items() if name.startswith("layer.")}
+    )
+    assert str(network.state_dict()) == str(kept[0]) and str(optimizer.state_dict()) == str(
+        kept[1]
+    )
+
+
+class Onlooker:
+    """Looks into a buffer's memory from where no one sees it."""
+
+    def __init__(self, buffer):
+        self.view = buffer[1:]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_who_shared_memory_shares_it_in_the_copy(number):
+    """Buffers are cloned where that is a deep copy; not where something else looks into them."""
+    norm = nn.BatchNorm1d(3)
+    mean = norm.running_mean
+    norm.other = [
+        {"views": [mean[1:]]},
+        Onlooker(mean),
+        mean.numpy(),
+        nn.Parameter(mean[:2]),
+    ][number]
+    draft = copy.deepcopy(norm, memo_of_copies(norm))
+    look = [
+        lambda norm: norm.other["views"][0],
+        lambda norm: norm.other.view,
+        lambda norm: norm.other,
+        lambda norm: norm.other,
+    ][number]
+    plain = copy.deepcopy(norm)
+    for copied in (draft, plain):
+        copied.running_mean.fill_(7.0)
+    assert look(draft).tolist() == look(plain).tolist()
+    assert float(mean.sum()) == 0.0
+
+
+def test_lists_that_hold_themselves_are_copied():
+    layer = nn.Linear(2, 2)
+    layer.notes = [1]
+    layer.notes.append(layer.notes)
+    copied = copy_network(layer)
+    assert copied.notes[1] is copied.notes
