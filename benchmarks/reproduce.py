@@ -7,7 +7,11 @@
     python benchmarks/reproduce.py figure2 table1 --preset cifar --data cifar10
 
 Trained sources, constructed sets and measurements are kept under ``OUT/stages`` and shared by all
-tables; a run that was stopped goes on where it was.
+tables; a run that was stopped goes on where it was. The same command, given several times at once,
+shares the work, here by two processes of one thread each (bits depend on the number of threads):
+
+    export OMP_NUM_THREADS=1
+    python benchmarks/reproduce.py & python benchmarks/reproduce.py
 """
 
 import argparse
@@ -48,20 +52,18 @@ def main(arguments=None):
         runs = [(table, *_experiments(table, options, preset, stages)) for table in wanted]
     except (ValueError, OSError) as error:
         sys.exit(f"Could not load the data: {error}")
-    with stages.planning():
-        for table, experiments, _ in runs:
-            for experiment in experiments:
-                table.measure(experiment)
+    plans = [_plan(stages, table, experiments) for table, experiments, _ in runs]
     print(f"{len(stages.todo)} stages to compute, {len(stages.finished)} kept", flush=True)
     finished = []
     try:
-        for table, experiments, label in runs:
+        for (table, experiments, label), planned in zip(runs, plans, strict=True):
             stages.begin()
+            stages.compute(planned)
             records = [
                 record for experiment in experiments for record in table.measure(experiment)
             ]
             print_table(table, records, label)
-            made = _made(stages, table, experiments)
+            made = _made(stages, planned)
             write(options.out, table, records, experiments[0], label, made, options)
             write_list(options.out)
             finished.append(table.name)
@@ -216,12 +218,17 @@ def _validation_split(data):
     return X, y, X_test, y_test
 
 
-def _made(stages, table, experiments):
-    """Minutes and commits of the stages behind a table."""
-    with stages.planning() as needed:
+def _plan(stages, table, experiments):
+    """Stages behind a table."""
+    with stages.planning() as planned:
         for experiment in experiments:
             table.measure(experiment)
-    return {"minutes": round(stages.minutes(needed), 1), "commits": stages.made_by(needed)}
+    return planned
+
+
+def _made(stages, planned):
+    """Minutes and commits of the stages behind a table."""
+    return {"minutes": round(stages.minutes(planned), 1), "commits": stages.made_by(planned)}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,10 @@ class BudgetSpentError(Exception):
     """The time given by ``--budget`` is over; all finished stages are kept."""
 
 
+class BusyError(Exception):
+    """Another run is computing a stage, or one that it needs."""
+
+
 class Planned:
     """Stands for the value of a stage while the stages are only counted."""
 
@@ -32,7 +36,7 @@ class Planned:
 class Stages:
     """Compute each stage once; a run that was killed goes on after its last finished stage.
 
-    Runs that share a folder share the work: none computes what another is computing.
+    Runs that share a folder share the work: each computes what no other is computing (`compute`).
 
     A stage is kept under its settings, its data and the number of its kind of work (`work`), in a
     file without pickles (`keeping`).
@@ -50,16 +54,17 @@ class Stages:
         self.deadline = None if budget is None else time.monotonic() + 60 * budget
         self.todo = {}  # file: title of every stage that is still to be computed
         self.finished = {}  # the same for those that are on disk
-        self._seen = {}  # the same for all, since planning began
+        self._seen = {}  # file: how `get` was called, for all since planning began
         self._values = {}
         self._n_done = 0
         self._planning = False
+        self._waits = True  # for stages that other runs are computing
 
     @contextlib.contextmanager
     def planning(self):
         """Only note which stages are asked for, and which of them must be computed.
 
-        Yields the dict of file to title of all stages seen.
+        Yields a dict whose keys are the files of all stages seen, for `compute` and the like.
         """
         self._planning, self._seen = True, {}
         try:
@@ -86,10 +91,33 @@ class Stages:
         """
         path = self._path(kind, title, settings)
         if self._planning:
-            return self._plan(path, title, needs)
+            first = path not in self._seen
+            self._seen[path] = kind, title, settings, compute, needs, network
+            return self._plan(path, title, needs if first else ())
         if path not in self._values:
             self._values[path] = self._read(path, title, kind, compute, needs, network)
         return self._values[path]
+
+    def compute(self, planned):
+        """Compute the stages that planning saw, first those that no other run is computing."""
+        left = dict(planned)
+        self._waits = False
+        try:
+            while left:
+                n_left = len(left)
+                for path, call in planned.items():
+                    if path not in left:
+                        continue
+                    with contextlib.suppress(BusyError):
+                        if not keeping.find(path):
+                            self.get(*call)
+                        self._note_finished(path, call[1])
+                        del left[path]
+                if len(left) == n_left:
+                    self._check_budget()
+                    time.sleep(0.5)
+        finally:
+            self._waits = True
 
     def begin(self):
         """Let go of the values in memory; they stay on disk."""
@@ -118,24 +146,25 @@ class Stages:
                 print(f"The stage file {file.name} is damaged ({error!r:.80}): computed again.")
                 self.finished.pop(path, None)
                 self.todo[path] = title
-        values = [need() for need in needs]
         with self._alone(path, title):
             try:
                 if keeping.find(path):  # another run was faster
                     value = keeping.kept(path, network)
-                    self.todo.pop(path, None)
+                    self._note_finished(path, title)
                     return value
             except (OSError, MemoryError):
                 raise
             except Exception:  # still the damaged one
                 keeping.find(path).unlink()
-            return self._compute(path, title, kind, compute, values)
+            return self._compute(path, title, kind, compute, [need() for need in needs])
 
     @contextlib.contextmanager
     def _alone(self, path, title):
-        """Wait until no other run computes this stage."""
+        """Hold the right to compute this stage, once no other run does."""
         lock = Lock(path.with_suffix(".lock"))
         if not lock.acquire():
+            if not self._waits:
+                raise BusyError
             print(f"'{title}' is computed by another run: waiting for it", flush=True)
             while not lock.acquire():
                 self._check_budget()
@@ -148,15 +177,12 @@ class Stages:
             lock.release()
 
     def _plan(self, path, title, needs):
-        first = path not in self._seen
-        self._seen[path] = title
         if keeping.find(path):
             self.finished[path] = title
         else:
             self.todo[path] = title
-        if first:
-            for need in needs:
-                need()
+        for need in needs:
+            need()
         return Planned()
 
     def _compute(self, path, title, kind, compute, values):
@@ -182,13 +208,16 @@ class Stages:
                 f"Could not keep the stage '{title}' in {self.folder}: {error}. The stages "
                 "finished before it are intact; free some space and start again."
             ) from error
-        self.todo.pop(path, None)
-        self.finished[path] = title
+        self._note_finished(path, title)
         self._n_done += 1
         total = self._n_done + len(self.todo)
         eta = f"  (about {self._seconds_left() / 60:.1f} min left)" if self.todo else ""
         print(f"[{self._n_done}/{total}] {title}: {seconds:.1f} s{eta}", flush=True)
         return value
+
+    def _note_finished(self, path, title):
+        self.todo.pop(path, None)
+        self.finished[path] = title
 
     def _check_budget(self):
         if self.deadline is not None and time.monotonic() > self.deadline:

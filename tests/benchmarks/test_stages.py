@@ -169,6 +169,95 @@ def test_a_run_waits_for_the_stage_that_another_computes(tmp_path, fails, capsys
     assert not list(tmp_path.glob("*.lock"))
 
 
+class Work:
+    """Four sets, each made, learned from and measured, by one of two runs beside each other."""
+
+    def __init__(self, folder, log, together=None, **budget):
+        self.stages, self.log, self.together = Stages(folder, **budget), log, together
+
+    def stage(self, title, *needs):
+        def compute(*values):
+            if self.together is not None:
+                self.together.wait(60)  # for the other run to be computing, too
+                self.together = None
+            self.log.append(title)
+            return [title, *values]
+
+        return self.stages.get("train", title, 1, compute, needs)
+
+    def made(self, name):
+        return self.stage(f"make {name}", lambda: self.stage("source"))
+
+    def run(self):
+        with self.stages.planning() as planned:
+            self.measure()
+        self.stages.compute(planned)
+        return self.measure()
+
+    def measure(self):
+        return [
+            self.stage(f"measure {name}", lambda name=name: self.made(name)) for name in "abcd"
+        ]
+
+
+def test_runs_that_share_a_folder_compute_at_the_same_time(tmp_path):
+    """One computes a set while the other computes another one, and none is computed twice."""
+    Work(tmp_path, log := []).stage("source")
+    together, found = threading.Barrier(2), []
+    runs = [
+        threading.Thread(target=lambda: found.append(Work(tmp_path, log, together).run()))
+        for _ in range(2)
+    ]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(120)
+    expected = [[f"measure {name}", [f"make {name}", ["source"]]] for name in "abcd"]
+    assert found == [expected, expected]
+    assert len(log) == len(set(log)) == 9
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_a_run_takes_over_what_another_has_left(tmp_path):
+    """What another run is computing is waited for at the end, and computed if it fails there."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def fail():
+        begun.set()
+        go_on.wait(60)
+        raise ValueError
+
+    def other():
+        with contextlib.suppress(ValueError):
+            Stages(tmp_path).get("train", "make b", 1, fail)
+
+    first = threading.Thread(target=other)
+    first.start()
+    assert begun.wait(60)
+    work = Work(tmp_path, log := [])
+    second = threading.Thread(target=work.run)
+    second.start()
+    while len(log) < 7:  # all but b
+        time.sleep(0.01)
+    assert not any("b" in title for title in log)
+    go_on.set()
+    first.join(60)
+    second.join(60)
+    assert log[-2:] == ["make b", "measure b"] and not work.stages.todo
+
+
+def test_waiting_for_other_runs_ends_with_the_budget(tmp_path):
+    work = Work(tmp_path, [], budget=1)
+
+    def compute():
+        with pytest.raises(BudgetSpentError):
+            work.stages.deadline = time.monotonic() + 1
+            work.run()
+        return "theirs"
+
+    assert Stages(tmp_path).get("train", "source", 1, compute) == "theirs"
+
+
 def test_waiting_ends_with_the_budget(tmp_path):
     def compute():
         with pytest.raises(BudgetSpentError):
