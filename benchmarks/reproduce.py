@@ -69,8 +69,9 @@ def main(arguments=None):
             finished.append(table.name)
     except BudgetSpentError:
         print(f"\nThe budget of {options.budget:g} minutes is spent. Finished: {finished}.")
-        print(f"Left are {len(stages.todo)} stages; the same command goes on with them:")
-        for title in stages.todo.values():
+        left = stages.left()
+        print(f"Left are {len(left)} stages; the same command goes on with them:")
+        for title in left:
             print(f"  {title}")
 
 

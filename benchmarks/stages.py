@@ -54,10 +54,10 @@ class Stages:
         self.deadline = None if budget is None else time.monotonic() + 60 * budget
         self.todo = {}  # file: title of every stage that is still to be computed
         self.finished = {}  # the same for those that are on disk
-        self._seen = {}  # file: how `get` was called, for all since planning began
+        self._seen = {}  # file: how to `get` it, None if that is not needed; since planning began
         self._values = {}
         self._n_done = 0
-        self._planning = False
+        self._planning = self._required = False
         self._waits = True  # for stages that other runs are computing
 
     @contextlib.contextmanager
@@ -66,7 +66,7 @@ class Stages:
 
         Yields a dict whose keys are the files of all stages seen, for `compute` and the like.
         """
-        self._planning, self._seen = True, {}
+        self._planning, self._required, self._seen = True, True, {}
         try:
             yield self._seen
         finally:
@@ -91,33 +91,40 @@ class Stages:
         """
         path = self._path(kind, title, settings)
         if self._planning:
-            first = path not in self._seen
-            self._seen[path] = kind, title, settings, compute, needs, network
-            return self._plan(path, title, needs if first else ())
+            return self._plan(path, kind, title, settings, compute, needs, network)
         if path not in self._values:
             self._values[path] = self._read(path, title, kind, compute, needs, network)
         return self._values[path]
 
     def compute(self, planned):
-        """Compute the stages that planning saw, first those that no other run is computing."""
-        left = dict(planned)
-        self._waits = False
+        """Compute the stages that planning saw, first those that no other run is computing.
+
+        Afterwards ``planned`` holds the files alone, and nothing that was fitted.
+        """
+        self._waits, told = False, False
         try:
-            while left:
-                n_left = len(left)
-                for path, call in planned.items():
-                    if path not in left:
-                        continue
+            while left := {path: call for path, call in planned.items() if call is not None}:
+                done = 0
+                for path, call in left.items():
                     with contextlib.suppress(BusyError):
                         if not keeping.find(path):
                             self.get(*call)
                         self._note_finished(path, call[1])
-                        del left[path]
-                if len(left) == n_left:
+                        planned[path] = None
+                        done += 1
+                if not done:
+                    if not told:
+                        titles = ", ".join(f"'{call[1]}'" for call in left.values())
+                        print(f"Waiting for other runs, which compute {titles}", flush=True)
+                    told = True
                     self._check_budget()
                     time.sleep(0.5)
         finally:
             self._waits = True
+
+    def left(self):
+        """Titles of the stages that no run has computed yet."""
+        return [title for path, title in self.todo.items() if not keeping.find(path)]
 
     def begin(self):
         """Let go of the values in memory; they stay on disk."""
@@ -176,13 +183,20 @@ class Stages:
                 lock.path.unlink()
             lock.release()
 
-    def _plan(self, path, title, needs):
-        if keeping.find(path):
+    def _plan(self, path, kind, title, settings, compute, needs, network):
+        kept = keeping.find(path)
+        required = self._required and not kept  # what is kept needs nothing
+        if kept:
             self.finished[path] = title
-        else:
+        elif required:
             self.todo[path] = title
-        for need in needs:
-            need()
+        if path not in self._seen or (required and self._seen[path] is None):
+            call = kind, title, settings, compute, needs, network
+            self._seen[path] = call if required else None
+            before, self._required = self._required, required
+            for need in needs:
+                need()
+            self._required = before
         return Planned()
 
     def _compute(self, path, title, kind, compute, values):

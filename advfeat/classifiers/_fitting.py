@@ -41,8 +41,12 @@ def draft_of_net(net):
     """Copy a fitted net, so that training the copy leaves it as it is; they share callbacks."""
     draft = object.__new__(type(net))
     memo = memo_of_copies(net.module_)
-    for state in net.optimizer_.state.values():  # momentum: cloned far sooner than deep-copied
-        memo.update({id(v): v.clone() for v in state.values() if isinstance(v, torch.Tensor)})
+    # Tensors are cloned far sooner than deep-copied: momentum, and buffers where no two share
+    # memory, as in our own networks.
+    tensors = [value for state in net.optimizer_.state.values() for value in state.values()]
+    if isinstance(net.module__network, str):
+        tensors += net.module_.buffers()
+    memo.update({id(v): v.clone() for v in tensors if isinstance(v, torch.Tensor)})
     module, optimizer = copy.deepcopy((net.module_, net.optimizer_), memo)  # of one's weights
     vars(draft).update(
         vars(net), module_=module, optimizer_=optimizer, history_=copy.copy(net.history_)

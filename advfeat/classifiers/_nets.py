@@ -104,14 +104,17 @@ class TrainingNet(NeuralNetClassifier):
 
         In other threads trainings that need them, too, wait; all others go on.
         """
-        foreign = any(
-            not type(callback).__module__.startswith(("skorch.", "advfeat."))
-            for _, callback in self.callbacks_
-        )
-        if foreign or draws_in_training(self.module_):
+        if self._has_foreign_callbacks or draws_in_training(self.module_):
             rank = [self.ranks_.rank] if self.ranks_.rank else []  # masks of its own
             return isolated_torch_seed(self.device, self.seed, len(self.history), *rank)
         return contextlib.nullcontext()
+
+    @property
+    def _has_foreign_callbacks(self):
+        return any(
+            not type(callback).__module__.startswith(("skorch.", "advfeat."))
+            for _, callback in self.callbacks_
+        )
 
     def infer(self, x, **fit_params):
         """Logits, in the precision asked for."""
@@ -197,16 +200,25 @@ class AdversarialNet(TrainingNet):
             self.attacked = self._last_attack = None
 
     def run_single_epoch(self, iterator, training, *args, **kwargs):
-        """One epoch; the network is traced anew, since callbacks may have changed it."""
+        """One epoch, on the network as it is then."""
         if iterator is None:
             return
-        if training:
-            self._set_training(False)
+        self.retrace(anew=training)
+        super().run_single_epoch(iterator, training, *args, **kwargs)
+        self._warn_unless_moved()
+
+    def retrace(self, anew=False):
+        """Bring what is attacked up to date, whatever callbacks have made of the network."""
+        self._set_training(False)
+        if anew or self._has_foreign_callbacks:
             self.attacked = AttackedNetwork(
                 self.module_, device=self.device, precision=self.precision
             )
-        super().run_single_epoch(iterator, training, *args, **kwargs)
-        self._warn_unless_moved()
+        self.attacked.refresh()
+
+    def __getstate__(self):
+        # Copies that callbacks make, in the midst of a training, are none that trains.
+        return {**super().__getstate__(), "attacked": None, "_last_attack": None}
 
     def _warn_unless_moved(self):
         start, found = self._last_attack

@@ -64,8 +64,7 @@ class OverfittingGuard(Callback):
         some = np.sort(make_rng(net.seed, 3).permutation(len(data))[:_N_SAMPLES])
         x = data.inputs(some, net.device)
         y = torch.from_numpy(data.y[some]).to(net.device)
-        net._set_training(False)
-        net.attacked.refresh()  # nothing but training has changed the network since it was traced
+        net.retrace()
         strong = {"n_steps": _STRONG, "step_size": 2.5 * net.attack["eps"] / _STRONG}
         found = []
         for changes in ({}, strong):

@@ -1,16 +1,11 @@
 """Copies of networks, taken out of torch's wrappers."""
 
 import copy
-from collections import Counter, OrderedDict
-from types import BuiltinFunctionType, FunctionType
+from collections import OrderedDict
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
-
-_SIMPLE = {bool, int, float, str, type(None)}
-_TENSORS = {torch.Tensor, nn.Parameter}
-_KNOWN = {*_TENSORS, FunctionType, BuiltinFunctionType, type, torch.dtype, torch.device}
 
 
 def copy_network(module, *, share_weights=False):
@@ -41,8 +36,8 @@ def copy_network(module, *, share_weights=False):
 def memo_of_copies(module):
     """Memo for a deep copy: what `copy.deepcopy` refuses in layers, and what it is slow at.
 
-    It refuses tensors that a layer has computed and keeps; it is slow at buffers, and at the ten
-    empty tables of hooks that every layer has.
+    It refuses tensors that a layer has computed and keeps; it is slow at the ten empty tables of
+    hooks that every layer has.
     """
     tables = {
         id(value): OrderedDict()
@@ -50,49 +45,23 @@ def memo_of_copies(module):
         for value in vars(layer).values()
         if type(value) is OrderedDict and not value
     }
-    held = _held(module)
-    computed = {id(tensor): tensor.detach().clone() for tensor in _computed(held)}
-    return tables | computed | _plain_buffers(held)
-
-
-def _plain_buffers(held):
-    """Memo of those buffers of which a clone is a deep copy: they share no memory.
-
-    Parameters
-    ----------
-    held : list
-        All that the layers hold.
-    """
-    tensors = {id(value): value for value in held if type(value) in _TENSORS}.values()
-    if any(type(value) not in _KNOWN and not isinstance(value, nn.Module) for value in held):
-        return {}  # an object that may hold views
-    if any(tensor.layout != torch.strided for tensor in tensors):
-        return {}
-    uses = Counter(tensor.untyped_storage().data_ptr() for tensor in tensors)
-    memo = {}
-    for tensor in tensors:
-        storage = tensor.untyped_storage()
-        alone = uses[storage.data_ptr()] == 1 and storage.nbytes() == tensor.nbytes
-        special = tensor.requires_grad or tensor.is_complex() or vars(tensor)
-        if type(tensor) is torch.Tensor and alone and not special:
-            copied = tensor.clone()
-            if copied.stride() == tensor.stride():
-                memo[id(tensor)] = copied
-    return memo
+    return tables | {id(tensor): tensor.detach().clone() for tensor in computed_tensors(module)}
 
 
 def copy_state(state):
     """Copy what a network's or an optimizer's `state_dict` gave; sooner than a deep copy."""
-    return copy.deepcopy(state, {id(t): t.clone() for t in _tensors(_contents(state))})
+    memo = {id(t): t.clone() for t in _tensors(state) if t.is_floating_point()}
+    return copy.deepcopy(state, memo)
 
 
 def computed_tensors(module):
     """Tensors that layers have computed and keep, as weight norm keeps such a weight."""
-    return _computed(_held(module))
-
-
-def _computed(held):
-    return [tensor for tensor in _tensors(held) if not tensor.is_leaf]
+    return [
+        tensor
+        for layer in module.modules()
+        for tensor in _tensors(vars(layer))
+        if not tensor.is_leaf
+    ]
 
 
 def make_picklable(module):
@@ -139,27 +108,16 @@ def with_plain_weights(network):
     return network
 
 
-def _held(module):
-    """All that the layers of a module hold, but numbers, text and the like."""
-    return [value for layer in module.modules() for value in _contents(vars(layer))]
-
-
-def _contents(container):
-    """List what stands in a container and in those inside it, but numbers, text and the like."""
+def _tensors(container):
+    """Tensors in a container and in those inside it."""
     found, queue, seen = [], [container], set()
     for value in queue:
-        if type(value) in _SIMPLE:
-            continue
-        if not isinstance(value, (dict, list, tuple, set)):
+        if isinstance(value, torch.Tensor):
             found.append(value)
-        elif id(value) not in seen:
+        elif isinstance(value, (dict, list, tuple, set)) and id(value) not in seen:
             seen.add(id(value))
             queue += value.values() if isinstance(value, dict) else value
     return found
-
-
-def _tensors(values):
-    return [value for value in values if isinstance(value, torch.Tensor)]
 
 
 def _inner(module):

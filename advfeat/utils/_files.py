@@ -118,8 +118,18 @@ class Lock:
                 UserWarning,
                 stacklevel=2,
             )
+        else:
+            if not self._is_there(file):  # its holder removed it in between: no lock for others
+                file.close()
+                return False
         self._file = file
         return True
+
+    def _is_there(self, file):
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self.path))
+        except FileNotFoundError:
+            return False
 
     def release(self):
         """Give the lock back."""

@@ -1,11 +1,13 @@
 """Stages: kept under what decides them, and whole or not there."""
 
 import contextlib
+import gc
 import json
 import os
 import signal
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import files
 import keeping
 import work
 from advfeat import StandardClassifier
-from advfeat.utils._files import writing
+from advfeat.utils._files import Lock, writing
 from architectures import small_vgg
 from stages import BudgetSpentError, Stages
 
@@ -216,6 +218,65 @@ def test_runs_that_share_a_folder_compute_at_the_same_time(tmp_path):
     assert found == [expected, expected]
     assert len(log) == len(set(log)) == 9
     assert not list(tmp_path.glob("*.lock"))
+
+
+def test_what_is_kept_needs_nothing(tmp_path):
+    """Sets that were deleted after they had been measured are not made again."""
+    Work(tmp_path, []).run()
+    for path in {p for form in ("make-*", "source-*", "*-b-*") for p in tmp_path.glob(form)}:
+        path.unlink()
+    work = Work(tmp_path, log := [])
+    with work.stages.planning() as planned:
+        work.measure()
+    assert work.stages.left() == list(work.stages.todo.values())
+    assert sorted(work.stages.left()) == ["make b", "measure b", "source"]
+    assert len(planned) == 9
+    work.run()
+    assert sorted(log) == ["make b", "measure b", "source"]
+
+
+def test_a_plan_that_was_computed_holds_nothing(tmp_path):
+    class Thing:
+        def __call__(self):
+            return 1
+
+    stages, thing = Stages(tmp_path), Thing()
+    held = weakref.ref(thing)
+    with stages.planning() as planned:
+        stages.get("train", "a", 1, thing)
+    del thing
+    stages.compute(planned)
+    gc.collect()
+    assert held() is None and len(planned) == 1 and stages.minutes(planned) >= 0
+
+
+def test_a_run_that_waits_says_so_and_one_that_ends_names_what_nobody_has(tmp_path, capsys):
+    work = Work(tmp_path, [], budget=1)
+    with work.stages.planning() as planned:
+        work.measure()
+    Work(tmp_path, []).made("a")
+    assert len(work.stages.left()) == 7
+
+    def compute():
+        with pytest.raises(BudgetSpentError):
+            work.stages.deadline = time.monotonic() + 1.5
+            work.stages.compute(planned)
+        return "theirs"
+
+    for name in "bcd":
+        Work(tmp_path, []).made(name)
+    with contextlib.ExitStack() as others:
+        for name in "abcd":
+            lock = Lock(
+                next(p for p in planned if f"measure-{name}" in p.name).with_suffix(".lock")
+            )
+            assert lock.acquire()
+            others.callback(lock.release)
+        compute()
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Waiting")]
+    assert told == [
+        "Waiting for other runs, which compute 'measure a', 'measure b', 'measure c', 'measure d'"
+    ]
 
 
 def test_a_run_takes_over_what_another_has_left(tmp_path):

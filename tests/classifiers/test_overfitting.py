@@ -1,11 +1,15 @@
 """Few-step adversarial training and the guard against catastrophic overfitting."""
 
+import copy
 import pickle
 import warnings
 
 import numpy as np
 import pytest
+import torch
 from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import Callback
+from torch import nn
 
 from advfeat import AdversarialClassifier, robust_accuracy_score
 from advfeat.classifiers import _overfitting
@@ -53,6 +57,49 @@ def test_the_epoch_is_taken_back(digits, monkeypatch):
         struck.net_.module_.parameters(), before.net_.module_.parameters(), strict=True
     ):
         assert np.array_equal(a.detach(), b.detach())
+
+
+def test_the_guard_sees_what_callbacks_made_of_the_network(digits):
+    class Replacing(Callback):
+        """Gives the network another last layer, after the last batch too."""
+
+        def on_batch_end(self, net, training=False, **kwargs):
+            head = [part for part in net.module_.modules() if isinstance(part, nn.Sequential)][-1]
+            with torch.random.fork_rng():
+                torch.manual_seed(1)
+                head[-1] = nn.Linear(head[-1].in_features, head[-1].out_features)
+
+        def on_epoch_end(self, net, dataset_train=None, **kwargs):
+            x = dataset_train.inputs(np.arange(20), net.device)
+            with torch.no_grad():
+                attacked, plain = net.attacked(x), net.module_(x)
+            seen.append(float((attacked - plain).abs().max()))
+
+    seen = []
+    few_steps(digits, max_epochs=2, callbacks=[Replacing()])
+    assert len(seen) == 2 and max(seen) < 1e-4
+
+
+def normed(input_shape, n_classes):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the old form of weight norm
+        layer = torch.nn.utils.weight_norm(nn.Linear(64, n_classes))
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def test_callbacks_may_copy_the_net(digits):
+    """Also one with a weight that its layer has computed, which torch cannot copy."""
+
+    class Copying(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            copies.append(copy.deepcopy(net))
+
+    copies = []
+    X, y, _, _ = digits
+    settings = {"n_steps": 7, "max_epochs": 2, "random_state": 0, "verbose": 0}
+    AdversarialClassifier(normed, callbacks=[Copying()], bounds=(0, 1), **settings).fit(X, y)
+    assert len(copies) == 2
+    assert all(net.attacked is None and net._last_attack is None for net in copies)
 
 
 def test_sound_training_is_left_alone(digits, monkeypatch):

@@ -118,7 +118,7 @@ class Onlooker:
 
 @pytest.mark.parametrize("number", range(4))
 def test_who_shared_memory_shares_it_in_the_copy(number):
-    """Buffers are cloned where that is a deep copy; not where something else looks into them."""
+    """Whoever looks into a buffer's memory looks into that of the copy's buffer there."""
     norm = nn.BatchNorm1d(3)
     mean = norm.running_mean
     norm.other = [

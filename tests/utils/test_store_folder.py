@@ -419,3 +419,22 @@ def test_files_that_another_process_is_just_making_are_not_foreign(tmp_path):
     refuse_other_files(folder, "store", unless=store._checksums.path.exists)
     with pytest.raises(ValueError, match="other files: X.npy"):
         refuse_other_files(folder, "store", unless=lambda: False)
+
+
+def test_a_lock_whose_file_was_removed_excludes_nobody_and_is_refused(tmp_path, monkeypatch):
+    """Between opening the file and locking it, its last holder may remove it."""
+    path = tmp_path / ".lock"
+    lock_it = _files._lock
+
+    def removed_before(file):
+        path.unlink()
+        lock_it(file)
+
+    late, other = Lock(path), Lock(path)
+    monkeypatch.setattr(_files, "_lock", removed_before)
+    assert not late.acquire()
+    monkeypatch.setattr(_files, "_lock", lock_it)
+    assert other.acquire() and not late.acquire()
+    other.release()
+    assert late.acquire()
+    late.release()
