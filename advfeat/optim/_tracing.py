@@ -1,9 +1,11 @@
 """A network as a graph of operations (torch.fx), traced so that other threads may go on."""
 
+import contextlib
 import os
 import threading
 
 from torch import fx, nn
+from torch.fx import _symbolic_trace
 
 # One at a time in a process: torch.fx patches nn.Module while it traces, and two traces that
 # overlap would leave it patched. A fork waits for the end of a trace for the same reason.
@@ -24,12 +26,39 @@ def trace(module):
     """
     root = nn.Sequential(module)  # so that optional arguments keep their defaults
     with tracing:
-        tracer = _Tracer()
+        tracer, before = _Tracer(), _Process()
         try:
             graph = tracer.trace(root)
         except Exception:  # foreign code that is run on symbols may raise anything
             return None
+        finally:
+            before.restore()
         return fx.GraphModule(tracer.root, graph)
+
+
+class _Process:
+    """What torch.fx changes in the process while it traces.
+
+    It puts all back itself, but for an interrupt that strikes just then: nn.Module would lead to
+    this tracer from then on, or from the next torch.compile on.
+    """
+
+    def __init__(self):
+        self.methods = nn.Module.__call__, nn.Module.__getattr__
+        self.patcher = getattr(_symbolic_trace, "CURRENT_PATCHER", None)
+        own = getattr(_symbolic_trace, "_is_fx_tracing_tls", None)  # newer versions
+        self.flag = (_symbolic_trace, "_is_fx_tracing_flag") if own is None else (own, "flag")
+        self.traces = getattr(*self.flag, False)
+
+    def restore(self):
+        left = getattr(_symbolic_trace, "CURRENT_PATCHER", None)
+        if left is not self.patcher:
+            for patch in left.patches_made:
+                with contextlib.suppress(KeyError):  # is no more there
+                    patch.revert()
+            _symbolic_trace.CURRENT_PATCHER = self.patcher
+        nn.Module.__call__, nn.Module.__getattr__ = self.methods
+        setattr(*self.flag, self.traces)
 
 
 class _Tracer(fx.Tracer):

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ import cloudpickle
 import pytest
 import torch
 from torch import fx, nn
+from torch.fx._symbolic_trace import is_fx_tracing
 
 from advfeat.classifiers.networks import build_network
 from advfeat.optim import AttackedNetwork, FrozenNetwork
@@ -155,3 +157,45 @@ def test_unpickling_does_not_trace(monkeypatch):
     again = pickle.loads(data)
     monkeypatch.undo()
     assert torch.equal(again(images()), frozen(images()))
+
+
+def lines_of_fx(strike):
+    """Trace a network; raise KeyboardInterrupt at one of the lines that torch.fx runs for it."""
+    count = 0
+
+    def watch(frame, event, arg):
+        nonlocal count
+        if not frame.f_code.co_filename.endswith("_symbolic_trace.py"):
+            return watch
+        count += event == "line"
+        if event == "line" and count == strike:
+            raise KeyboardInterrupt
+        return watch
+
+    sys.settrace(watch)
+    try:
+        trace(nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
+    finally:
+        sys.settrace(None)
+    return count
+
+
+def test_an_interrupt_leaves_torch_as_it_was():
+    """Also one that strikes while torch.fx puts back what it has changed in the process."""
+    layer, x = nn.Linear(2, 2), torch.ones(1, 2)
+    before = nn.Module.__call__, nn.Module.__getattr__, is_fx_tracing()
+    lines_of_fx(None)
+    total = lines_of_fx(None)
+    strikes = {*range(total - 150, total), *range(1, total, total // 50)}
+    struck = 0
+    for strike in sorted(strikes):
+        try:
+            lines_of_fx(strike)
+        except KeyboardInterrupt:
+            struck += 1
+        assert (nn.Module.__call__, nn.Module.__getattr__, is_fx_tracing()) == before, strike
+        layer(x)
+    assert struck > 150
+    compiled = torch.compile(layer, backend="eager")  # which puts patches back that it finds
+    assert torch.equal(compiled(x), layer(x))
+    assert trace(layer) is not None
