@@ -31,8 +31,9 @@ def trace(module):
             graph = tracer.trace(root)
         except Exception:  # foreign code that is run on symbols may raise anything
             return None
-        finally:
+        except BaseException:
             before.restore()
+            raise
         return fx.GraphModule(tracer.root, graph)
 
 
