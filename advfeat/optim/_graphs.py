@@ -88,7 +88,12 @@ class _Graph:
 
     def __init__(self, network, loss, z, target):
         self.z, self.target = z.detach().clone(), target.clone()
-        self.captured = capture(lambda: _compute(network, loss, self.z, self.target), z.device)
+
+        def step():
+            output, value, gradient = _compute(network, loss, self.z, self.target)
+            return output.detach(), value.detach(), gradient
+
+        self.captured = capture(step, z.device)
 
     @classmethod
     def of(cls, network, loss, z, target):
@@ -160,4 +165,4 @@ def _compute(network, loss, z, target):
         gradient = None
         if value.requires_grad:
             (gradient,) = torch.autograd.grad(value.sum(), z, allow_unused=True)
-    return output.detach(), value.detach(), gradient
+    return output, value, gradient

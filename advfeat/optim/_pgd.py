@@ -90,7 +90,7 @@ def projected_gradient(
             z = x + ball.project(z - x)
         # The box contains x, so clipping to it moves no coordinate away from x and the iterate
         # stays in the ball.
-        return into_box(z, bounds)
+        return z if bounds is None else z.clamp(*bounds)
 
     bounds = _box_like(bounds, x)
     x = into_box(x, bounds)
