@@ -88,11 +88,11 @@ def seeds(records):
 def judged(table, report):
     """(claim, difference in points, its standard error, verdict) of each claim that was measured.
 
-    Over several seeds the differences are paired; for one seed the standard error is that of the
-    test images.
+    Over several seeds the differences are paired; for one seed the standard error is that of
+    shares of the test images, or of what else a claim counts.
     """
     found = []
-    n_test, n_classes = report["data"].get("n_test"), report["data"].get("n_classes")
+    n_classes = report["data"].get("n_classes")
     for claim in table.claims:
         high = _by_seed(report["records"], claim.high)
         low = (
@@ -107,11 +107,18 @@ def judged(table, report):
         if len(gaps) > 1:
             error = gaps.std(ddof=1) / len(gaps) ** 0.5
         else:
-            error = 100 * float(np.sqrt((pairs * (1 - pairs)).sum() / n_test))
+            counts = [_count(report, claim, row) for row in (claim.high[0], claim.low[0])]
+            error = 100 * float(np.sqrt((pairs * (1 - pairs) / counts).sum()))
         gap, needed = float(gaps.mean()), N_STANDARD_ERRORS * float(error)
         verdict = "holds" if gap > needed else "the opposite" if gap < -needed else "not shown"
         found.append((claim.text, gap, float(error), verdict))
     return found
+
+
+def _count(report, claim, row):
+    """Of how many a share is: what the row says, or all test images."""
+    said = _by_seed(report["records"], (row, claim.of, None))
+    return next(iter(said.values()), report["data"].get("n_test"))
 
 
 def _by_seed(records, key):
@@ -127,7 +134,8 @@ def _claims(table, report):
     lines += [
         f"| {text} | {gap:+.1f} ± {error:.1f} | {said} |" for text, gap, error, said in found
     ]
-    how = "paired over the seeds" if report["seeds"] > 1 else "standard error of the test images"
+    counted = table.claims[0].of
+    how = "paired over the seeds" if report["seeds"] > 1 else f"standard error of the {counted}"
     return [
         *lines,
         "",

@@ -15,11 +15,14 @@ class Claim:
     text : str
     high, low : tuple (row, metric, eps)
         ``low`` may be the word "chance" instead.
+    of : str
+        What the values are shares of: the metric under which rows say how many, unless all.
     """
 
     text: str
     high: tuple
     low: tuple | str
+    of: str = "test images"
 
 
 @dataclass(frozen=True)

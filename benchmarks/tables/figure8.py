@@ -5,7 +5,7 @@ import torch
 
 from advfeat.optim import L2Ball, cross_entropy, cw_margin, projected_gradient
 from measures import as_floats, some_of
-from tables._table import Table, values
+from tables._table import Table, rows_of, values
 
 _EPS = 0.25
 _STEP_SIZES = (0.025, 0.1, 0.25)  # in units of eps, all tried
@@ -81,10 +81,13 @@ def _measure(experiment):
     records.append(
         experiment.record(f"CW margin, {_CW_STEPS} steps", "robust accuracy", found["CW"], _EPS)
     )
+    records += [experiment.record(row, "test images", len(X)) for row in rows_of(records)]
+    n = len(some_of(experiment.preset.autoattack_samples, experiment.y_test)[0])
     for record in experiment.autoattack_records("D_R"):
         if record["eps"] == _EPS:
             row = "AutoAttack" if "AutoAttack" in record["metric"] else "this library's attack"
             records.append({**record, "row": row, "metric": "robust accuracy"})
+            records.append(experiment.record(row, "test images", n))
     return records
 
 
@@ -120,7 +123,7 @@ TABLE = Table(
     title="Plain training on D_R under stronger and stronger attacks (Figure 8)",
     measure=_measure,
     draw=_draw,
-    main=("robust accuracy",),
+    main=("robust accuracy", "test images"),
     sets=("adversarial", "D_R"),
     paper={
         ("PGD, worst of the step sizes", "robust accuracy", _EPS): 48.27,

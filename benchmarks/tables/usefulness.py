@@ -53,6 +53,7 @@ def _measure(experiment):
                 {**experiment.record(row, metric, value, radius), "at": feature}
                 for feature, value in enumerate(numbers)
             ]
+        records.append(experiment.record(row, "test images", len(X)))
         for metric, value, radius in _numbers(rho, gamma, eps):
             records.append(experiment.record(row, metric, value, radius))
     return records
@@ -102,7 +103,7 @@ TABLE = Table(
     title="Usefulness and robust usefulness of the penultimate features (Section 2, eq. 1 and 2)",
     measure=_measure,
     draw=_draw,
-    main=("mean rho", "mean gamma", "share with gamma > 0", "features"),
+    main=("mean rho", "mean gamma", "share with gamma > 0", "features", "test images"),
     sets=("standard", "adversarial", "D_R"),
     claims=(
         Claim(
@@ -110,6 +111,7 @@ TABLE = Table(
             "(not measured in the paper)",
             ("adversarial", "share with gamma > 0", 0.25),
             ("standard", "share with gamma > 0", 0.25),
+            of="features",
         ),
     ),
     note=(

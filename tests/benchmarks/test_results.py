@@ -137,6 +137,23 @@ def test_a_difference_from_chance():
     assert gap == pytest.approx(10) and said == "not shown"
 
 
+def test_the_error_of_one_seed_is_that_of_what_was_counted():
+    """The share of 100 features beside that of 50; of the test images where nothing is said."""
+    key = {name: (name, "accuracy", None) for name in "ab"}
+    claim = tables._table.Claim("a is higher", key["a"], key["b"], of="features")
+    table = tables._table.Table("x", "x", None, None, claims=(claim,))
+    report = report_of({"a": [0.5], "b": [0.2]})
+    for row, n in (("a", 100), ("b", 50)):
+        report["records"].append(
+            {"seed": 0, "row": row, "metric": "features", "eps": None, "value": n}
+        )
+    ((_, _, error, _),) = pages.judged(table, report)
+    assert error == pytest.approx(100 * (0.25 / 100 + 0.16 / 50) ** 0.5)
+    report["records"].pop()
+    ((_, _, error, _),) = pages.judged(table, report)
+    assert error == pytest.approx(100 * (0.25 / 100 + 0.16 / 400) ** 0.5)
+
+
 def test_rows_show_the_papers_figure_beside_ours():
     records = report_of({"D_R": [0.5, 0.7], "other": [0.25, 0.25]})["records"]
     paper = {("D_R", "accuracy", None): 85.4, ("D_R", "robust accuracy", 0.5): 21.85}
