@@ -73,6 +73,8 @@ def cell(records, row, column):
     if not len(found):
         return ""
     share = column[0].startswith(_SHARES)
+    if found.dtype.kind == "i" and len(set(found)) == 1:  # a count, the same for all seeds
+        return f"{found[0]:,}"
     found = found.astype(float) * (100 if share else 1)
     digits = ".1f" if share else ",.0f" if found.mean() >= 1000 else ".3g"
     spread = f" ± {found.std(ddof=1):{digits}}" if len(found) > 1 else ""
