@@ -56,9 +56,7 @@ def main(arguments=None):
     print(f"{len(stages.todo)} stages to compute, {len(stages.finished)} kept", flush=True)
     finished = []
     try:
-        for (table, experiments, label), planned in zip(runs, plans, strict=True):
-            stages.begin()
-            stages.compute(planned)
+        for (table, experiments, label), planned in _computed(stages, runs, plans):
             records = [
                 record for experiment in experiments for record in table.measure(experiment)
             ]
@@ -225,6 +223,22 @@ def _plan(stages, table, experiments):
         for experiment in experiments:
             table.measure(experiment)
     return planned
+
+
+def _computed(stages, runs, plans):
+    """Yield each table with its plan, as soon as this run and others have computed its stages."""
+    left = list(zip(runs, plans, strict=True))
+    while left:
+        waiting = []
+        for run, planned in left:
+            stages.begin()
+            if stages.compute(planned):
+                yield run, planned
+            else:
+                waiting.append((run, planned))
+        if len(waiting) == len(left):
+            stages.wait()
+        left = waiting
 
 
 def _made(stages, planned):

@@ -59,6 +59,7 @@ class Stages:
         self._n_done = 0
         self._planning = self._required = False
         self._waits = True  # for stages that other runs are computing
+        self._told = False  # that it waits
 
     @contextlib.contextmanager
     def planning(self):
@@ -97,30 +98,37 @@ class Stages:
         return self._values[path]
 
     def compute(self, planned):
-        """Compute the stages that planning saw, first those that no other run is computing.
+        """Compute the stages that planning saw, but for those that other runs are computing.
 
-        Afterwards ``planned`` holds the files alone, and nothing that was fitted.
+        Afterwards ``planned`` holds nothing but the files of those that are finished.
+
+        Returns
+        -------
+        bool
+            Whether all are finished.
         """
-        self._waits, told = False, False
+        self._waits = False
         try:
             while left := {path: call for path, call in planned.items() if call is not None}:
-                done = 0
                 for path, call in left.items():
                     with contextlib.suppress(BusyError):
                         if not keeping.find(path):
                             self.get(*call)
                         self._note_finished(path, call[1])
                         planned[path] = None
-                        done += 1
-                if not done:
-                    if not told:
-                        titles = ", ".join(f"'{call[1]}'" for call in left.values())
-                        print(f"Waiting for other runs, which compute {titles}", flush=True)
-                    told = True
-                    self._check_budget()
-                    time.sleep(0.5)
+                if all(planned[path] is not None for path in left):
+                    return False
+            return True
         finally:
             self._waits = True
+
+    def wait(self):
+        """Give other runs some time for what they are computing."""
+        if not self._told:
+            print(f"Waiting for other runs, which compute: {', '.join(self.left())}", flush=True)
+        self._told = True
+        self._check_budget()
+        time.sleep(0.5)
 
     def left(self):
         """Titles of the stages that no run has computed yet."""

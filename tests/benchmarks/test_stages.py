@@ -18,6 +18,7 @@ import work
 from advfeat import StandardClassifier
 from advfeat.utils._files import Lock, writing
 from architectures import small_vgg
+from reproduce import _computed
 from stages import BudgetSpentError, Stages
 
 
@@ -193,7 +194,8 @@ class Work:
     def run(self):
         with self.stages.planning() as planned:
             self.measure()
-        self.stages.compute(planned)
+        while not self.stages.compute(planned):
+            self.stages.wait()
         return self.measure()
 
     def measure(self):
@@ -245,7 +247,7 @@ def test_a_plan_that_was_computed_holds_nothing(tmp_path):
     with stages.planning() as planned:
         stages.get("train", "a", 1, thing)
     del thing
-    stages.compute(planned)
+    assert stages.compute(planned)
     gc.collect()
     assert held() is None and len(planned) == 1 and stages.minutes(planned) >= 0
 
@@ -260,7 +262,8 @@ def test_a_run_that_waits_says_so_and_one_that_ends_names_what_nobody_has(tmp_pa
     def compute():
         with pytest.raises(BudgetSpentError):
             work.stages.deadline = time.monotonic() + 1.5
-            work.stages.compute(planned)
+            while not work.stages.compute(planned):
+                work.stages.wait()
         return "theirs"
 
     for name in "bcd":
@@ -275,8 +278,25 @@ def test_a_run_that_waits_says_so_and_one_that_ends_names_what_nobody_has(tmp_pa
         compute()
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Waiting")]
     assert told == [
-        "Waiting for other runs, which compute 'measure a', 'measure b', 'measure c', 'measure d'"
+        "Waiting for other runs, which compute: measure a, measure b, measure c, measure d"
     ]
+
+
+def test_tables_that_wait_for_other_runs_come_last(tmp_path):
+    stages, plans = Stages(tmp_path), []
+    for name in "abc":
+        with stages.planning() as planned:
+            stages.get("train", name, 1, lambda: 1)
+        plans.append(planned)
+    lock = Lock(next(iter(plans[0])).with_suffix(".lock"))
+    assert lock.acquire()
+    finished = []
+    for run, planned in _computed(stages, "abc", plans):
+        finished.append(run)
+        assert not any(planned.values())
+        if run == "c":
+            lock.release()  # the other run failed
+    assert finished == ["b", "c", "a"]
 
 
 def test_a_run_takes_over_what_another_has_left(tmp_path):
