@@ -186,11 +186,11 @@ def _in_mode(layer, training):
 class AdversarialNet(TrainingNet):
     """Perturbs each batch before the training step (Ilyas et al. 2019, eq. 4 and C.3)."""
 
+    attacked = _last_attack = None  # but while it trains
+
     def __init__(self, *args, attack=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.attack = attack
-
-    attacked = _last_attack = None  # while it trains
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
         """Train, then let go of what the attacks needed."""

@@ -33,7 +33,7 @@ def output_and_gradient(network, loss, z, target):
     Returns
     -------
     output, value, gradient : tensor
-        The gradient is None if there is none.
+        The gradient is None if there is none. The others may still hang on their graph.
     """
     steps = getattr(getattr(network, "__self__", network), "steps", None)
     if not isinstance(steps, Steps) or not steps.repeatable:
