@@ -104,7 +104,8 @@ class Experiment:
         recipe = SETS[name]
         constructor = self.constructor(name)
 
-        def construct(source):
+        def construct(folder, source):
+            constructor.set_params(store=folder)
             if recipe.relabelled:
                 return construct_relabelled(constructor, source, self.X, self.y)
             return construct_inverted(constructor, source, self.X, self.y, self.starts(name))
@@ -115,6 +116,7 @@ class Experiment:
             self.set_key(name),
             construct,
             needs=[lambda: self.classifier(recipe.source)],
+            in_parts=True,
         )
 
     def starts(self, name, n=None):
@@ -222,10 +224,10 @@ class Experiment:
             "value": value,
         }
 
-    def stage(self, kind, title, key, compute, needs=(), network=None):
+    def stage(self, kind, title, key, compute, needs=(), network=None, in_parts=False):
         """Return the value of a stage of this seed."""
         title = f"{title}, seed {self.seed}"
-        return self.stages.get(kind, title, key, compute, needs, network)
+        return self.stages.get(kind, title, key, compute, needs, network, in_parts)
 
     def constructor(self, name):
         """Unfitted constructor of a set; its source, and its starts, are still missing."""

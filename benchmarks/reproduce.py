@@ -7,8 +7,9 @@
     python benchmarks/reproduce.py figure2 table1 --preset cifar --data cifar10
 
 Trained sources, constructed sets and measurements are kept under ``OUT/stages`` and shared by all
-tables; a run that was stopped goes on where it was. The same command, given several times at once,
-shares the work, here by two processes of one thread each (bits depend on the number of threads):
+tables; a run that was stopped goes on where it was, in a constructed set at the batch. The same
+command, given several times at once, shares the work, here by two processes of one thread each
+(bits depend on the number of threads):
 
     export OMP_NUM_THREADS=1
     python benchmarks/reproduce.py & python benchmarks/reproduce.py

@@ -1,7 +1,9 @@
 """Results of long stages, kept on disk under the hash of everything that decides them."""
 
 import contextlib
+import functools
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -73,7 +75,7 @@ class Stages:
         finally:
             self._planning = False
 
-    def get(self, kind, title, settings, compute, needs=(), network=None):
+    def get(self, kind, title, settings, compute, needs=(), network=None, in_parts=False):
         """Return the stage's value, from disk if it is there.
 
         Parameters
@@ -89,12 +91,23 @@ class Stages:
             Give the values that ``compute`` works on; called only if it has to run.
         network : str or callable, optional
             Of a classifier: a file holds none that is code.
+        in_parts : bool, default=False
+            Whether ``compute`` gets a folder first, in which it keeps its parts: if it is killed,
+            the next run goes on with them.
         """
         path = self._path(kind, title, settings)
         if self._planning:
-            return self._plan(path, kind, title, settings, compute, needs, network)
+            call = kind, title, settings, compute, needs, network, in_parts
+            return self._plan(path, call)
         if path not in self._values:
-            self._values[path] = self._read(path, title, kind, compute, needs, network)
+            folder = path.with_suffix(".parts")
+            if in_parts:
+                compute = functools.partial(compute, folder)
+            value = self._read(path, title, kind, compute, needs, network)
+            if in_parts and folder.exists():
+                value = keeping.kept(path, network)  # what was computed may lie in the folder
+                shutil.rmtree(folder, ignore_errors=True)
+            self._values[path] = value
         return self._values[path]
 
     def compute(self, planned):
@@ -191,7 +204,8 @@ class Stages:
                 lock.path.unlink()
             lock.release()
 
-    def _plan(self, path, kind, title, settings, compute, needs, network):
+    def _plan(self, path, call):
+        _, title, _, _, needs, *_ = call
         kept = keeping.find(path)
         required = self._required and not kept  # what is kept needs nothing
         if kept:
@@ -199,7 +213,6 @@ class Stages:
         elif required:
             self.todo[path] = title
         if path not in self._seen or (required and self._seen[path] is None):
-            call = kind, title, settings, compute, needs, network
             self._seen[path] = call if required else None
             before, self._required = self._required, required
             for need in needs:

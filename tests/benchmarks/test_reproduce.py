@@ -12,11 +12,13 @@ from PIL import Image
 from sklearn.utils import Bunch
 
 import experiment
+import making
 import measures
 import reproduce
 import tables
 from advfeat import StandardClassifier
 from advfeat.optim import cross_entropy
+from advfeat.utils._store import Store
 from architectures import small_vgg
 from making import TestAccuracy
 from presets import PRESETS, RESTRICTED_IMAGENET, Adversary, Inversion, Relabelling, Training
@@ -214,6 +216,43 @@ def test_budget_stops_between_stages_and_says_what_is_left(tiny, tmp_path, capsy
     assert "train standard, seed 0" in out and not (tmp_path / "table10").exists()
     reproduce.main([*arguments, "--budget", "10"])
     assert "is spent" not in capsys.readouterr().out and (tmp_path / "table10").exists()
+
+
+@pytest.mark.parametrize("name", ["D_R", "D_R from noise", "D_other"])
+def test_a_construction_that_was_killed_goes_on_where_it_was(name, tmp_path, monkeypatch, digits):
+    X, y, X_test, y_test = digits
+    data = X[:100], y[:100], X_test[:20], y_test[:20]
+    monkeypatch.setattr(making, "batches", lambda source: {"batch_size": 16})
+    whole = experiment.Experiment(TINY, data, 0, Stages(tmp_path / "whole")).constructed(name)
+    put, n_put = Store.put, []
+
+    def press_ctrl_c(store, begin, part):
+        if len(n_put) == 3:
+            raise KeyboardInterrupt
+        n_put.append(begin)
+        put(store, begin, part)
+
+    folder = tmp_path / "stages"
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put", press_ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            experiment.Experiment(TINY, data, 0, Stages(folder)).constructed(name)
+    assert len(list(folder.glob("*.parts"))) == 1
+    monkeypatch.setattr(Store, "put", lambda *args: n_put.append(args[1]) or put(*args))
+    found = experiment.Experiment(TINY, data, 0, Stages(folder)).constructed(name)
+    assert n_put == list(range(0, 100, 16))  # each batch once
+    assert not list(folder.glob("*.parts"))
+    kept = experiment.Experiment(TINY, data, 0, Stages(folder)).constructed(name)
+    for other in (found, kept):
+        assert joblib.hash(_plain(other)) == joblib.hash(_plain(whole))
+
+
+def _plain(constructed):
+    """What a constructor gives, as values and arrays."""
+    found = dict(constructed)
+    data = found.pop("set")
+    parts = {"X": data} if isinstance(data, np.ndarray) else vars(data)
+    return {**found, **{name: np.array(value) for name, value in parts.items()}}
 
 
 def test_restricted_imagenet_from_a_folder_to_the_page(
