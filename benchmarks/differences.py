@@ -40,7 +40,7 @@ def _data(data, restricted_imagenet):
     ours = f"{data['n_train']:,} training and {data['n_test']:,} test images of {data['label']}"
     if restricted_imagenet:
         return f"data: {ours} (paper: all images of the classes of Table 2, 224 pixels)"
-    if data["label"] == "CIFAR-10" and (data["n_train"], data["n_test"]) == (50_000, 10_000):
+    if data["original"] and (data["n_train"], data["n_test"]) == (50_000, 10_000):
         return ""
     return f"data: {ours} (paper: 50,000 and 10,000 of CIFAR-10)"
 
@@ -71,10 +71,11 @@ def _training(row):
 
 
 def _attack(attack, relabelling=False):
-    step = attack.step_size
+    step, how = attack.step_size, ""
     if step is None:
         step = attack.eps / 5 if relabelling else 2.5 * attack.eps / attack.n_steps
-    return f"L2 eps {attack.eps:g}, {attack.n_steps} steps of {step:.3g}"
+        how = " (eps / 5)" if relabelling else ""
+    return f"L2 eps {attack.eps:g}, {attack.n_steps} steps of {step:.3g}{how}"
 
 
 def _inversion(preset, from_noise=False):

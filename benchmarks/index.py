@@ -143,22 +143,7 @@ def _section(name, found):
     rows = _rows(found)
     if rows:
         lines += markdown(rows, [c for c in _COLUMNS if _has(rows, c)], _paper())
-    verdicts = {}
-    for table in found:
-        for text, *_, verdict in judged(tables.table(table), found[table]):
-            verdicts.setdefault(verdict, {})[text] = table
-    for verdict, title in (
-        ("holds", "Holds"),
-        ("not shown", "Not shown (under two standard errors)"),
-        ("the opposite", "The opposite"),
-    ):
-        if verdict in verdicts:
-            lines += [f"{title}:", ""]
-            lines += [
-                f"- {text} ([{table}]({name}/{table}/README.md))"
-                for text, table in verdicts[verdict].items()
-            ]
-            lines.append("")
+    lines += _verdicts(name, found)
     links = [f"[{table}]({name}/{table}/README.md)" for table in found]
     lines += [f"Pages: {', '.join(links)}.", ""]
     if rows:
@@ -171,16 +156,37 @@ def _section(name, found):
     return lines
 
 
+def _verdicts(name, found):
+    """One paragraph: how many claims hold, and each that does not."""
+    claims = {}  # of several pages that measure a claim, the one with most seeds
+    for table in sorted(found, key=lambda table: -found[table]["seeds"]):
+        for text, *_, verdict in judged(tables.table(table), found[table]):
+            claims.setdefault(text, (verdict, f"[{table}]({name}/{table}/README.md)"))
+    if not claims:
+        return []
+    said = {
+        verdict: [f"{text} ({page})" for text, (found, page) in claims.items() if found == verdict]
+        for verdict in ("holds", "not shown", "the opposite")
+    }
+    parts = [f"{len(said['holds'])} of {len(claims)} claims hold, listed on their pages."]
+    for verdict, begin in (
+        ("not shown", "Not shown"),
+        ("the opposite", "The opposite is found of"),
+    ):
+        if said[verdict]:
+            parts.append(f"{begin}: {'; '.join(said[verdict])}.")
+    return [" ".join(parts), ""]
+
+
 def _rows(found):
-    """Give records of the accuracies of every row, each from the first table that has it."""
+    """Give records of the accuracies of every row, each from the table with most seeds."""
     rows = {}
-    for name in _TABLES:
-        if name in found:
-            mine = {}
-            for record in found[name]["records"]:
-                if (record["metric"], record["eps"]) in _COLUMNS:
-                    mine.setdefault(record["row"], []).append(record)
-            rows = {**mine, **rows}
+    for name in sorted(filter(found.get, _TABLES), key=lambda name: -found[name]["seeds"]):
+        mine = {}
+        for record in found[name]["records"]:
+            if (record["metric"], record["eps"]) in _COLUMNS:
+                mine.setdefault(record["row"], []).append(record)
+        rows = {**mine, **rows}
     order = [row for name in ("overview", *_TABLES) for row in _names(found.get(name))]
     return [record for row in dict.fromkeys(order) if row in rows for record in rows[row]]
 

@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+from scipy import stats
 
 from tables._table import rows_of, values
 
@@ -17,10 +18,10 @@ def page(table, report):
     columns = columns_of(records)
     main = [column for column in columns if column[0] in table.main] or columns
     rest = [column for column in columns if column not in main]
-    lines = [f"# {table.title}", "", _line_of_data(report), ""]
+    lines = [f"# {table.title}", "", _line_of_data(table, report), ""]
     if table.paper:
         lines += [
-            "In brackets the paper's figures, which are for its own data, networks and settings.",
+            f"In brackets {table.figures_of} figures, for other data, networks and settings.",
             "",
         ]
     lines += markdown(records, main, table.paper)
@@ -90,36 +91,49 @@ def seeds(records):
 def judged(table, report):
     """(claim, difference in points, its standard error, verdict) of each claim that was measured.
 
-    Over several seeds the differences are paired; for one seed the standard error is that of
-    shares of the test images, or of what else a claim counts.
+    Differences are paired over the seeds. The standard error is that of their mean and that of
+    shares of images, which are the same for all seeds. A difference counts beyond its interval of
+    95 % (Student's t, with Welch and Satterthwaite's degrees of freedom).
     """
     found = []
     n_classes = report["data"].get("n_classes")
     for claim in table.claims:
+        chance = claim.low == "chance"
         high = _by_seed(report["records"], claim.high)
         low = (
             dict.fromkeys(high, 1 / n_classes)
-            if claim.low == "chance"
+            if chance
             else _by_seed(report["records"], claim.low)
         )
         pairs = np.array([(high[seed], low[seed]) for seed in high if seed in low])
         if not len(pairs):
             continue
-        gaps = 100 * (pairs[:, 0] - pairs[:, 1])
-        if len(gaps) > 1:
-            error = gaps.std(ddof=1) / len(gaps) ** 0.5
-        else:
-            counts = [_count(report, claim, row) for row in (claim.high[0], claim.low[0])]
-            error = 100 * float(np.sqrt((pairs * (1 - pairs) / counts).sum()))
-        gap, needed = float(gaps.mean()), N_STANDARD_ERRORS * float(error)
-        verdict = "holds" if gap > needed else "the opposite" if gap < -needed else "not shown"
-        found.append((claim.text, gap, float(error), verdict))
+        gaps = pairs[:, 0] - pairs[:, 1]
+        counts = [
+            _count(table, report, claim.high[0]),
+            np.inf if chance else _count(table, report, claim.low[0]),
+        ]
+        of_images = (pairs * (1 - pairs) / counts).sum(axis=1).mean()
+        of_seeds = gaps.var(ddof=1) / len(gaps) if len(gaps) > 1 else 0.0
+        error, needed = (of_images + of_seeds) ** 0.5, N_STANDARD_ERRORS
+        if of_seeds:
+            freedom = (len(gaps) - 1) * (error**2 / of_seeds) ** 2
+            needed = max(needed, stats.t.ppf(0.975, freedom))
+        gap = gaps.mean()
+        verdict = (
+            "holds"
+            if gap > needed * error
+            else "the opposite"
+            if gap < -needed * error
+            else "not shown"
+        )
+        found.append((claim.text, 100 * float(gap), 100 * float(error), verdict))
     return found
 
 
-def _count(report, claim, row):
+def _count(table, report, row):
     """Of how many a share is: what the row says, or all test images."""
-    said = _by_seed(report["records"], (row, claim.of, None))
+    said = _by_seed(report["records"], (row, table.counted, None))
     return next(iter(said.values()), report["data"].get("n_test"))
 
 
@@ -136,43 +150,50 @@ def _claims(table, report):
     lines += [
         f"| {text} | {gap:+.1f} ± {error:.1f} | {said} |" for text, gap, error, said in found
     ]
-    counted = table.claims[0].of
-    how = "paired over the seeds" if report["seeds"] > 1 else f"standard error of the {counted}"
     return [
         *lines,
         "",
-        f"Differences: {how}; one under {N_STANDARD_ERRORS} standard errors counts as not shown.",
+        f"A difference counts beyond its interval of 95 %, at least {N_STANDARD_ERRORS} standard "
+        f"errors, which hold the spread over the seeds and that of the {table.counted}.",
         "",
     ]
 
 
-def _line_of_data(report):
+def _line_of_data(table, report):
     data, text = report["data"], f"{report['data']['label']}; {seeds(report['records'])}."
     if "n_test" not in data:
         return text
-    error = 50 / data["n_test"] ** 0.5
+    counts = [r["value"] for r in report["records"] if r["metric"] == table.counted]
+    n = min(counts, default=data["n_test"])
     return (
-        f"{text} {data['n_train']:,} training and {data['n_test']:,} test images (standard error "
-        f"of a share: at most {error:.1f} points), chance {100 / data['n_classes']:.1f} %."
+        f"{text} {data['n_train']:,} training and {data['n_test']:,} test images, chance "
+        f"{100 / data['n_classes']:.1f} %. Standard error of a share of {n:,} {table.counted}: at "
+        f"most {50 / n**0.5:.1f} points."
     )
 
 
 def _settings(report):
     lines = ["## Settings", ""]
     if "settings" in report:
-        settings, n_classes = report["settings"], report["data"]["n_classes"]
+        settings = report["settings"]
         lines += [
             f"- Preset {report['preset']}: network {settings['network']}, training and "
             f"construction in {settings['precision']}.",
-            "- Robust accuracy: L2, this library's attack (margin and "
-            f"{min(9, n_classes - 1)} targeted margins, {settings['attack_steps']} steps each, "
-            "fp32), unless a row or column says otherwise.",
+            f"- Robust accuracy: L2, this library's attack ({_runs(report['data']['n_classes'])}, "
+            f"{settings['attack_steps']} steps each, fp32), unless a row or column says "
+            "otherwise.",
         ]
     differ = report.get("differences", [])
     if differ:
         lines += ["", "In these settings the run differs from the paper:", ""]
         lines += [f"- {line}" for line in differ]
     return [*lines, ""] if len(lines) > 2 else []
+
+
+def _runs(n_classes):
+    if n_classes == 2:
+        return "margin and cross-entropy"
+    return f"margin, cross-entropy and {min(9, n_classes - 1)} targeted margins"
 
 
 def _errors_of_parts(columns):
@@ -191,13 +212,22 @@ def _errors_of_parts(columns):
 
 def _made(report):
     machine, versions = report["hardware"], report["versions"]
-    commits = ", ".join(f"{commit} ({n} stages)" for commit, n in report["commits"].items())
-    by = f"computed at commit {commits}; page" if commits else "made"
+    computed = ", ".join(_computed(report))
+    by = f"computed {computed}; page" if computed else "made"
     return (
         f"{report['minutes']:g} minutes of computing for all stages behind this table, those "
-        f"shared with other tables included; {by} at commit {report['commit']}, {report['date']}. "
-        f"{machine['device']}: {machine['processor']} ({machine['capability']}), "
-        f"{machine['threads']} threads; torch {versions['torch']}. The same bits need the same "
-        "number of threads and the same versions. Every setting, version and value: results.json, "
-        "table.csv."
+        f"shared with other tables included; {by} at commit {report['commit']}, {report['date']}, "
+        f"on {machine['processor']} ({machine['capability']}"
+        f"{'' if machine['device'] == 'CPU' else ', ' + machine['device']}), torch "
+        f"{versions['torch']}. The same bits need the same number of threads and the same "
+        "versions. Every setting, version and value: results.json, table.csv."
     )
+
+
+def _computed(report):
+    """Say at which commits, with how many threads and on what the stages were computed."""
+    for how, name in (("at commit", "commits"), ("on", "processors"), ("by threads:", "threads")):
+        counts = report.get(name, {}).items()
+        each = [f"{value} ({n} stages)" for value, n in counts if value != "None"]
+        if each:
+            yield f"{how} {', '.join(each)}"

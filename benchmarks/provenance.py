@@ -54,14 +54,15 @@ def hardware(device):
     """Say what a run was computed on."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
-        "processor": _processor(),
+        "processor": processor(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
 
 
-def _processor():
+@functools.cache
+def processor():
     """Model of the CPU, as far as the system says."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -44,7 +44,8 @@ def print_table(table, records, label):
 def write(out, table, records, experiment, label, made, options):
     """Write table.csv, results.json, README.md and the pictures into ``out / table.name``.
 
-    ``made``: minutes of computing and commits of the stages behind the table.
+    ``made``: minutes of computing, and commits, threads and processors of the stages behind the
+    table.
     """
     folder = out / table.name
     make_folder(folder)
@@ -93,6 +94,7 @@ def _report(table, experiment, label, made, options):
         report["norm"] = "L2"
         report["settings"] = _plain(experiment.preset)
         report["data"].update(
+            original=options.data == "cifar10",
             n_train=len(experiment.X),
             n_test=len(experiment.X_test),
             sample_shape=list(experiment.X.shape[1:]),

@@ -243,8 +243,13 @@ def _computed(stages, runs, plans):
 
 
 def _made(stages, planned):
-    """Minutes and commits of the stages behind a table."""
-    return {"minutes": round(stages.minutes(planned), 1), "commits": stages.made_by(planned)}
+    """Minutes of computing, and what the stages behind a table were computed with."""
+    return {
+        "minutes": round(stages.minutes(planned), 1),
+        "commits": stages.made_by(planned, "commit"),
+        "threads": stages.made_by(planned, "threads"),
+        "processors": stages.made_by(planned, "processor"),
+    }
 
 
 if __name__ == "__main__":

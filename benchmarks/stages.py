@@ -155,10 +155,10 @@ class Stages:
         """Minutes that the stages took that planning saw, in this run or in earlier ones."""
         return sum(_about(path).get("seconds", 0.0) for path in needed) / 60
 
-    def made_by(self, needed):
-        """Count the stages that planning saw by the commit that computed them."""
-        commits = [str(_about(path).get("commit")) for path in needed]
-        return {commit: commits.count(commit) for commit in dict.fromkeys(commits)}
+    def made_by(self, needed, key):
+        """Count the stages that planning saw by what is noted of them, such as the commit."""
+        noted = [str(_about(path).get(key)) for path in needed]
+        return {value: noted.count(value) for value in dict.fromkeys(noted)}
 
     def _path(self, kind, title, settings):
         key = joblib.hash((title, settings, kind, work.number(kind)))
@@ -232,6 +232,7 @@ class Stages:
             "seconds": seconds,
             "date": provenance.today(),
             "commit": provenance.commit(),
+            "processor": provenance.processor(),
             "threads": torch.get_num_threads(),
             "versions": provenance.versions(),
         }

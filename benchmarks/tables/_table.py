@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from advfeat import ConstructedDataset
+from measures import as_floats
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -15,14 +18,11 @@ class Claim:
     text : str
     high, low : tuple (row, metric, eps)
         ``low`` may be the word "chance" instead.
-    of : str
-        What the values are shares of: the metric under which rows say how many, unless all.
     """
 
     text: str
     high: tuple
     low: tuple | str
-    of: str = "test images"
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class Table:
         a second one.
     paper : mapping of (row, metric, eps) to float
         The paper's figures.
+    figures_of : str
+        Whose figures ``paper`` holds.
+    counted : str
+        What the shares are shares of: the metric under which rows say how many, unless all.
     sets : tuple of str
         Sources and sets that are made as the paper makes them, to list what differs.
     claims : tuple of Claim
@@ -68,6 +72,8 @@ class Table:
     draw: Callable
     main: tuple = ("accuracy", "robust accuracy")
     paper: Mapping = field(default_factory=dict)
+    figures_of: str = "the paper's"
+    counted: str = "test images"
     sets: tuple = ()
     claims: tuple = ()
     summary: Callable | None = None
@@ -112,25 +118,54 @@ def accuracy_bars(records, experiment, rows=None):
         n_steps=experiment.preset.attack_steps,
         n_samples=len(experiment.X_test),
     )
+    display.ax_.axhline(chance(experiment) / 100, color="0.3", linestyle=":", linewidth=1)
     return display.figure_
 
 
-def sample_grid(experiment, sets, n_samples=10):
-    """Draw the same samples in the original set and in constructed ones, with class names."""
+def sample_grid(experiment, sets, n_samples=10, perturbations=False):
+    """Draw the same samples, of every class in turn, in the original set and in constructed ones.
+
+    With ``perturbations`` each set's row is followed by its difference from the original, around
+    grey and so many times as large that it can be seen.
+    """
     from advfeat.plotting import SampleGridDisplay
 
-    images = {name: experiment.constructed(name)["set"] for name in sets}
-    return SampleGridDisplay.from_datasets(
-        {"original": experiment.X, **images},
-        y=experiment.y,
-        class_names=experiment.class_names,
-        n_samples=n_samples,
-        random_state=0,
-    ).figure_
+    rows = _of_every_class(experiment.y, n_samples)
+    classes = np.unique(experiment.y).tolist()
+    text = dict(zip(classes, map(str, experiment.class_names or classes), strict=True))
+    images = {"original": as_floats(experiment.X[rows])}
+    labels = {"original": [text[label] for label in experiment.y[rows].tolist()]}
+    for name in sets:
+        data = experiment.constructed(name)["set"][rows]
+        images[name], labels[name] = data, labels["original"]
+        if isinstance(data, ConstructedDataset):
+            pairs = zip(data.y_source.tolist(), data.y.tolist(), strict=True)
+            images[name], labels[name] = data.X, [f"{text[a]} → {text[b]}" for a, b in pairs]
+        if perturbations:
+            moved = images[name] - images["original"]
+            factor = max(1, round(0.4 / np.quantile(np.abs(moved), 0.999)))
+            images[f"{name} − original, {factor} times"] = np.clip(0.5 + factor * moved, 0, 1)
+    return SampleGridDisplay(images, labels=labels, indices=rows).plot().figure_
 
 
-def simple_bars(records, metrics, xlabel):
-    """Mean over the seeds of some metrics of each row, side by side, with every seed as a dot."""
+def _of_every_class(y, n):
+    """Rows of random samples, as many of each class as n allows, ordered by class."""
+    shuffled = np.random.default_rng(0).permutation(len(y))
+    by_class = [shuffled[y[shuffled] == label] for label in np.unique(y)]
+    turns = [rows[i] for i in range(n) for rows in by_class if i < len(rows)]
+    return np.array(sorted(turns[:n], key=lambda row: (y[row], row)))
+
+
+def chance(experiment):
+    """Accuracy of a guess, in per cent."""
+    return 100 / len(np.unique(experiment.y))
+
+
+def simple_bars(records, metrics, xlabel, guess=None):
+    """Mean over the seeds of some metrics of each row, side by side, with every seed as a dot.
+
+    ``guess`` marks the accuracy of a guess.
+    """
     import matplotlib.pyplot as plt
 
     rows = [row for row in rows_of(records) if len(values(records, row, *metrics[0]))]
@@ -145,6 +180,8 @@ def simple_bars(records, metrics, xlabel):
         for where, cell in zip(place, cells, strict=True):
             if len(cell) > 1:
                 ax.plot(cell, np.full(len(cell), where), "k.", markersize=4)
+    if guess is not None:
+        ax.axvline(guess, color="0.3", linestyle=":", linewidth=1, label="chance")
     ax.set_yticks(np.arange(len(rows)), rows)
     ax.invert_yaxis()
     ax.set_xlabel(xlabel)

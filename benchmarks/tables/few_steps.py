@@ -40,6 +40,7 @@ TABLE = Table(
     title="Adversarial training with fewer attack steps",
     measure=_measure,
     draw=_draw,
+    sets=("standard",),
     note=(
         "Not in the paper, which takes 7 steps of eps / 5. Steps of 2.5 eps / n here. Times are "
         "of a machine that may have been busy."

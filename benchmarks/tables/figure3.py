@@ -3,9 +3,11 @@
 import numpy as np
 
 from advfeat import transfer_rate
+from experiment import LEAK
 from measures import batches
+from presets import PRESETS
 from sets import SECOND
-from tables._table import Table, rows_of, values
+from tables._table import Claim, Table, rows_of, values
 
 _LEARNED = "accuracy after D_det"
 
@@ -51,7 +53,7 @@ def _measure(experiment):
                 needs=[lambda name=name, network=network: experiment.classifier(name, network)],
             )
             records.append(experiment.record(row, metric, accuracy))
-    return records
+    return records + experiment.leak_records("D_det")
 
 
 def _points(records):
@@ -115,14 +117,19 @@ TABLE = Table(
     title="Learning from D_det and transfer of adversarial examples (Figure 3)",
     measure=_measure,
     draw=_draw,
-    main=(_LEARNED, "transfer rate", "accuracy"),
+    main=(_LEARNED, "transfer rate", "accuracy", LEAK),
     sets=("standard", "D_det"),
+    claims=tuple(
+        Claim(f"D_det teaches {name} more than chance", (name, _LEARNED, None), "chance")
+        for name in dict.fromkeys(_name(n) for p in PRESETS.values() for n in p.architectures)
+    ),
     summary=_summary,
     note=(
         "Every architecture learns the D_det of the one source. The transfer rate is counted over "
         "the test images that source and target classify correctly and on which the source is "
         "fooled; the paper does not say over which. Targets are trained on D with another seed "
         "than the source, also where the architecture is the same. The paper prints no figures, "
-        "only the plot."
+        "only the plot. The last row is a linear model on the robust source's features, trained "
+        "on D_det: what robust features alone could teach."
     ),
 )

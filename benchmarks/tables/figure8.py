@@ -111,7 +111,9 @@ def _draw(records, experiment):
         ax.axhline(mean, color=f"C{i + 4}", linestyle=":", label=row)
     ax.set_xscale("log")
     ax.set_xlabel("PGD steps")
-    ax.set_ylabel(f"robust accuracy, %  (L2 {_EPS:g})")
+    n = min(r["value"] for r in records if r["metric"] == "test images")
+    ax.set_ylabel(f"robust accuracy, %  (L2 {_EPS:g}, {n:,} test images)")
+    ax.set_ylim(bottom=0)
     ax.grid(alpha=0.4)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8)
@@ -131,7 +133,7 @@ TABLE = Table(
     },
     note=(
         "PGD with steps of constant length on the cross-entropy, no random start; the last number "
-        "of steps. AutoAttack and this library's attack (margin and nine targeted margins) are "
+        "of steps. AutoAttack and this library's attack (see the settings) are "
         "run as elsewhere. Of the paper's two figures the first is Table 7's for D_R from "
         "noise; from images it is 48.20."
     ),

@@ -4,7 +4,7 @@ import numpy as np
 
 from experiment import LEAK, seed_of
 from measures import as_floats
-from tables._table import Claim, Table, simple_bars
+from tables._table import Claim, Table, chance, simple_bars
 
 _SETS = ("D_rand", "D_other", "D_det")
 _PATTERN = "fixed pattern for each class"
@@ -75,7 +75,9 @@ def _measure(experiment):
 
 def _draw(records, experiment):
     metrics = [("accuracy", None), (LEAK, None)]
-    return {"leakage": simple_bars(records, metrics, "accuracy on the test set, %")}
+    return {
+        "leakage": simple_bars(records, metrics, "accuracy on the test set, %", chance(experiment))
+    }
 
 
 TABLE = Table(

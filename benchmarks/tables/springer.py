@@ -7,13 +7,17 @@ Entanglement of Robust and Non-Robust Features in Neural Network Classifiers", 2
 from dataclasses import replace
 
 from making import construct_relabelled
-from tables._table import Table, simple_bars
+from tables._table import Claim, Table, chance, simple_bars
+
+
+def _row(eps):
+    return f"source trained at eps {eps:g}"
 
 
 def _measure(experiment):
     records = []
     for eps in experiment.preset.slight_eps:
-        row = f"source trained at eps {eps:g}"
+        row = _row(eps)
         step = experiment.preset.adversary.step_size
         scale = eps / experiment.preset.adversary.eps
         run = experiment.variant(
@@ -46,7 +50,11 @@ def _measure(experiment):
 
 def _draw(records, experiment):
     metrics = [("accuracy after D_det", None), ("accuracy of the source", None)]
-    return {"springer": simple_bars(records, metrics, "accuracy on the test set, %")}
+    return {
+        "springer": simple_bars(
+            records, metrics, "accuracy on the test set, %", chance(experiment)
+        )
+    }
 
 
 TABLE = Table(
@@ -56,6 +64,14 @@ TABLE = Table(
     draw=_draw,
     main=("accuracy after D_det", "success rate", "accuracy of the source"),
     sets=("standard", "D_det"),
+    claims=tuple(
+        Claim(
+            f"D_det teaches more from a source trained at eps {eps:g} than from a standard one",
+            (_row(eps), "accuracy after D_det", None),
+            (_row(0), "accuracy after D_det", None),
+        )
+        for eps in (0.1, 0.25, 0.5, 1.0)
+    ),
     note=(
         "Jacob Springer, Melanie Mitchell and Garrett Kenyon, 'Adversarial Perturbations Are Not "
         "So Weird' (2021): features of classifiers that were trained to withstand very small "

@@ -4,8 +4,9 @@ from scipy.stats import spearmanr
 from sklearn.model_selection import GridSearchCV, ShuffleSplit
 
 from advfeat import ConstructedDataset, StandardClassifier
-from experiment import seed_of, settings_of
+from experiment import LEAK, seed_of, settings_of
 from measures import some_of
+from sets import SETS
 from tables._table import Table
 
 _GRID = {
@@ -93,6 +94,13 @@ def _measure(experiment):
                 row, "accuracy, best of the grid on the test set", max(found["test"])
             ),
         ]
+        n = len(some_of(experiment.preset.grid_samples, experiment.y)[0])
+        records += [
+            experiment.record(row, "images", n),
+            experiment.record(row, "epochs", experiment.preset.grid_epochs),
+        ]
+        if SETS[name].relabelled:
+            records += [{**record, "row": row} for record in experiment.leak_records(name)]
         if min(len(set(found["validation"])), len(set(found["test"]))) > 1:
             correlation = float(spearmanr(found["validation"], found["test"])[0])
             records.append(experiment.record(row, "rank correlation of the two", correlation))
@@ -134,6 +142,9 @@ TABLE = Table(
         "accuracy, original test set",
         "accuracy, best of the grid on the test set",
         "rank correlation of the two",
+        LEAK,
+        "images",
+        "epochs",
     ),
     note=(
         "Three learning rates, two batch sizes, with and without drops of the learning rate, with "

@@ -87,7 +87,7 @@ def _draw(records, experiment):
             ax.hist(numbers, bins, alpha=0.6, label=label, weights=_shares(numbers))
         ax.axvline(0, color="0.3", linewidth=0.8)
         ax.set_title(row)
-        ax.set_xlabel("best class of each feature")
+        ax.set_xlabel("rho and gamma of a feature")
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("share of the features, %")
     axes[0].legend(frameon=False)
@@ -104,6 +104,7 @@ TABLE = Table(
     measure=_measure,
     draw=_draw,
     main=("mean rho", "mean gamma", "share with gamma > 0", "features", "test images"),
+    counted="features",
     sets=("standard", "adversarial", "D_R"),
     claims=(
         Claim(
@@ -111,7 +112,6 @@ TABLE = Table(
             "(not measured in the paper)",
             ("adversarial", "share with gamma > 0", 0.25),
             ("standard", "share with gamma > 0", 0.25),
-            of="features",
         ),
     ),
     note=(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tables._table import Claim, Table, simple_bars
+from tables._table import Claim, Table, chance, simple_bars
 
 _MISTAKES = "own unperturbed mistakes"
 
@@ -42,12 +42,16 @@ def _measure(experiment):
         ),
         fit,
     )
-    return [experiment.record(_MISTAKES, metric, found[metric]) for metric in found]
+    records = [experiment.record(_MISTAKES, metric, found[metric]) for metric in found]
+    epochs = experiment.preset.early_epochs
+    return [*records, experiment.record(_MISTAKES, "its epochs", epochs)]
 
 
 def _draw(records, experiment):
     metrics = [("accuracy", None), ("accuracy of the model that errs", None)]
-    return {"wallace": simple_bars(records, metrics, "accuracy on the test set, %")}
+    return {
+        "wallace": simple_bars(records, metrics, "accuracy on the test set, %", chance(experiment))
+    }
 
 
 TABLE = Table(
@@ -55,7 +59,8 @@ TABLE = Table(
     title="Learning from a model's own mistakes, unperturbed (Wallace, Distill 2019)",
     measure=_measure,
     draw=_draw,
-    main=("accuracy", "accuracy of the model that errs", "training images"),
+    main=("accuracy", "accuracy of the model that errs", "its epochs", "training images"),
+    sets=("standard",),
     claims=(
         Claim(
             "labels that are all wrong teach more than chance (Wallace)",

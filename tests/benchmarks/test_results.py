@@ -4,11 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import index
 import pages
 import tables
+from advfeat.attacks import _attack
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -112,46 +114,121 @@ def report_of(values, n_test=400):
     return {"records": records, "data": {"n_test": n_test, "n_classes": 10}}
 
 
+def judge(values, low="b", **table):
+    """(gap, standard error, verdict) of the claim that "a" is higher."""
+    key = {name: (name, "accuracy", None) for name in "ab"}
+    claim = tables._table.Claim("a is higher", key["a"], key.get(low, low))
+    table = tables._table.Table("x", "x", None, None, claims=(claim,), **table)
+    report = values if "records" in values else report_of(values)
+    ((_, *found),) = pages.judged(table, report)
+    return found
+
+
+def of_images(*shares, n=400):
+    return (sum(p * (1 - p) for p in shares) / n) ** 0.5
+
+
 @pytest.mark.parametrize(
-    ("a", "b", "gap", "error", "verdict"),
+    ("a", "b", "gap", "seeds", "images", "verdict"),
     [
-        ([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], 10, 0, "holds"),  # paired: the spread is shared
-        ([0.5, 0.6, 0.7], [0.6, 0.6, 0.6], 0, 10 / 3**0.5, "not shown"),
-        ([0.4, 0.41, 0.39], [0.5, 0.52, 0.48], -10, 1 / 3**0.5, "the opposite"),
-        ([0.5], [0.5], 0, 100 * (0.5 / 400) ** 0.5, "not shown"),  # of the test images
+        # Paired: the spread is shared, and the error is that of the test images.
+        ([0.5, 0.6, 0.7], [0.4, 0.5, 0.6], 10, 0, 3.452, "holds"),
+        ([0.5, 0.6, 0.7], [0.6, 0.6, 0.6], 0, 10 / 3**0.5, 3.45, "not shown"),
+        ([0.4, 0.41, 0.39], [0.5, 0.52, 0.48], -10, 1 / 3**0.5, 3.5, "the opposite"),
+        ([0.5], [0.5], 0, 0, 3.54, "not shown"),
+        # Two seeds say little of their spread: the interval is wider than two standard errors.
+        ([0.3, 0.5], [0.1, 0.1], 30, 10, 2.85, "not shown"),
+        ([0.3, 0.31], [0.1, 0.1], 20.5, 0.5, 2.75, "holds"),
     ],
 )
-def test_differences_are_paired_over_the_seeds(a, b, gap, error, verdict):
-    key = {name: (name, "accuracy", None) for name in "ab"}
-    claim = tables._table.Claim("a is higher", key["a"], key["b"])
-    table = tables._table.Table("x", "x", None, None, claims=(claim,))
-    ((_, found, found_error, said),) = pages.judged(table, report_of({"a": a, "b": b}))
-    assert found == pytest.approx(gap) and found_error == pytest.approx(error, abs=1e-9)
+def test_differences_are_paired_over_the_seeds(a, b, gap, seeds, images, verdict):
+    found, error, said = judge({"a": a, "b": b})
+    assert found == pytest.approx(gap)
+    assert error == pytest.approx((seeds**2 + images**2) ** 0.5, abs=0.02)
     assert said == verdict
 
 
+def test_few_seeds_rarely_show_what_is_not_there():
+    """At most 5 % of the claims, where seeds and test images scatter and nothing differs."""
+    rng = np.random.default_rng(0)
+    n_seeds, n_images, shown = 2, 400, 0
+    for _ in range(500):
+        found = {}
+        for name in "ab":
+            on_images = rng.binomial(n_images, 0.5) / n_images  # the same images for all seeds
+            found[name] = (on_images + 0.02 * rng.normal(size=n_seeds)).tolist()
+        shown += judge(found)[2] != "not shown"
+    assert shown / 500 < 0.05 + 3 * (0.05 * 0.95 / 500) ** 0.5
+
+
 def test_a_difference_from_chance():
-    claim = tables._table.Claim("more than chance", ("a", "accuracy", None), "chance")
-    table = tables._table.Table("x", "x", None, None, claims=(claim,))
-    ((_, gap, _, said),) = pages.judged(table, report_of({"a": [0.1, 0.3]}))
+    gap, error, said = judge({"a": [0.1, 0.3]}, low="chance")
     assert gap == pytest.approx(10) and said == "not shown"
+    gap, error, said = judge({"a": [0.2]}, low="chance")  # a guess has no error of its own
+    assert error == pytest.approx(100 * of_images(0.2)) and said == "holds"
 
 
-def test_the_error_of_one_seed_is_that_of_what_was_counted():
+def test_the_error_is_that_of_what_was_counted():
     """The share of 100 features beside that of 50; of the test images where nothing is said."""
-    key = {name: (name, "accuracy", None) for name in "ab"}
-    claim = tables._table.Claim("a is higher", key["a"], key["b"], of="features")
-    table = tables._table.Table("x", "x", None, None, claims=(claim,))
     report = report_of({"a": [0.5], "b": [0.2]})
     for row, n in (("a", 100), ("b", 50)):
         report["records"].append(
             {"seed": 0, "row": row, "metric": "features", "eps": None, "value": n}
         )
-    ((_, _, error, _),) = pages.judged(table, report)
+    _, error, _ = judge(report, counted="features")
     assert error == pytest.approx(100 * (0.25 / 100 + 0.16 / 50) ** 0.5)
     report["records"].pop()
-    ((_, _, error, _),) = pages.judged(table, report)
+    _, error, _ = judge(report, counted="features")
     assert error == pytest.approx(100 * (0.25 / 100 + 0.16 / 400) ** 0.5)
+
+
+def test_the_line_of_data_says_how_exact_shares_are():
+    report = report_of({"a": [0.5]})
+    report["data"].update(label="data", n_train=1000)
+    table = tables._table.Table("x", "x", None, None)
+    assert pages._line_of_data(table, report).endswith("of 400 test images: at most 2.5 points.")
+    for row, n in (("a", 100), ("b", 150)):
+        record = {"seed": 0, "row": row, "metric": "test images", "eps": None, "value": n}
+        report["records"].append(record)
+    assert pages._line_of_data(table, report).endswith("of 100 test images: at most 5.0 points.")
+
+
+def test_the_index_takes_each_row_and_claim_from_the_page_with_most_seeds():
+    def found(n_seeds, values):
+        return {**report_of(values), "seeds": n_seeds}
+
+    reports = {
+        "table1": found(1, {"D_rand": [0.5], "other": [0.4]}),
+        "overview": found(2, {"D_rand": [0.1, 0.11]}),
+    }
+    rows = {(r["row"], r["value"]) for r in index._rows(reports)}
+    assert rows == {("D_rand", 0.1), ("D_rand", 0.11), ("other", 0.4)}
+    text = " ".join(index._verdicts("small", reports))
+    assert "0 of 1 claims hold" in text
+    assert "D_rand teaches more than chance ([overview](small/overview/README.md))" in text
+    assert text.count("D_rand teaches") == 1
+
+
+def test_a_page_says_with_what_its_stages_were_computed():
+    whole = json.loads((RESULTS / "digits" / "overview" / "results.json").read_text())
+    whole["commits"], whole["threads"] = {"abc": 3}, {"1": 2, "2": 1}
+    whole["processors"] = {"a CPU": 2, "None": 1}
+    said = pages.page(tables.table("overview"), whole)
+    assert "at commit abc (3 stages)" in said and "by threads: 1 (2 stages), 2 (1 stages)" in said
+    assert "on a CPU (2 stages); page" in said.replace(
+        ", by threads: 1 (2 stages), 2 (1 stages)", ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "text"),
+    [(2, "(margin and cross-entropy, "), (3, " and 2 targeted"), (100, " and 9 targeted")],
+)
+def test_a_page_describes_the_attack_that_was_run(n_classes, text):
+    report = {"preset": "x", "settings": {"network": "n", "precision": "fp32", "attack_steps": 20}}
+    said = " ".join(pages._settings({**report, "data": {"n_classes": n_classes}}))
+    assert text in said
+    assert len(_attack._runs(n_classes, 1)) == {2: 2, 3: 4, 100: 11}[n_classes]
 
 
 def test_rows_show_the_papers_figure_beside_ours():
