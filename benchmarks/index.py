@@ -12,12 +12,13 @@ from pathlib import Path
 import tables
 from experiment import LEAK
 from files import read_json, write_text
-from pages import judged, markdown, page
+from pages import cell, judged, markdown, page
 from presets import PRESETS
 
 _RESULTS = Path(__file__).with_name("results")
 _ROOT = Path(__file__).resolve().parents[1]
 _QUOTE = re.compile(r"(<!-- results/(\S+): (.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+_CELL = re.compile(r"(<!-- (\w+/[\w-]+): ([^;>]+); ([^>]+?) -->)[^<]*(<!-- -->)")  # in a sentence
 _TITLE = "# Tables and figures"
 # Whose main columns make the one table of a size.
 _TABLES = ("figure2", "table1", "overview")
@@ -85,17 +86,28 @@ def documents_of(results, root=_ROOT):
     made = {}
     for path in paths:
         text = path.read_text(encoding="utf-8")
+        text = _CELL.sub(lambda match: _quoted_cell(results, *match.groups()), text)
         made[path] = _QUOTE.sub(lambda match: _quoted(results, *match.groups()), text)
-    return {path: text for path, text in made.items() if _QUOTE.search(text)}
+    return {path: text for path, text in made.items() if _QUOTE.search(text) or _CELL.search(text)}
 
 
 def _quoted(results, begin, name, columns, end):
     records = read_json(results / name / "results.json")["records"]
-    wanted = []
-    for column in columns.split(";"):
-        metric, _, eps = column.strip().partition(" @ ")
-        wanted.append((metric, float(eps) if eps else None))
+    wanted = [_column(column.strip()) for column in columns.split(";")]
     return f"{begin}\n" + "\n".join(markdown(records, wanted, {})) + f"\n{end}"
+
+
+def _quoted_cell(results, begin, name, row, column, end):
+    records = read_json(results / name / "results.json")["records"]
+    found = cell(records, row, _column(column))
+    if not found:
+        raise ValueError(f"There is no such cell to quote: {begin}")
+    return f"{begin}{found}{end}"
+
+
+def _column(text):
+    metric, _, eps = text.partition(" @ ")
+    return metric, float(eps) if eps else None
 
 
 def _sizes(results):

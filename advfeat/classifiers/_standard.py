@@ -58,7 +58,7 @@ class StandardClassifier(NetworkClassifier):
         are enough for small images; the authors' package takes 150 on CIFAR-10.
     lr : float, default=0.1
         Peak learning rate of SGD. Larger is faster until training diverges, which is an error;
-        0.1 is the paper's for CIFAR-10, sets of relabelled images need 0.01 (Table 3).
+        0.1 is the paper's for CIFAR-10, 0.01 for D_rand (Table 3).
     batch_size : int, default=128
         Samples of a training step, as in the paper; predictions take 256 whatever it is. Larger
         needs more memory, and a larger ``lr``.

@@ -41,9 +41,10 @@ _N_LOOKED_AT = 64  # samples
 class NonRobustRelabeler(TrainTimeTransformer):
     """Perturb each training sample towards a target class, and label it as that class.
 
-    To a human the set looks mislabelled; the new label is tied to the input only by a small
-    adversarial perturbation, that is by non-robust features. ``target="random"`` gives D_rand,
-    ``target="deterministic"`` D_det, ``target="other"`` D_other, which leaks less, see below.
+    To a human the set looks mislabelled: the new label belongs to a small adversarial
+    perturbation, to non-robust features. ``target="random"`` gives D_rand, of which robust
+    features tell something, too, because some targets are the true label; ``target="other"``
+    gives D_other, without these, and ``target="deterministic"`` D_det.
 
     `fit_transform` returns a `ConstructedDataset`, which carries the new labels: end the
     Pipeline with an advfeat or skorch classifier. `transform` returns its input unchanged, so
@@ -101,6 +102,11 @@ class NonRobustRelabeler(TrainTimeTransformer):
     input_shape_ : tuple
     n_features_in_ : int
         For (n, d) input.
+
+    Notes
+    -----
+    D_rand and D_other want a low learning rate: the paper takes 0.01 for D_rand (Table 3), with
+    150 epochs, and ResNets of others who took 0.1 stayed at chance.
 
     References
     ----------

@@ -2,52 +2,56 @@
 Does D_rand hold anything but non-robust features?
 ==================================================
 
-A random target is the true class for one image in ten. Are those images, and not the
-perturbations, what teaches the true classes? ``target="other"`` leaves them out, and in D_det
-nothing but the perturbation speaks for the true classes of the test set.
+A random target is the true class for one image in ten. Such images are hardly perturbed, and
+their robust features speak for their label. Could a network learn the true classes from those
+alone? A linear model on the features of a robust source, trained on the same set, says how much.
 """
 
 import matplotlib.pyplot as plt
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from advfeat import ConstructedDataset, NonRobustRelabeler, StandardClassifier
+from advfeat import AdversarialClassifier, NonRobustRelabeler, StandardClassifier
 from advfeat.datasets import load_digits
 
 X, y = load_digits(split="train", return_X_y=True)
 X_test, y_test = load_digits(split="test", return_X_y=True)
-source = StandardClassifier(max_epochs=15, random_state=0, verbose=0).fit(X, y)
+training = {"max_epochs": 20, "lr": 0.2, "batch_size": 64, "verbose": 0}
+source = StandardClassifier(**training, random_state=0).fit(X, y)
+robust = AdversarialClassifier(eps=1.0, n_steps=2, **training, random_state=0).fit(X, y)
 
 # %%
-# The control has the same labels on images that were not perturbed at all: what a network learns
-# from it comes from labels that are true by chance.
+# Three sets of the paper's eps: any target, any but the true class, and the next class.
 
-sets = {}
-for target in ("random", "other", "deterministic"):
+targets = {"D_rand": "random", "D_other": "other", "D_det": "deterministic"}
+learned, leaked = {}, {}
+for name, target in targets.items():
     relabeler = NonRobustRelabeler(
-        FrozenEstimator(source), target=target, eps=1.0, n_steps=30, random_state=0, verbose=0
+        FrozenEstimator(source), target=target, eps=0.5, n_steps=30, random_state=0, verbose=0
     )
     data = relabeler.fit_transform(X, y)
-    sets[target] = data
-    sets[f"{target}, unperturbed"] = ConstructedDataset(X, data.y, data.y_source, data.classes)
-accuracy = {
-    name: StandardClassifier(max_epochs=15, random_state=1, verbose=0)
-    .fit(data, y)
-    .score(X_test, y_test)
-    for name, data in sets.items()
-}
+    network = StandardClassifier(**training, random_state=1).fit(data, y)
+    learned[name] = network.score(X_test, y_test)
+    linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    linear.fit(robust.features(data.X), data.y)
+    leaked[name] = linear.score(robust.features(X_test), y_test)
 
 # %%
-# The difference between a bar and its control is what the perturbations teach. The labels alone
-# teach nothing, and D_other does as well as D_rand: chance hits are not the explanation.
+# Robust features alone explain all that D_rand teaches. In D_other no label is true, and they
+# explain next to nothing of it: what it teaches comes from the perturbations. D_det teaches the
+# true classes of CIFAR-10 in the paper, not those of these small images.
 
-targets = {"random": "D_rand", "other": "D_other", "deterministic": "D_det"}
 fig, ax = plt.subplots(figsize=(5.4, 3.4), layout="constrained")
-for shift, suffix, label in ((-0.2, "", "perturbed"), (0.2, ", unperturbed", "labels only")):
-    heights = [accuracy[target + suffix] for target in targets]
-    bars = ax.bar([i + shift for i in range(3)], heights, 0.38, label=label)
-    ax.bar_label(bars, [f"{height:.0%}" for height in heights])
+for shift, heights, label in (
+    (-0.2, learned, "a network"),
+    (0.2, leaked, "robust features alone"),
+):
+    bars = ax.bar([i + shift for i in range(3)], heights.values(), 0.38, label=label)
+    ax.bar_label(bars, [f"{height:.0%}" for height in heights.values()])
 ax.axhline(0.1, color="gray", ls=":", lw=1)
-ax.set_xticks(range(3), targets.values())
+ax.set_xticks(range(3), targets)
 ax.set_ylabel("accuracy on the original test set")
 ax.set_ylim(0, 1.15)
 ax.legend(frameon=False, ncols=2, loc="upper center")

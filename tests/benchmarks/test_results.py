@@ -52,6 +52,29 @@ def test_means_with_a_spread_are_those_of_committed_results(path):
     assert not [text for text in found if text not in known]
 
 
+def test_readme_quotes_no_share_by_hand():
+    """What is measured stands in a table that is made, or behind a marker."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    prose = re.sub(r"<!-- [^>]+ -->[^<]*<!-- -->", "", text)
+    lines = [line for line in prose.splitlines() if not line.startswith("|")]
+    assert re.findall(r"\d(?:\.\d+)? ?%", "\n".join(lines)) == []
+
+
+def test_a_cell_that_is_quoted_in_a_sentence_is_made_again(tmp_path):
+    (tmp_path / "docs").mkdir()
+    folder = tmp_path / "r" / "digits" / "overview"
+    folder.mkdir(parents=True)
+    report = {"records": report_of({"D_R": [0.5, 0.7]})["records"]}
+    (folder / "results.json").write_text(json.dumps(report))
+    marker = "<!-- digits/overview: D_R; accuracy -->"
+    (tmp_path / "README.md").write_text(f"It is {marker}9<!-- --> %.")
+    (text,) = index.documents_of(tmp_path / "r", tmp_path).values()
+    assert text == f"It is {marker}60.0 ± 14.1<!-- --> %."
+    (tmp_path / "README.md").write_text(f"It is {marker.replace('D_R', 'other')}9<!-- --> %.")
+    with pytest.raises(ValueError, match="no such cell"):
+        index.documents_of(tmp_path / "r", tmp_path)
+
+
 @pytest.mark.parametrize(
     "path", [*DOCUMENTS, *RESULTS.rglob("*.md")], ids=lambda path: str(path.relative_to(ROOT))
 )
@@ -81,6 +104,17 @@ def test_the_tables_of_speed_are_those_of_its_files():
     for line in rows:
         for number in re.findall(r"(?<![\w.])\d+\.\d{2,3}(?![\w.])", line):
             assert number in times or number == "1.00", line
+
+
+def test_what_the_guide_says_of_autoattack_is_what_was_measured():
+    found = json.loads((RESULTS / "autoattack" / "autoattack.json").read_text())
+    rows = found["rows"]
+    above = [100 * (row["ours"] - row["AutoAttack"]) for row in rows]
+    share = sum(r["seconds ours"] for r in rows) / sum(r["seconds AutoAttack"] for r in rows)
+    said = " ".join((ROOT / "docs" / "evaluation.md").read_text().split())
+    assert f"differs from AutoAttack's by at most {max(map(abs, above)):.1f} points" in said
+    assert f"is never more than {max(above):.1f} above it, in {100 * share:.0f} % of the" in said
+    assert f"On {found['samples']} digits" in said
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "half of", '{"title": "other"}'])
