@@ -64,7 +64,7 @@ class Preset:
     test_eps: tuple[float, ...]
     overview_eps: tuple[float, ...]  # of the overview alone
     attack_steps: int
-    autoattack_samples: int | None  # test images for AutoAttack, Figure 8 and usefulness
+    autoattack_samples: int | None  # test images for AutoAttack, for Figure 8 and for usefulness
     curve_samples: int | None
     curve_steps: tuple[int, ...]
     usefulness_samples: int | None

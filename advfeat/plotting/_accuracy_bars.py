@@ -231,7 +231,7 @@ class AccuracyBarDisplay:
                 yerr=self.std[:, j] if self.std.any() else None,
                 color=COLORS[j % len(COLORS)],
                 ecolor=ax.spines["left"].get_edgecolor(),
-                label=f"{norm_name(self.norm)}, ε = {eps:g}" if eps else "standard",
+                label=f"{norm_name(self.norm)}, ε = {eps:g}" if eps else "no attack",
             )
             percent = [f"{100 * value:.0f}" for value in self.mean[:, j]]
             ax.bar_label(bars, percent, padding=1, fontsize=SMALL)

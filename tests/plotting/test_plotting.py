@@ -177,7 +177,7 @@ def test_bars_and_error_bars_are_mean_and_spread_over_seeds():
     ax = display.ax_
     assert [text.get_text() for text in ax.get_xticklabels()] == list(accuracy)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
-        "standard",
+        "no attack",
         "L2, ε = 0.25",
     ]
     assert ax.get_xlabel() == "Training set\nL2 attack, 20 steps, n = 1000"
