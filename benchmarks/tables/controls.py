@@ -46,17 +46,21 @@ def _noisy_set(experiment):
     X, begun = experiment.X, experiment.starts("D_R")
 
     def construct(robust):
-        size = mean_distance(robust["set"], X[begun])
-        noise = np.random.default_rng(experiment.seed).normal(size=X.shape).astype(np.float32)
-        scale = size / np.linalg.norm(noise.reshape(len(X), -1), axis=1).mean()
-        for _ in range(_N_SCALED):
-            noisy = np.clip(as_floats(X) + np.float32(scale) * noise, 0, 1)
-            scale *= size / mean_distance(noisy, X)  # what clipping took away
-        return {"set": noisy}
+        return {"set": _noisy(X, mean_distance(robust["set"], X[begun]), experiment.seed)}
 
     key = ("noisy", experiment.set_key("D_R"), _N_SCALED)
     needs = [lambda: experiment.constructed("D_R")]
     return key, lambda: experiment.stage("controls", f"construct {_NOISE}", key, construct, needs)
+
+
+def _noisy(X, distance, seed):
+    """Images with Gaussian noise, clipped, that are moved by a mean distance."""
+    noise = np.random.default_rng(seed).normal(size=X.shape).astype(np.float32)
+    scale = distance / np.linalg.norm(noise.reshape(len(X), -1), axis=1).mean()
+    for _ in range(_N_SCALED):
+        noisy = np.clip(as_floats(X) + np.float32(scale) * noise, 0, 1)
+        scale *= distance / mean_distance(noisy, X)  # what clipping took away
+    return noisy
 
 
 def _measure(experiment):

@@ -5,7 +5,7 @@ import pytest
 
 import measures
 from advfeat import ConstructedDataset, StandardClassifier
-from tables import goh, leakage
+from tables import _table, controls, goh, leakage
 
 
 @pytest.mark.parametrize("kind", [leakage._PATTERN, leakage._NOISE])
@@ -27,6 +27,29 @@ def test_perturbations_without_features(name, kind):
     assert all(same) if kind == leakage._PATTERN else not any(same)
     again = leakage._perturb(X, y, name, kind, 0.5, 5, seed=1)
     assert np.array_equal(again[0], found) and np.array_equal(again[1], target)
+
+
+@pytest.mark.parametrize("distance", [0.3, 2.0, 3.0])
+def test_noise_moves_images_as_far_as_said_although_it_is_clipped(digits, distance):
+    X = digits[0][:200]
+    noisy = controls._noisy(X, distance, seed=0)
+    assert noisy.min() >= 0 and noisy.max() <= 1
+    assert measures.mean_distance(noisy, X) == pytest.approx(distance, rel=0.01)
+    assert not np.array_equal(noisy, controls._noisy(X, distance, seed=1))
+
+
+@pytest.mark.parametrize(("n", "counts"), [(6, [2, 2, 2]), (4, [2, 1, 1]), (2, [1, 1, 0])])
+def test_pictures_show_every_class(n, counts):
+    y = np.array(list("aab") + list("cb") * 3)
+    rows = _table._of_every_class(y, n)
+    assert len(set(rows.tolist())) == n
+    assert [list(y[rows]).count(label) for label in "abc"] == counts
+    assert y[rows].tolist() == sorted(y[rows])
+
+
+def test_pictures_of_a_class_with_few_samples_show_more_of_the_others():
+    rows = _table._of_every_class(np.array([0, 1, 1, 1, 1]), 4)
+    assert len(rows) == 4 and 0 in rows
 
 
 def test_linear_network_is_read_off_exactly(digits):
