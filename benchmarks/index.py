@@ -155,9 +155,7 @@ def _section(name, found):
     rows = _rows(found)
     if rows:
         lines += markdown(rows, [c for c in _COLUMNS if _has(rows, c)], _paper())
-    lines += _verdicts(name, found)
-    links = [f"[{table}]({name}/{table}/README.md)" for table in found]
-    lines += [f"Pages: {', '.join(links)}.", ""]
+    lines += _claims(name, found)
     if rows:
         missing = [
             table.name + (f" ({_WHY[table.name]})" if table.name in _WHY else "")
@@ -168,26 +166,36 @@ def _section(name, found):
     return lines
 
 
-def _verdicts(name, found):
-    """One paragraph: how many claims hold, and each that does not."""
-    claims = {}  # of several pages that measure a claim, the one with most seeds
+def _claims(name, found):
+    """Links to the pages, with how many of its claims hold on each, and the claims reversed."""
+    links = {table: f"[{table}]({name}/{table}/README.md)" for table in found}
+    verdicts, best = {}, {}
     for table in sorted(found, key=lambda table: -found[table]["seeds"]):
         for text, *_, verdict in judged(tables.table(table), found[table]):
-            claims.setdefault(text, (verdict, f"[{table}]({name}/{table}/README.md)"))
-    if not claims:
-        return []
-    said = {
-        verdict: [f"{text} ({page})" for text, (found, page) in claims.items() if found == verdict]
-        for verdict in ("holds", "not shown", "the opposite")
-    }
-    parts = [f"{len(said['holds'])} of {len(claims)} claims hold, listed on their pages."]
-    for verdict, begin in (
-        ("not shown", "Not shown"),
-        ("the opposite", "The opposite is found of"),
-    ):
-        if said[verdict]:
-            parts.append(f"{begin}: {'; '.join(said[verdict])}.")
-    return [" ".join(parts), ""]
+            verdicts.setdefault(table, []).append(verdict)
+            best.setdefault(text, (verdict, table))  # of several pages, that with most seeds
+    pages = [
+        f"{link} {verdicts[table].count('holds')}/{len(verdicts[table])}"
+        if table in verdicts
+        else link
+        for table, link in links.items()
+    ]
+    if not best:
+        return [f"Pages: {', '.join(pages)}.", ""]
+    n_holding = [verdict for verdict, _ in best.values()].count("holds")
+    lines = [
+        f"Pages, with how many of their claims hold: {', '.join(pages)}. In all {n_holding} of "
+        f"{len(best)} hold.",
+        "",
+    ]
+    reversed_ones = [
+        f"{text} ({links[table]})"
+        for text, (verdict, table) in best.items()
+        if verdict == "the opposite"
+    ]
+    if reversed_ones:
+        lines += [f"The opposite is found of: {'; '.join(reversed_ones)}.", ""]
+    return lines
 
 
 def _rows(found):

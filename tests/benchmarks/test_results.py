@@ -237,10 +237,16 @@ def test_the_index_takes_each_row_and_claim_from_the_page_with_most_seeds():
     }
     rows = {(r["row"], r["value"]) for r in index._rows(reports)}
     assert rows == {("D_rand", 0.1), ("D_rand", 0.11), ("other", 0.4)}
-    text = " ".join(index._verdicts("small", reports))
-    assert "0 of 1 claims hold" in text
-    assert "D_rand teaches more than chance ([overview](small/overview/README.md))" in text
-    assert text.count("D_rand teaches") == 1
+    (text, _) = index._claims("small", reports)
+    assert "[table1](small/table1/README.md) 1/1" in text
+    assert "[overview](small/overview/README.md) 0/1" in text
+    assert "In all 0 of 1 hold." in text  # two seeds say more than one
+    reports["overview"] = found(2, {"D_rand": [0.01, 0.011]})
+    (*_, text, _) = index._claims("small", reports)
+    assert text == (
+        "The opposite is found of: D_rand teaches more than chance "
+        "([overview](small/overview/README.md))."
+    )
 
 
 def test_a_page_says_with_what_its_stages_were_computed():
