@@ -76,6 +76,9 @@ TABLE = Table(
         "Learning from Adversarial Perturbations' (ICLR 2024): images of uniform noise, each "
         "perturbed towards a random class and labelled as that class, teach a classifier that "
         "predicts natural images, so perturbations carry the features of their class by "
-        "themselves. As many images of noise as the training set has."
+        "themselves. As many images of noise as the training set has. A source tends to say one "
+        "class of all such noise, so that without a perturbation the success rate is that class's "
+        "share of the random targets, and small perturbations teach before they change what the "
+        "source says."
     ),
 )
