@@ -30,6 +30,7 @@ from experiment import Experiment
 from files import make_folder
 from index import write_list
 from measures import some_of
+from memory import keep_freed_memory
 from presets import PRESETS
 from report import print_table, write
 from stages import BudgetSpentError, Stages
@@ -253,4 +254,5 @@ def _made(stages, planned):
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()
