@@ -9,6 +9,8 @@ import re
 import sys
 from pathlib import Path
 
+import gaussian_speed
+import speed_page
 import tables
 from experiment import LEAK
 from files import read_json, write_text
@@ -77,6 +79,13 @@ def pages_of(results):
     for size in _sizes(results):
         for name, report in reports(size).items():
             made[size / name / "README.md"] = page(tables.table(name), report)
+    speeds = [read_json(path) for path in (results / "speed").glob("*.json")]
+    if speeds:
+        speeds.sort(key=lambda report: -report["forward_gflop"])
+        made[results / "speed" / "README.md"] = speed_page.page(speeds)
+    path = results / "gaussian" / "gaussian_speed.json"
+    if path.exists():
+        made[path.with_name("README.md")] = gaussian_speed.page(read_json(path))
     return made
 
 

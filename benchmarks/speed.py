@@ -20,9 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
 import contenders
+import provenance
 from advfeat.classifiers.networks import NETWORKS, build_network
 from advfeat.utils._device import resolve_device
-from provenance import hardware
 
 PACKAGES = ("torch", "torchvision", "torchattacks", "foolbox", "adversarial-robustness-toolbox")
 _WARM_UP = 3  # calls; on a GPU graphs are captured after some twenty steps of one kind
@@ -194,10 +194,12 @@ def _write(options, rows, device, flops, peak):
         except PackageNotFoundError:
             versions[name] = None
     report = {
+        "commit": provenance.commit(),
+        "date": provenance.today(),
         "settings": {k: v for k, v in vars(options).items() if k != "out"},
         "forward_gflop": flops / 1e9,
         "bf16_peak_tflops": peak,
-        "hardware": hardware(device),
+        "hardware": provenance.hardware(device),
         "versions": versions,
         "rows": rows,
     }

@@ -38,3 +38,6 @@ def test_gaussian_speed(tmp_path):
     assert [record["data"] for record in report["records"]] == kinds
     assert all(record["fit_ratio"] > 0 for record in report["records"])
     assert str(tmp_path) not in (tmp_path / "gaussian_speed.json").read_text()
+    text = gaussian_speed.page(report)
+    assert all(f"| {kind} | 5 |" in text for kind in kinds)
+    assert f"{report['settings']['date']}, commit {report['settings']['commit']}" in text

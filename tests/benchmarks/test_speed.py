@@ -5,6 +5,7 @@ import json
 import pytest
 
 import speed
+import speed_page
 
 
 def test_smoke(tmp_path, capsys):
@@ -23,3 +24,11 @@ def test_smoke(tmp_path, capsys):
             assert row["loss"] == pytest.approx(contenders["advfeat"]["loss"], rel=1e-3)
     assert {"advfeat", "tuned loop", "plain torch"} <= set(adversarial)
     assert set(standard) == {"advfeat", "bare loop"}
+    other = {**report, "settings": {**report["settings"], "precision": "bf16"}}
+    text = speed_page.page([report, other])
+    assert text.count("## small_cnn") == 1 and "--precision bf16`" in text
+    row = pgd["torchattacks"]
+    low, high = (f"{row[key]:.{2 if row['ms'] >= 1 else 3}f}" for key in ("ms_min", "ms_max"))
+    assert f"| {low} to {high} | {row['ratio']:.2f} |" in text
+    alone = speed_page.page([report])
+    assert len({line.count("|") for line in alone.splitlines() if line.startswith("| L2")}) == 1
