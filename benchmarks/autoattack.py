@@ -220,7 +220,7 @@ def _write(options, rows, n):
             "",
         ]
     lines += [
-        f"Made by `{command}` on {' and '.join(sorted(machines))}, at commit "
+        f"Made by `{command}` on {' and '.join(sorted(machines))}, {provenance.today()}, commit "
         f"{provenance.commit()}, torch {versions['torch']}, torchattacks "
         f"{versions['torchattacks']}. Ours: `robust_accuracy_score`, with margin, cross-entropy "
         "and nine targeted margins, 20 steps each, fp32. Its seconds count the checks that come "
