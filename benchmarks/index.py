@@ -79,9 +79,7 @@ def pages_of(results):
     for size in _sizes(results):
         for name, report in reports(size).items():
             made[size / name / "README.md"] = page(tables.table(name), report)
-    speeds = [read_json(path) for path in (results / "speed").glob("*.json")]
-    if speeds:
-        speeds.sort(key=lambda report: -report["forward_gflop"])
+    if speeds := _speeds(results):
         made[results / "speed" / "README.md"] = speed_page.page(speeds)
     path = results / "gaussian" / "gaussian_speed.json"
     if path.exists():
@@ -100,7 +98,16 @@ def documents_of(results, root=_ROOT):
     return {path: text for path, text in made.items() if _QUOTE.search(text) or _CELL.search(text)}
 
 
+def _speeds(results):
+    """Read what `speed.py` wrote, the largest network first."""
+    found = [read_json(path) for path in sorted((results / "speed").glob("*.json"))]
+    return sorted(found, key=lambda report: -report["forward_gflop"])
+
+
 def _quoted(results, begin, name, columns, end):
+    if name == "speed":
+        lines = getattr(speed_page, columns)(_speeds(results))
+        return "\n".join([begin, *lines, "", end])
     records = read_json(results / name / "results.json")["records"]
     wanted = [_column(column.strip()) for column in columns.split(";")]
     return f"{begin}\n" + "\n".join(markdown(records, wanted, {})) + f"\n{end}"

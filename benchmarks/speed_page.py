@@ -24,13 +24,7 @@ loss, in the fp32 run.
 def page(reports):
     """Page of the reports of `speed.py`, each of one network and precision."""
     lines = ["# Speed of the optimisation loop on a CPU", "", _METHOD]
-    networks = dict.fromkeys(report["settings"]["network"] for report in reports)
-    for network in networks:
-        runs = {
-            report["settings"]["precision"]: report
-            for report in reports
-            if report["settings"]["network"] == network
-        }
+    for network, runs in _by_network(reports).items():
         lines += _section(network, runs)
     return "\n".join(lines)
 
@@ -83,4 +77,55 @@ def _made(network, report):
         f"--precision {settings['precision']}`, {settings['repeats']} repeats, "
         f"{report['date']}, commit {report['commit']}; {machine['processor']} "
         f"({machine['capability']}), {machine['threads']} threads; {peers}."
+    )
+
+
+def steps(reports):
+    """Table for the guide: milliseconds and TFLOP/s of a step of the loop."""
+    lines = ["| network | F | fp32 | bf16 |", "|---|---|---|---|"]
+    for network, runs in _by_network(reports).items():
+        flops = next(iter(runs.values()))["forward_gflop"]
+        cells = []
+        for precision in ("fp32", "bf16"):
+            ms = _ms(runs[precision], "L2 PGD,", "advfeat")
+            cells.append(f"{ms:.2g} ms, {2 * flops / ms:.2g} TFLOP/s")
+        lines.append(f"| `{network}` | {flops:.2g} GFLOP | {' | '.join(cells)} |")
+    return lines
+
+
+def gains(reports):
+    """Table for the guide: how many times as fast each measure makes its task."""
+    networks = _by_network(reports)
+    lines = [
+        f"| measure | {' | '.join(f'`{network}`' for network in networks)} |",
+        "|" + "---|" * (1 + len(networks)),
+    ]
+    for measure, precision, task, slow, fast in (
+        ("channels-last", "bf16", _MORE, "plain torch", "channels-last"),
+        ("batch-norm folded", "bf16", _MORE, "channels-last", "+ batch-norm folded"),
+        ("bf16 in the loop", "bf16", _MORE, "+ batch-norm folded", "+ bf16"),
+        ("one forward pass in each inversion step", "fp32", "inv", "two forwards", "plain torch"),
+        ("an epoch of training, fp32", "fp32", "standard", "bare loop", "advfeat"),
+    ):
+        cells = [
+            f"{_ms(runs[precision], task, slow) / _ms(runs[precision], task, fast):.2f}"
+            for runs in networks.values()
+        ]
+        lines.append(f"| {measure} | {' | '.join(cells)} |")
+    return lines
+
+
+def _by_network(reports):
+    found = {}
+    for report in reports:
+        settings = report["settings"]
+        found.setdefault(settings["network"], {})[settings["precision"]] = report
+    return found
+
+
+def _ms(report, task, contender):
+    return next(
+        row["ms"]
+        for row in report["rows"]
+        if row["task"].startswith(task) and row["contender"] == contender
     )
