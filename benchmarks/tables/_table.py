@@ -168,7 +168,11 @@ def simple_bars(records, metrics, xlabel, guess=None):
     """
     import matplotlib.pyplot as plt
 
-    rows = [row for row in rows_of(records) if len(values(records, row, *metrics[0]))]
+    rows = [
+        row
+        for row in rows_of(records)
+        if any(len(values(records, row, *metric)) for metric in metrics)
+    ]
     figure, ax = plt.subplots(figsize=(7, 0.9 + 0.45 * len(rows) * len(metrics) ** 0.5))
     height = 0.8 / len(metrics)
     for j, (metric, eps) in enumerate(metrics):
