@@ -74,7 +74,10 @@ class Experiment:
     @property
     def attack(self):
         """Settings of the attack behind every robust accuracy."""
-        return {"norm": 2, "n_steps": self.preset.attack_steps}
+        attack = {"norm": 2, "n_steps": self.preset.attack_steps}
+        if self.preset.attack_precision != "fp32":  # the default
+            attack["precision"] = self.preset.attack_precision
+        return attack
 
     def classifier(self, name, network=None):
         """Classifier trained on a set of `SETS`, or on D: one of `SOURCES` or `SECOND`.

@@ -180,8 +180,8 @@ def _settings(report):
             f"- Preset {report['preset']}: network {settings['network']}, training and "
             f"construction in {settings['precision']}.",
             f"- Robust accuracy: L2, this library's attack ({_runs(report['data']['n_classes'])}, "
-            f"{settings['attack_steps']} steps each, fp32), unless a row or column says "
-            "otherwise.",
+            f"{settings['attack_steps']} steps each, {settings.get('attack_precision', 'fp32')}, "
+            "judged in fp32), unless a row or column says otherwise.",
         ]
     differ = report.get("differences", [])
     if differ:

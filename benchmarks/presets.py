@@ -78,6 +78,7 @@ class Preset:
     noise_eps: tuple[float, ...]  # of the perturbations on images of noise
     n_compared: tuple[int | None, int | None]  # training and test images of our own comparisons
     precision: str = "fp32"
+    attack_precision: str = "fp32"  # of the test; what an attack finds is judged in fp32
     image_size: int | None = None  # pixels of Restricted ImageNet
 
     def training_of(self, name):
@@ -192,6 +193,7 @@ PRESETS = {
         slight_eps=(0.0, 0.1, 0.25, 0.5),
         noise_eps=(0.5, 1.0, 2.0),
         n_compared=(10_000, None),
+        attack_precision="bf16",
     ),
     "paper": Preset(
         network="resnet50",

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from advfeat.datasets import RestrictedImageNet
@@ -134,3 +135,11 @@ def test_every_step_of_adversarial_training_is_eps_over_5():
             continue
         assert adversary.step_size == pytest.approx(adversary.eps / 5)
         assert adversary.n_steps == 7
+
+
+def test_the_precision_of_the_attack_is_a_setting_where_it_is_not_the_default():
+    """Results that are kept stay valid where it is."""
+    data = [np.zeros((4, 1, 8, 8)), np.arange(4), np.zeros((2, 1, 8, 8)), np.arange(2)]
+    for name, preset in PRESETS.items():
+        attack = Experiment(preset, data, 0, None).attack
+        assert attack.get("precision") == {"cifar": "bf16"}.get(name)

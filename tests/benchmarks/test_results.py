@@ -97,6 +97,20 @@ def test_what_the_guide_says_of_autoattack_is_what_was_measured():
     assert f"On {found['samples']} digits" in said
 
 
+def test_what_readme_says_of_bf16_is_what_was_measured():
+    ms = {}
+    for path in (RESULTS / "speed").glob("*.json"):
+        report = json.loads(path.read_text())
+        settings = report["settings"]
+        for row in report["rows"]:
+            if row["contender"] == "advfeat" and "measure" not in row["task"]:
+                key = settings["network"], row["task"]
+                ms.setdefault(key, {})[settings["precision"]] = row["ms"]
+    ratios = [found["fp32"] / found["bf16"] for found in ms.values()]
+    said = f"`--precision bf16` is {min(ratios):.1f} to {max(ratios):.1f} times as fast"
+    assert said in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", "half of", '{"title": "other"}'])
 def test_broken_results_of_another_table_are_ignored_with_a_line(tmp_path, capsys, text):
     whole = json.loads((next(RESULTS.glob("gaussian/figure4/results.json"))).read_text())
@@ -248,6 +262,11 @@ def test_a_page_describes_the_attack_that_was_run(n_classes, text):
     report = {"preset": "x", "settings": {"network": "n", "precision": "fp32", "attack_steps": 20}}
     said = " ".join(pages._settings({**report, "data": {"n_classes": n_classes}}))
     assert text in said
+    assert "20 steps each, fp32, judged in fp32)" in said
+    report["settings"]["attack_precision"] = "bf16"
+    assert "bf16, judged" in " ".join(
+        pages._settings({**report, "data": {"n_classes": n_classes}})
+    )
     assert len(_attack._runs(n_classes, 1)) == {2: 2, 3: 4, 100: 11}[n_classes]
 
 
