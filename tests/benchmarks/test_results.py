@@ -61,11 +61,7 @@ def test_readme_quotes_no_share_by_hand():
 
 
 def test_a_cell_that_is_quoted_in_a_sentence_is_made_again(tmp_path):
-    (tmp_path / "docs").mkdir()
-    folder = tmp_path / "r" / "digits" / "overview"
-    folder.mkdir(parents=True)
-    report = {"records": report_of({"D_R": [0.5, 0.7]})["records"]}
-    (folder / "results.json").write_text(json.dumps(report))
+    keep_one_result(tmp_path)
     marker = "<!-- digits/overview: D_R; accuracy -->"
     (tmp_path / "README.md").write_text(f"It is {marker}9<!-- --> %.")
     (text,) = index.documents_of(tmp_path / "r", tmp_path).values()
@@ -140,6 +136,15 @@ def report_of(values, n_test=400):
         for seed, value in enumerate(found)
     ]
     return {"records": records, "data": {"n_test": n_test, "n_classes": 10}}
+
+
+def keep_one_result(root):
+    """Make documents' folder, and results that can be quoted."""
+    (root / "docs").mkdir()
+    folder = root / "r" / "digits" / "overview"
+    folder.mkdir(parents=True)
+    report = {"records": report_of({"D_R": [0.5, 0.7]})["records"]}
+    (folder / "results.json").write_text(json.dumps(report))
 
 
 def judge(values, low="b", **table):
@@ -284,11 +289,7 @@ def test_columns_on_fewer_images_say_how_exact_they_are():
 
 
 def test_a_quotation_is_made_again(tmp_path):
-    (tmp_path / "docs").mkdir()
-    folder = tmp_path / "r" / "digits" / "overview"
-    folder.mkdir(parents=True)
-    report = {"records": report_of({"D_R": [0.5, 0.7]})["records"]}
-    (folder / "results.json").write_text(json.dumps(report))
+    keep_one_result(tmp_path)
     before = "a\n<!-- results/digits/overview: accuracy -->\nold\n<!-- end -->\nb\n"
     (tmp_path / "README.md").write_text(before)
     ((path, text),) = index.documents_of(tmp_path / "r", tmp_path).items()
