@@ -69,6 +69,7 @@ def write_list(out):
         seeds = f"{report['seeds']} seed" + "s" * (report["seeds"] > 1)
         lines.append(
             f"- [{report['title']}]({name}/README.md): {report['data']['label']}, {seeds}"
+            f"{_unfinished(report)}"
         )
     write_text(index, "\n".join(lines) + "\n")
 
@@ -184,7 +185,10 @@ def _section(name, found):
 
 def _claims(name, found):
     """Links to the pages, with how many of its claims hold on each, and the claims reversed."""
-    links = {table: f"[{table}]({name}/{table}/README.md)" for table in found}
+    links = {
+        table: f"[{table}]({name}/{table}/README.md){_unfinished(report)}"
+        for table, report in found.items()
+    }
     verdicts, best = {}, {}
     for table in sorted(found, key=lambda table: -found[table]["seeds"]):
         for text, *_, verdict in judged(tables.table(table), found[table]):
@@ -212,6 +216,10 @@ def _claims(name, found):
     if reversed_ones:
         lines += [f"The opposite is found of: {'; '.join(reversed_ones)}.", ""]
     return lines
+
+
+def _unfinished(report):
+    return " (not finished)" if report.get("left") else ""
 
 
 def _rows(found):

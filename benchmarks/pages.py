@@ -19,6 +19,12 @@ def page(table, report):
     main = [column for column in columns if column[0] in table.main] or columns
     rest = [column for column in columns if column not in main]
     lines = [f"# {table.title}", "", _line_of_data(table, report), ""]
+    if left := report.get("left"):
+        lines += [
+            f"**Not finished:** {len(left)} stages are still to be computed (results.json names "
+            "them), so rows, seeds or figures are missing.",
+            "",
+        ]
     if table.paper:
         lines += [
             f"In brackets {table.figures_of} figures, for other data, networks and settings.",
@@ -27,7 +33,7 @@ def page(table, report):
     lines += markdown(records, main, table.paper)
     lines += [f"![{name}]({name})\n" for name in report["pictures"]]
     lines += _claims(table, report)
-    if table.summary:
+    if table.summary and not left:
         lines += [*table.summary(records), ""]
     lines += [table.note, ""] if table.note else []
     lines += _settings(report)

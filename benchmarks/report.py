@@ -12,7 +12,7 @@ import provenance
 from advfeat.utils._device import resolve_device
 from advfeat.utils._files import writing
 from differences import differences
-from files import make_folder, write_text
+from files import make_folder, read_json, write_text
 from pages import cell, columns_of, head, page, seeds
 from tables._table import rows_of, values
 
@@ -45,7 +45,7 @@ def write(out, table, records, experiment, label, made, options):
     """Write table.csv, results.json, README.md and the pictures into ``out / table.name``.
 
     ``made``: minutes of computing, and commits, threads and processors of the stages behind the
-    table.
+    table; titles of those that are left.
     """
     folder = out / table.name
     make_folder(folder)
@@ -63,11 +63,19 @@ def write(out, table, records, experiment, label, made, options):
     print(f"Written to {folder}/: README.md, table.csv, results.json, {names}", flush=True)
 
 
+def is_finished(out, table):
+    """Whether a page of the table lies there, with no stage left."""
+    path = out / table.name / "results.json"
+    return path.exists() and not read_json(path).get("left")
+
+
 def _pictures(folder, table, records, experiment):
     import matplotlib.pyplot as plt
 
     names = []
     for name, figure in table.draw(records, experiment).items():
+        if figure is None:
+            continue
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=100, bbox_inches="tight")
         plt.close(figure)

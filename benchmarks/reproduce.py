@@ -7,7 +7,8 @@
     python benchmarks/reproduce.py figure2 table1 --preset cifar --data cifar10
 
 Trained sources, constructed sets and measurements are kept under ``OUT/stages`` and shared by all
-tables; a run that was stopped goes on where it was, in a constructed set at the batch. The same
+tables; a run that was stopped goes on where it was, in a constructed set at the batch. One that
+its ``--budget`` stops leaves pages of what there is, marked as not finished. The same
 command, given several times at once, shares the work, here by two processes of one thread each
 (bits depend on the number of threads):
 
@@ -32,8 +33,8 @@ from index import write_list
 from measures import some_of
 from memory import keep_freed_memory
 from presets import PRESETS
-from report import print_table, write
-from stages import BudgetSpentError, Stages
+from report import is_finished, print_table, write
+from stages import BudgetSpentError, Planned, Stages
 
 
 def main(arguments=None):
@@ -58,21 +59,19 @@ def main(arguments=None):
     print(f"{len(stages.todo)} stages to compute, {len(stages.finished)} kept", flush=True)
     finished = []
     try:
-        for (table, experiments, label), planned in _computed(stages, runs, plans):
-            records = [
-                record for experiment in experiments for record in table.measure(experiment)
-            ]
-            print_table(table, records, label)
-            made = _made(stages, planned)
-            write(options.out, table, records, experiments[0], label, made, options)
-            write_list(options.out)
-            finished.append(table.name)
+        for run, planned in _computed(stages, runs, plans):
+            _write(run, planned, stages, options)
+            finished.append(run[0].name)
     except BudgetSpentError:
         print(f"\nThe budget of {options.budget:g} minutes is spent. Finished: {finished}.")
         left = stages.left()
         print(f"Left are {len(left)} stages; the same command goes on with them:")
         for title in left:
             print(f"  {title}")
+        with stages.so_far():
+            for run, planned in zip(runs, plans, strict=True):
+                if run[0].name not in finished:
+                    _write(run, planned, stages, options)
 
 
 def _parse(arguments):
@@ -112,7 +111,8 @@ def _parse(arguments):
         "--budget",
         type=float,
         metavar="MINUTES",
-        help="begin no further stage after so many minutes, and say what is left",
+        help="begin no further stage after so many minutes, say what is left, and write the pages "
+        "of what there is",
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--network", help="architecture of sources and classifiers")
@@ -241,6 +241,24 @@ def _computed(stages, runs, plans):
         if len(waiting) == len(left):
             stages.wait()
         left = waiting
+
+
+def _write(run, planned, stages, options):
+    """Print and write a table, or what there is of it."""
+    table, experiments, label = run
+    left = stages.left(planned)
+    if left and is_finished(options.out, table):
+        print(f"{table.name}: the finished page that lies there is left as it is.")
+        return
+    records = [record for experiment in experiments for record in table.measure(experiment)]
+    records = [record for record in records if not isinstance(record["value"], Planned)]
+    if all(record["metric"] == table.counted for record in records):
+        print(f"{table.name}: nothing is measured yet.")
+        return
+    print_table(table, records, label)
+    made = {**_made(stages, planned), "left": left}
+    write(options.out, table, records, experiments[0], label, made, options)
+    write_list(options.out)
 
 
 def _made(stages, planned):

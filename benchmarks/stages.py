@@ -26,7 +26,7 @@ class BusyError(Exception):
 
 
 class Planned:
-    """Stands for the value of a stage while the stages are only counted."""
+    """Stands for the value of a stage that was not computed."""
 
     def __getitem__(self, key):
         return self
@@ -60,6 +60,7 @@ class Stages:
         self._values = {}
         self._n_done = 0
         self._planning = self._required = False
+        self._so_far = False  # whether `Planned` stands for what the budget forbids to compute
         self._waits = True  # for stages that other runs are computing
         self._told = False  # that it waits
 
@@ -74,6 +75,15 @@ class Stages:
             yield self._seen
         finally:
             self._planning = False
+
+    @contextlib.contextmanager
+    def so_far(self):
+        """Give `Planned` for the stages that are not kept, once the budget is spent."""
+        self._so_far = True
+        try:
+            yield
+        finally:
+            self._so_far = False
 
     def get(self, kind, title, settings, compute, needs=(), network=None, in_parts=False):
         """Return the stage's value, from disk if it is there.
@@ -103,7 +113,12 @@ class Stages:
             folder = path.with_suffix(".parts")
             if in_parts:
                 compute = functools.partial(compute, folder)
-            value = self._read(path, title, kind, compute, needs, network)
+            try:
+                value = self._read(path, title, kind, compute, needs, network)
+            except BudgetSpentError:
+                if self._so_far:
+                    return Planned()
+                raise
             if in_parts and folder.exists():
                 value = keeping.kept(path, network)  # what was computed may lie in the folder
                 shutil.rmtree(folder, ignore_errors=True)
@@ -143,9 +158,13 @@ class Stages:
         self._check_budget()
         time.sleep(0.5)
 
-    def left(self):
-        """Titles of the stages that no run has computed yet."""
-        return [title for path, title in self.todo.items() if not keeping.find(path)]
+    def left(self, planned=None):
+        """Titles of the stages that no run has computed yet: all, or of those planning saw."""
+        return [
+            title
+            for path, title in self.todo.items()
+            if (planned is None or path in planned) and not keeping.find(path)
+        ]
 
     def begin(self):
         """Let go of the values in memory; they stay on disk."""
@@ -174,6 +193,7 @@ class Stages:
                 print(f"The stage file {file.name} is damaged ({error!r:.80}): computed again.")
                 self.finished.pop(path, None)
                 self.todo[path] = title
+        self._check_budget()
         with self._alone(path, title):
             try:
                 if keeping.find(path):  # another run was faster

@@ -7,6 +7,7 @@ import numpy as np
 
 from advfeat import ConstructedDataset
 from measures import as_floats
+from stages import Planned
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Table:
         ``measure(experiment)`` gives the records of one seed: dicts with "seed", "row", "metric",
         "eps", "at" (epoch, step or feature, for curves) and "value". All long work is in stages.
     draw : callable
-        ``draw(records, experiment)`` gives the figures by name; the experiment is that of the
-        first seed.
+        ``draw(records, experiment)`` gives the figures by name, None for those of which there is
+        nothing yet; the experiment is that of the first seed.
     main : tuple of str
         Metrics of the first table of the page, beside the paper's figures; the others follow in
         a second one.
@@ -110,7 +111,10 @@ def accuracy_bars(records, experiment, rows=None):
             axis=1,
         )
         for row in rows or rows_of(records)
+        if len(values(records, row, "accuracy"))
     }
+    if not accuracy:
+        return None
     display = AccuracyBarDisplay.from_predictions(
         accuracy,
         eps=(0.0, *eps_values),
@@ -136,7 +140,10 @@ def sample_grid(experiment, sets, n_samples=10, perturbations=False):
     images = {"original": as_floats(experiment.X[rows])}
     labels = {"original": [text[label] for label in experiment.y[rows].tolist()]}
     for name in sets:
-        data = experiment.constructed(name)["set"][rows]
+        constructed = experiment.constructed(name)
+        if isinstance(constructed, Planned):
+            continue
+        data = constructed["set"][rows]
         images[name], labels[name] = data, labels["original"]
         if isinstance(data, ConstructedDataset):
             pairs = zip(data.y_source.tolist(), data.y.tolist(), strict=True)

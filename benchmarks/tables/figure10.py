@@ -30,7 +30,7 @@ def _measure(experiment):
 
 
 def _highest(curve):
-    return max(curve, default=None)
+    return max(curve, default=curve)  # of no epochs while it is only planned
 
 
 def _draw(records, experiment):

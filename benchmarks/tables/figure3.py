@@ -59,9 +59,9 @@ def _measure(experiment):
 def _points(records):
     """(name, learned, transferred) of each architecture, over the seeds, in per cent."""
     points = []
+    eps = next((r["eps"] for r in records if r["metric"] == "transfer rate"), None)
     for row in rows_of(records):
         learned = 100 * values(records, row, _LEARNED)
-        eps = next(r["eps"] for r in records if r["metric"] == "transfer rate")
         transferred = 100 * values(records, row, "transfer rate", eps)
         if len(learned) and len(transferred):
             points.append((row, learned, transferred))

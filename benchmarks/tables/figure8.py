@@ -107,8 +107,9 @@ def _draw(records, experiment):
             ax.fill_between(grid, low, high, color="black", alpha=0.15, linewidth=0)
     others = dict.fromkeys(r["row"] for r in records if r["row"] not in rows)
     for i, row in enumerate(others):
-        mean = 100 * values(records, row, "robust accuracy", _EPS).mean()
-        ax.axhline(mean, color=f"C{i + 4}", linestyle=":", label=row)
+        found = 100 * values(records, row, "robust accuracy", _EPS)
+        if len(found):
+            ax.axhline(found.mean(), color=f"C{i + 4}", linestyle=":", label=row)
     ax.set_xscale("log")
     ax.set_xlabel("PGD steps")
     n = min(r["value"] for r in records if r["metric"] == "test images")

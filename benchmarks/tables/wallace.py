@@ -43,8 +43,10 @@ def _measure(experiment):
         fit,
     )
     records = [experiment.record(_MISTAKES, metric, found[metric]) for metric in found]
-    epochs = experiment.preset.early_epochs
-    return [*records, experiment.record(_MISTAKES, "its epochs", epochs)]
+    if records:
+        epochs = experiment.preset.early_epochs
+        records.append(experiment.record(_MISTAKES, "its epochs", epochs))
+    return records
 
 
 def _draw(records, experiment):

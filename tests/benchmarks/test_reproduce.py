@@ -152,6 +152,32 @@ def test_all_tables_share_their_stages(tiny, quick_autoattack, tmp_path, capsys,
         if table.name in names and table.needs_images:
             _check_page(tmp_path / table.name / "README.md", table)
 
+    # Of every table a page can be made while some of its stages, any of them, are missing.
+    whole = {name: rows_of(tmp_path / name) for name in names}
+    rng = np.random.default_rng(0)
+    for path in sorted((tmp_path / "stages").glob("*.json")):
+        if rng.uniform() < 0.4:
+            for file in (tmp_path / "stages").glob(f"{path.stem}.*"):
+                file.unlink()
+    for name in names:
+        (tmp_path / name / "results.json").unlink()
+    reproduce.main(["all", *comparisons, "--budget", "0", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    n_unfinished = 0
+    for name in names:
+        report = tmp_path / name / "results.json"
+        if not report.exists():
+            assert f"{name}: nothing is measured yet" in out
+            continue
+        left = json.loads(report.read_text())["left"]
+        n_unfinished += bool(left)
+        rows = rows_of(tmp_path / name)
+        assert [row for row in rows if row not in whole[name]] == [], name
+        assert (len(rows) < len(whole[name])) == bool(left), name
+        page = (tmp_path / name / "README.md").read_text()
+        assert ("**Not finished:**" in page) == bool(left)
+    assert n_unfinished > 10
+
 
 def _check_page(path, table):
     """The comparison comes first, in few columns; what differs from the paper is listed."""
@@ -214,8 +240,54 @@ def test_budget_stops_between_stages_and_says_what_is_left(tiny, tmp_path, capsy
     assert "10 stages to compute" in out
     assert "budget of 0 minutes is spent" in out and "Left are 10 stages" in out
     assert "train standard, seed 0" in out and not (tmp_path / "table10").exists()
+    assert "table10: nothing is measured yet" in out
     reproduce.main([*arguments, "--budget", "10"])
     assert "is spent" not in capsys.readouterr().out and (tmp_path / "table10").exists()
+
+
+def _forget(folder, *titles):
+    for title in titles:
+        (path,) = (folder / "stages").glob(f"{title}-*.json")
+        for file in (folder / "stages").glob(f"{path.stem}.*"):
+            file.unlink()
+
+
+def test_budget_leaves_pages_of_what_there_is(tiny, tmp_path, capsys):
+    """Rows of which something is measured, marked as not finished, until they are."""
+    arguments = ["overview", "--seeds", "2", "--out", str(tmp_path)]
+    reproduce.main(arguments)
+    folder, index = tmp_path / "overview", tmp_path / "README.md"
+    whole = rows_of(folder)
+    page = (folder / "README.md").read_text()
+    assert "ot finished" not in page + index.read_text()
+
+    missing = {("D_R", "0"), ("D_R", "1"), ("adversarial", "0"), ("adversarial", "1")}
+    missing.add(("D_other", "1"))
+    _forget(tmp_path, *(f"evaluate-{row},-seed-{seed}" for row, seed in missing))
+    reproduce.main([*arguments, "--budget", "0"])
+    assert (
+        "overview: the finished page that lies there is left as it is" in capsys.readouterr().out
+    )
+    assert (folder / "README.md").read_text() == page
+
+    (folder / "results.json").unlink()
+    reproduce.main([*arguments, "--budget", "0"])
+    assert [row for row in whole if row not in rows_of(folder)] == [
+        row
+        for row in whole
+        if (row["row"], row["seed"]) in missing
+        and row["metric"] in ("accuracy", "robust accuracy")
+    ]
+    so_far = (folder / "README.md").read_text()
+    assert "**Not finished:** 5 stages are still to be computed" in so_far
+    assert "(not finished)" in index.read_text() and "plain training on D_R" not in so_far
+    assert "(samples.png)" in so_far and "(accuracy.png)" in so_far
+    left = json.loads((folder / "results.json").read_text())["left"]
+    assert sorted(left) == sorted(f"evaluate {row}, seed {seed}" for row, seed in missing)
+
+    reproduce.main(arguments)
+    assert (folder / "README.md").read_text() == page and rows_of(folder) == whole
+    assert "ot finished" not in index.read_text()
 
 
 @pytest.mark.parametrize("name", ["D_R", "D_R from noise", "D_other"])
