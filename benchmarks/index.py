@@ -157,7 +157,8 @@ def _index(results):
     not_run = [name for name in PRESETS if not reports(results / name)]
     lines += [
         "",
-        f"With the code as it stands there are no results of the presets {_and(not_run)}.",
+        "With the code as it stands there are no results of the "
+        f"preset{'s' * (len(not_run) > 1)} {_and(not_run)}.",
     ]
     return "\n".join(lines) + "\n"
 
