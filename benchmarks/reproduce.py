@@ -8,9 +8,9 @@
 
 Trained sources, constructed sets and measurements are kept under ``OUT/stages`` and shared by all
 tables; a run that was stopped goes on where it was, in a constructed set at the batch. One that
-its ``--budget`` stops leaves pages of what there is, marked as not finished. The same
-command, given several times at once, shares the work, here by two processes of one thread each
-(bits depend on the number of threads):
+its ``--budget`` stops leaves pages of what there is, marked as not finished. The same command,
+given several times at once, shares the work, here by two processes of one thread each (bits depend
+on the number of threads):
 
     export OMP_NUM_THREADS=1
     python benchmarks/reproduce.py & python benchmarks/reproduce.py
@@ -71,6 +71,7 @@ def main(arguments=None):
         with stages.so_far():
             for run, planned in zip(runs, plans, strict=True):
                 if run[0].name not in finished:
+                    stages.begin()
                     _write(run, planned, stages, options)
 
 
