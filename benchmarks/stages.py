@@ -114,7 +114,7 @@ class Stages:
             if in_parts:
                 compute = functools.partial(compute, folder)
             try:
-                value = self._read(path, title, kind, compute, needs, network)
+                value = self._read(path, title, kind, compute, needs, network, in_parts)
             except BudgetSpentError:
                 if self._so_far:
                     return Planned()
@@ -183,7 +183,7 @@ class Stages:
         key = joblib.hash((title, settings, kind, work.number(kind)))
         return self.folder / f"{title.replace(' ', '-').replace('/', '-')}-{key}.npz"
 
-    def _read(self, path, title, kind, compute, needs, network):
+    def _read(self, path, title, kind, compute, needs, network, in_parts):
         if file := keeping.find(path):
             try:
                 return keeping.kept(path, network)
@@ -204,7 +204,8 @@ class Stages:
                 raise
             except Exception:  # still the damaged one
                 keeping.find(path).unlink()
-            return self._compute(path, title, kind, compute, [need() for need in needs])
+            values = [need() for need in needs]
+            return self._compute(path, title, kind, compute, values, in_parts)
 
     @contextlib.contextmanager
     def _alone(self, path, title):
@@ -240,11 +241,12 @@ class Stages:
             self._required = before
         return Planned()
 
-    def _compute(self, path, title, kind, compute, values):
+    def _compute(self, path, title, kind, compute, values, in_parts):
         self._check_budget()
+        earlier = _note_begun(path) if in_parts else 0.0
         begun = time.monotonic()
         value = compute(*values)
-        seconds = time.monotonic() - begun
+        seconds = earlier + time.monotonic() - begun
         about = {
             "title": title,
             "kind": kind,
@@ -259,6 +261,7 @@ class Stages:
         try:
             write_text(_beside(path), json.dumps(about))
             keeping.keep(path, value)
+            _runs(path).unlink(missing_ok=True)
         except OSError as error:
             raise SystemExit(
                 f"Could not keep the stage '{title}' in {self.folder}: {error}. The stages "
@@ -294,6 +297,26 @@ class Stages:
 
 def _beside(path):
     return path.with_suffix(".json")
+
+
+def _runs(path):
+    return path.with_suffix(".begun")
+
+
+def _note_begun(path):
+    """Note that a run begins, and tell how many seconds of earlier ones its parts keep.
+
+    A run that was killed says nothing itself: it lasted until it wrote its latest part.
+    """
+    parts = list(path.with_suffix(".parts").glob("*"))
+    earlier = 0.0
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        if parts:
+            noted = json.loads(_runs(path).read_text())
+            latest = max(part.stat().st_mtime for part in parts)
+            earlier = noted["earlier"] + max(0.0, latest - noted["begun"])
+    write_text(_runs(path), json.dumps({"begun": time.time(), "earlier": earlier}))
+    return earlier
 
 
 def _about(path):

@@ -395,3 +395,41 @@ def test_classifiers_are_files_of_the_library(tmp_path, digits, capsys):
     get(Stages(tmp_path))
     assert f"{path.name} is damaged" in capsys.readouterr().out
     assert np.array_equal(get(Stages(tmp_path), list).predict_proba(X), clf.predict_proba(X))
+
+
+def test_the_seconds_of_a_stage_in_parts_are_those_of_all_its_runs(tmp_path):
+    def killed(folder):
+        folder.mkdir(exist_ok=True)
+        time.sleep(0.2)
+        (folder / f"part {time.monotonic_ns()}").touch()
+        time.sleep(0.5)  # of this nothing is kept
+        raise KeyboardInterrupt
+
+    def compute(folder):
+        assert len(list(folder.iterdir())) == 2
+        time.sleep(0.1)
+        return 1
+
+    how = {"kind": "invert", "title": "construct a", "settings": 1, "in_parts": True}
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            Stages(tmp_path).get(compute=killed, **how)
+    assert Stages(tmp_path).get(compute=compute, **how) == 1
+    (about,) = (json.loads(path.read_text()) for path in tmp_path.glob("*.json"))
+    assert 0.45 < about["seconds"] < 1.4
+    assert not list(tmp_path.glob("*.begun"))
+
+
+@pytest.mark.parametrize("noted", ["", "[]", "{}", '{"begun": "x", "earlier": 0}'])
+def test_a_broken_note_of_earlier_runs_stops_nothing(tmp_path, noted):
+    def killed(folder):
+        folder.mkdir()
+        (folder / "part").touch()
+        raise KeyboardInterrupt
+
+    how = {"kind": "invert", "title": "construct a", "settings": 1, "in_parts": True}
+    with pytest.raises(KeyboardInterrupt):
+        Stages(tmp_path).get(compute=killed, **how)
+    (note,) = tmp_path.glob("*.begun")
+    note.write_text(noted)
+    assert Stages(tmp_path).get(compute=lambda folder: 1, **how) == 1
