@@ -315,7 +315,8 @@ def _note_begun(path):
             noted = json.loads(_runs(path).read_text())
             latest = max(part.stat().st_mtime for part in parts)
             earlier = noted["earlier"] + max(0.0, latest - noted["begun"])
-    write_text(_runs(path), json.dumps({"begun": time.time(), "earlier": earlier}))
+    with contextlib.suppress(OSError):  # a full disk is told where the parts are written
+        write_text(_runs(path), json.dumps({"begun": time.time(), "earlier": earlier}))
     return earlier
 
 
