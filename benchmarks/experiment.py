@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 
 import measures
+import resuming
 from advfeat import (
     AdversarialClassifier,
     NonRobustRelabeler,
@@ -90,16 +91,18 @@ class Experiment:
                 "train",
                 f"train {name}{_with(network)}",
                 self.classifier_key(name, network),
-                lambda: unfitted.fit(self.X, self.y),
+                lambda folder: resuming.trained(unfitted, self.X, self.y, folder),
                 network=unfitted.network,
+                in_parts=True,
             )
         return self.stage(
             "train",
             f"train on {name}{_with(network)}",
             self.classifier_key(name, network),
-            lambda constructed: unfitted.fit(constructed["set"], self.y),
+            lambda folder, made: resuming.trained(unfitted, made["set"], self.y, folder),
             needs=[lambda: self.constructed(name)],
             network=unfitted.network,
+            in_parts=True,
         )
 
     def constructed(self, name):
@@ -138,10 +141,16 @@ class Experiment:
             "measure",
             f"evaluate {name}{_with(network)}",
             (self.classifier_key(name, network), self.test_key, self.preset.test_eps, self.attack),
-            lambda classifier: accuracy_curve(
-                classifier, self.X_test, self.y_test, self.preset.test_eps, self.attack
-            ),
+            self.evaluated,
             needs=[lambda: self.classifier(name, network)],
+            in_parts=True,
+        )
+
+    def evaluated(self, folder, classifier):
+        """Accuracy and robust accuracies of a classifier on the test set; see `resuming`."""
+        eps_values = self.preset.test_eps
+        return resuming.evaluated(
+            classifier, self.X_test, self.y_test, eps_values, self.attack, folder
         )
 
     def records(self, name, network=None, row=None):

@@ -24,10 +24,15 @@ _TABLE = Path(__file__).with_name("work.json")
 # Where the work of each kind begins: modules of the library, with all that they import from it,
 # and files of the benchmarks, each by itself.
 KINDS = {
-    "train": ("advfeat.classifiers", "benchmarks/architectures.py", "benchmarks/making.py"),
+    "train": (
+        "advfeat.classifiers",
+        "benchmarks/architectures.py",
+        "benchmarks/making.py",
+        "benchmarks/resuming.py",
+    ),
     "invert": ("advfeat.construction._inverter", "benchmarks/making.py"),
     "relabel": ("advfeat.construction._relabeler", "benchmarks/making.py"),
-    "measure": ("advfeat.metrics", "benchmarks/measures.py"),
+    "measure": ("advfeat.metrics", "benchmarks/measures.py", "benchmarks/resuming.py"),
     **{
         table: ("advfeat.metrics", f"benchmarks/tables/{table}.py")
         for table in (

@@ -3,7 +3,8 @@
 import numpy as np
 
 from making import construct_inverted
-from measures import accuracy_curve, as_floats, inverted_set, mean_distance
+from measures import as_floats, inverted_set, mean_distance
+from resuming import trained
 from sets import SETS
 from tables._table import Table, accuracy_bars
 from tables.figure2 import more_robust
@@ -76,15 +77,9 @@ def _measure(experiment):
         unfitted = experiment.unfitted(trained_as)
         key = (set_key, experiment.classifier_key(trained_as))
 
-        def train(made, unfitted=unfitted):
-            clf = unfitted.fit(made["set"], experiment.y)
-            return accuracy_curve(
-                clf,
-                experiment.X_test,
-                experiment.y_test,
-                experiment.preset.test_eps,
-                experiment.attack,
-            )
+        def train(folder, made, unfitted=unfitted):
+            clf = trained(unfitted, made["set"], experiment.y, folder)
+            return experiment.evaluated(folder, clf)
 
         scores = experiment.stage(
             "controls",
@@ -92,6 +87,7 @@ def _measure(experiment):
             (key, experiment.test_key, experiment.preset.test_eps, experiment.attack),
             train,
             needs=[constructed],
+            in_parts=True,
         )
 
         def diagnose(made, standard, robust, begun=begun):

@@ -1,0 +1,107 @@
+"""Trainings and evaluations that go on where a run that was killed left them.
+
+Their parts, each an epoch or 2,000 test images, lie in a folder of the stage (`Stages.get`).
+"""
+
+import contextlib
+import json
+
+import torch
+from skorch.callbacks import Callback
+from skorch.history import History
+
+from advfeat.utils._files import writing
+from advfeat.utils._random import draws_in_training
+from files import read_json, write_text
+from measures import accuracy_curve
+
+_ROWS = 2000  # test images of a part
+
+
+def trained(classifier, X, y, folder):
+    """Train, after the last epoch that the folder holds, to the same bits as in one go."""
+    folder.mkdir(exist_ok=True)
+    keeping = EpochKept(folder / "epoch.pt")
+    classifier.set_params(callbacks=[*(classifier.callbacks or []), keeping])
+    return classifier.fit(X, y)
+
+
+def evaluated(classifier, X, y, eps_values, attack, folder):
+    """Give `measures.accuracy_curve` by parts; what the folder holds is not measured again."""
+    folder.mkdir(exist_ok=True)
+    eps_values = tuple(eps_values)
+    right = [0] * (1 + len(eps_values))
+    for begin in range(0, len(X), _ROWS):
+        part = slice(begin, begin + _ROWS)
+        path = folder / f"right-from-{begin}.json"
+        found = read_json(path).get("right") if path.exists() else None
+        if found is None:
+            curve = accuracy_curve(classifier, X[part], y[part], eps_values, attack)
+            found = [round(share * len(X[part])) for share in curve.values()]
+            _write(path, lambda path, found=found: write_text(path, json.dumps({"right": found})))
+        right = [old + new for old, new in zip(right, found, strict=True)]
+    return {eps: n / len(X) for eps, n in zip((0.0, *eps_values), right, strict=True)}
+
+
+class EpochKept(Callback):
+    """Keeps the training after each epoch, and goes on with what it finds.
+
+    It stands last among the callbacks: what the others do after an epoch is kept, too.
+    """
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_begin(self, net, **kwargs):
+        """Go on where the file stops."""
+        self.max_epochs_ = net.max_epochs
+        if self.path.exists() and not draws_in_training(net.module_):
+            try:
+                state = torch.load(self.path, map_location=net.device, weights_only=True)
+            except Exception as error:  # whatever reading half a file raises
+                print(f"The file {self.path} is damaged ({error!r:.80}): training begins anew.")
+                return
+            _restore(net, state)
+
+    def on_epoch_end(self, net, **kwargs):
+        """Keep the training as it stands."""
+        _write(self.path, lambda path: _save(_state(net), path))
+
+    def on_train_end(self, net, **kwargs):
+        """Leave the net with all its epochs."""
+        net.max_epochs = self.max_epochs_
+
+
+def _state(net):
+    schedule = dict(net.callbacks_)["schedule"].lr_scheduler_
+    return {
+        "module": net.module_.state_dict(),
+        "optimizer": net.optimizer_.state_dict(),
+        "schedule": schedule.state_dict(),
+        "history": json.dumps(net.history, default=lambda value: value.item()),
+        "attack": getattr(net, "attack", None),
+    }
+
+
+def _restore(net, state):
+    callbacks = dict(net.callbacks_)
+    net.module_.load_state_dict(state["module"])
+    net.optimizer_.load_state_dict(state["optimizer"])  # with its learning rate
+    callbacks["schedule"].lr_scheduler_.load_state_dict(state["schedule"])
+    net.history_ = History(json.loads(state["history"]))
+    callbacks["train_loss"].best_score_ = min(net.history_[:, "train_loss"])
+    net.max_epochs -= len(net.history_)
+    if state["attack"] is not None:
+        net.attack = state["attack"]  # the guard may have changed it
+        callbacks["guard"].on_train_begin(net)  # this is what it goes back to
+
+
+def _save(state, path):
+    with writing(path) as file:
+        torch.save(state, file)
+
+
+def _write(path, write):
+    """Write a part; a full disk, which the whole may still fit on, stops nothing."""
+    with contextlib.suppress(OSError):
+        write(path)
