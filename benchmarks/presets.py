@@ -158,7 +158,7 @@ PRESETS = {
         n_compared=(5_000, None),
     ),
     # All 50,000 training and 10,000 test images. With --precision bf16 the overview takes minutes
-    # on a GPU, and some nine hours on two cores with bf16 instructions. The sets are learned with
+    # on a GPU, and some ten hours on two cores with bf16 instructions. The sets are learned with
     # the settings of Table 3; those of the adversarial source were tried on held-out training
     # images: 81.7 % clean, 58.7 at L2 0.5.
     "cifar": Preset(
@@ -170,7 +170,7 @@ PRESETS = {
             "adversarial": Training(0.2, 128, "one-cycle", "flip-crop", 20),
             "D_R": Training(0.1, 128, "one-cycle", "flip-crop", 15),
             "D_NR": Training(0.1, 128, "one-cycle", "flip-crop", 15),
-            "D_rand": Training(0.01, 128, "one-cycle", "flip-crop", 15),
+            "D_rand": Training(0.01, 128, "one-cycle", "flip-crop", 40),
             "D_det": Training(0.1, 128, "one-cycle", "none", 15),
         },
         adversary=Adversary(eps=0.5, n_steps=3, step_size=0.25),
