@@ -169,11 +169,12 @@ class Experiment:
             "measure",
             f"autoattack {name}{_with(network)}",
             (self.classifier_key(name, network), self.test_key, n, eps_values, self.attack),
-            lambda classifier: {
-                "AutoAttack": measures.autoattack_curve(classifier, X, y, eps_values),
+            lambda folder, classifier: {
+                "AutoAttack": resuming.autoattack_curve(classifier, X, y, eps_values, folder),
                 "this library": accuracy_curve(classifier, X, y, eps_values, self.attack),
             },
             needs=[lambda: self.classifier(name, network)],
+            in_parts=True,
         )
         return [
             self.record(

@@ -28,8 +28,8 @@ def accuracy_curve(classifier, X, y, eps_values, attack):
     return dict(zip(eps_values, curve.tolist(), strict=True))
 
 
-def autoattack_curve(classifier, X, y, eps_values):
-    """Share that withstands AutoAttack (torchattacks) at each eps, in L2."""
+def withstand_autoattack(classifier, X, y, eps):
+    """Whether each sample is classified correctly, also under AutoAttack (torchattacks) in L2."""
     import torchattacks
 
     network = classifier.net_.module_.eval()
@@ -37,19 +37,16 @@ def autoattack_curve(classifier, X, y, eps_values):
     labels = torch.from_numpy(np.searchsorted(classifier.classes_, y)).to(device)
     images = torch.from_numpy(as_floats(X)).to(device)
     with torch.no_grad():
-        alive = network(images).argmax(1) == labels
-    curve = {}
-    for eps in sorted(eps_values):  # who falls at a small eps falls at every larger one
-        rows = torch.nonzero(alive).flatten()
-        if len(rows):
-            attack = torchattacks.AutoAttack(
-                network, norm="L2", eps=eps, n_classes=len(classifier.classes_), seed=0
-            )
-            found = attack(images[rows], labels[rows])
-            with torch.no_grad():
-                alive[rows] = network(found).argmax(1) == labels[rows]
-        curve[eps] = float(alive.float().mean())
-    return curve
+        right = network(images).argmax(1) == labels
+    rows = torch.nonzero(right).flatten()
+    if len(rows):
+        attack = torchattacks.AutoAttack(
+            network, norm="L2", eps=eps, n_classes=len(classifier.classes_), seed=0
+        )
+        found = attack(images[rows], labels[rows])
+        with torch.no_grad():
+            right[rows] = network(found).argmax(1) == labels[rows]
+    return right.cpu().numpy()
 
 
 def accuracy_of_robust_features(robust, X, y, X_test, y_test):

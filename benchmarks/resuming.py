@@ -1,19 +1,21 @@
 """Trainings and evaluations that go on where a run that was killed left them.
 
-Their parts, each an epoch or 2,000 test images, lie in a folder of the stage (`Stages.get`).
+Their parts (an epoch, 2,000 test images, one radius of AutoAttack) lie in a folder of the stage:
+see `Stages.get`.
 """
 
 import contextlib
 import json
 
+import numpy as np
 import torch
 from skorch.callbacks import Callback
 from skorch.history import History
 
+import measures
 from advfeat.utils._files import writing
 from advfeat.utils._random import draws_in_training
 from files import read_json, write_text
-from measures import accuracy_curve
 
 _ROWS = 2000  # test images of a part
 
@@ -36,11 +38,27 @@ def evaluated(classifier, X, y, eps_values, attack, folder):
         path = folder / f"right-from-{begin}.json"
         found = read_json(path).get("right") if path.exists() else None
         if found is None:
-            curve = accuracy_curve(classifier, X[part], y[part], eps_values, attack)
+            curve = measures.accuracy_curve(classifier, X[part], y[part], eps_values, attack)
             found = [round(share * len(X[part])) for share in curve.values()]
-            _write(path, lambda path, found=found: write_text(path, json.dumps({"right": found})))
+            _write(path, {"right": found})
         right = [old + new for old, new in zip(right, found, strict=True)]
     return {eps: n / len(X) for eps, n in zip((0.0, *eps_values), right, strict=True)}
+
+
+def autoattack_curve(classifier, X, y, eps_values, folder):
+    """Share that withstands AutoAttack at each eps; one that the folder holds is not run again."""
+    folder.mkdir(exist_ok=True)
+    rows, curve = np.arange(len(X)), {}
+    for eps in sorted(eps_values):  # who falls at a small eps falls at every larger one
+        path = folder / f"withstand-{eps}.json"
+        found = read_json(path).get("rows") if path.exists() else None
+        if found is None:
+            withstand = measures.withstand_autoattack(classifier, X[rows], y[rows], eps)
+            found = rows[withstand].tolist()
+            _write(path, {"rows": found})
+        rows = np.array(found, dtype=int)
+        curve[eps] = len(rows) / len(X)
+    return curve
 
 
 class EpochKept(Callback):
@@ -65,7 +83,8 @@ class EpochKept(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         """Keep the training as it stands."""
-        _write(self.path, lambda path: _save(_state(net), path))
+        with contextlib.suppress(OSError), writing(self.path) as file:  # as `_write`
+            torch.save(_state(net), file)
 
     def on_train_end(self, net, **kwargs):
         """Leave the net with all its epochs."""
@@ -96,12 +115,7 @@ def _restore(net, state):
         callbacks["guard"].on_train_begin(net)  # this is what it goes back to
 
 
-def _save(state, path):
-    with writing(path) as file:
-        torch.save(state, file)
-
-
-def _write(path, write):
+def _write(path, found):
     """Write a part; a full disk, which the whole may still fit on, stops nothing."""
     with contextlib.suppress(OSError):
-        write(path)
+        write_text(path, json.dumps(found))

@@ -3,17 +3,18 @@
 import dataclasses
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
 import making
+import measures
 import resuming
 from advfeat import AdversarialClassifier, StandardClassifier
 from advfeat.classifiers import _overfitting
 from experiment import Experiment
-from measures import accuracy_curve
 from presets import PRESETS
-from resuming import EpochKept, evaluated, trained
+from resuming import EpochKept, autoattack_curve, evaluated, trained
 from stages import Stages
 
 
@@ -195,13 +196,15 @@ def test_stages_go_on_in_the_middle(name, tmp_path, monkeypatch, digits):
         with pytest.raises(Killed):
             row_of(folder).classifier(name)
 
+    measure = measures.accuracy_curve
+
     def killed(*args):
         if list(folder.glob("evaluate*.parts/*")):
             raise Killed
-        return accuracy_curve(*args)
+        return measure(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(resuming, "accuracy_curve", killed)
+        patch.setattr(measures, "accuracy_curve", killed)
         with pytest.raises(Killed):
             row_of(folder).records(name)
     assert len(list(folder.glob("*.parts/*"))) == 1
@@ -211,7 +214,12 @@ def test_stages_go_on_in_the_middle(name, tmp_path, monkeypatch, digits):
 
 def test_an_evaluation_goes_on_at_its_parts(tmp_path, monkeypatch, standard, digits):
     X, y = digits[0][:350], digits[1][:350]
-    attack, eps_values, measure, begun = {"norm": 2, "n_steps": 3}, (0.25, 0.5), accuracy_curve, []
+    attack, eps_values, measure, begun = (
+        {"norm": 2, "n_steps": 3},
+        (0.25, 0.5),
+        measures.accuracy_curve,
+        [],
+    )
     monkeypatch.setattr(resuming, "_ROWS", 100)
     whole = evaluated(standard, X, y, eps_values, attack, tmp_path / "whole")
 
@@ -221,7 +229,7 @@ def test_an_evaluation_goes_on_at_its_parts(tmp_path, monkeypatch, standard, dig
             raise Killed
         return measure(classifier, X, *args)
 
-    monkeypatch.setattr(resuming, "accuracy_curve", killed)
+    monkeypatch.setattr(measures, "accuracy_curve", killed)
     parts = tmp_path / "parts"
     with pytest.raises(Killed):
         evaluated(standard, X, y, eps_values, attack, parts)
@@ -232,6 +240,31 @@ def test_an_evaluation_goes_on_at_its_parts(tmp_path, monkeypatch, standard, dig
     assert begun[5:] == [50]
 
     # A sample on the edge may fall to the other side: batches of another size round otherwise.
-    at_once = accuracy_curve(standard, X, y, eps_values, attack)
+    at_once = measure(standard, X, y, eps_values, attack)
     assert 0 < at_once[0.5] < at_once[0.25] < at_once[0.0] <= 1
     assert whole == pytest.approx(at_once, abs=1.5 / len(X))
+
+
+def test_autoattack_goes_on_at_the_next_radius(tmp_path, monkeypatch, digits):
+    X, y = digits[0][:60], digits[1][:60]
+    withstands = {0.25: np.arange(60) % 4 > 0, 0.5: np.arange(45) % 3 > 0}  # of those left
+    begun = []
+
+    def attack(classifier, X, y, eps):
+        begun.append((eps, len(X)))
+        if len(begun) == 2:
+            raise Killed
+        return withstands[eps]
+
+    monkeypatch.setattr(measures, "withstand_autoattack", attack)
+    with pytest.raises(Killed):
+        autoattack_curve(None, X, y, (0.5, 0.25), tmp_path)
+    for _ in range(2):
+        assert autoattack_curve(None, X, y, (0.5, 0.25), tmp_path) == {0.25: 0.75, 0.5: 0.5}
+    assert begun == [(0.25, 60), (0.5, 45), (0.5, 45)]
+
+
+def test_autoattack_where_nothing_is_left(tmp_path, standard, digits):
+    X = digits[0][:6]
+    wrong = np.where(standard.predict(X) == 3, 4, 3)
+    assert autoattack_curve(standard, X, wrong, (0.25, 0.5), tmp_path) == {0.25: 0, 0.5: 0}
