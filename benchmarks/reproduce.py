@@ -7,10 +7,10 @@
     python benchmarks/reproduce.py figure2 table1 --preset cifar --data cifar10
 
 Trained sources, constructed sets and measurements are kept under ``OUT/stages`` and shared by all
-tables; a run that was stopped goes on where it was: in a training at the epoch, in a constructed
-set at the batch, in an evaluation after every 2,000 images. One that its ``--budget`` stops leaves
-pages of what there is, marked as not finished. The same command, given several times at once,
-shares the work, here by two processes of one thread each (bits depend on the number of threads):
+tables; a run that was stopped goes on where it was: in most trainings at the epoch, in sets at the
+batch, in evaluations after every 2,000 images. One that its ``--budget`` stops leaves pages of
+what there is, marked as not finished. The same command, given several times at once, shares the
+work, here by two processes of one thread each (bits depend on the number of threads):
 
     export OMP_NUM_THREADS=1
     python benchmarks/reproduce.py & python benchmarks/reproduce.py

@@ -5,6 +5,7 @@ see `Stages.get`.
 """
 
 import contextlib
+import io
 import json
 
 import numpy as np
@@ -29,7 +30,11 @@ def trained(classifier, X, y, folder):
 
 
 def evaluated(classifier, X, y, eps_values, attack, folder):
-    """Give `measures.accuracy_curve` by parts; what the folder holds is not measured again."""
+    """Give `measures.accuracy_curve` by parts; what the folder holds is not measured again.
+
+    The attack draws its random starts for each part anew: more than 2,000 images get others than
+    in one go.
+    """
     folder.mkdir(exist_ok=True)
     eps_values = tuple(eps_values)
     right = [0] * (1 + len(eps_values))
@@ -64,7 +69,9 @@ def autoattack_curve(classifier, X, y, eps_values, folder):
 class EpochKept(Callback):
     """Keeps the training after each epoch, and goes on with what it finds.
 
-    It stands last among the callbacks: what the others do after an epoch is kept, too.
+    It stands last among the callbacks: what the others do to the network after an epoch is kept,
+    too. It knows those of the benchmarks alone: no early stopping. A network that may draw in
+    training, such as one with dropout, is not kept, as its draws are those of a whole training.
     """
 
     def __init__(self, path):
@@ -73,7 +80,7 @@ class EpochKept(Callback):
     def on_train_begin(self, net, **kwargs):
         """Go on where the file stops."""
         self.max_epochs_ = net.max_epochs
-        if self.path.exists() and not draws_in_training(net.module_):
+        if self.path.exists():
             try:
                 state = torch.load(self.path, map_location=net.device, weights_only=True)
             except Exception as error:  # whatever reading half a file raises
@@ -83,8 +90,12 @@ class EpochKept(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         """Keep the training as it stands."""
+        if draws_in_training(net.module_):
+            return
+        state = io.BytesIO()  # torch turns the error of a full disk into others
+        torch.save(_state(net), state)
         with contextlib.suppress(OSError), writing(self.path) as file:  # as `_write`
-            torch.save(_state(net), file)
+            file.write(state.getbuffer())
 
     def on_train_end(self, net, **kwargs):
         """Leave the net with all its epochs."""
@@ -109,6 +120,7 @@ def _restore(net, state):
     callbacks["schedule"].lr_scheduler_.load_state_dict(state["schedule"])
     net.history_ = History(json.loads(state["history"]))
     callbacks["train_loss"].best_score_ = min(net.history_[:, "train_loss"])
+    callbacks["progress"].bar_.update(state["schedule"]["last_epoch"])  # batches
     net.max_epochs -= len(net.history_)
     if state["attack"] is not None:
         net.attack = state["attack"]  # the guard may have changed it

@@ -36,7 +36,6 @@ KINDS = {
     **{
         table: ("advfeat.metrics", f"benchmarks/tables/{table}.py")
         for table in (
-            "controls",
             "figure3",
             "figure8",
             "goh",
@@ -49,6 +48,11 @@ KINDS = {
             "wallace",
         )
     },
+    "controls": (
+        "advfeat.metrics",
+        "benchmarks/tables/controls.py",
+        "benchmarks/resuming.py",
+    ),
     "usefulness": ("advfeat.metrics._usefulness", "benchmarks/tables/usefulness.py"),
 }
 # Decide nothing that a stage keeps. Data count by their values.

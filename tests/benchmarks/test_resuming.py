@@ -1,6 +1,8 @@
 """Trainings and evaluations of the benchmarks go on where they were killed, to the same bits."""
 
+import contextlib
 import dataclasses
+import io
 import warnings
 
 import numpy as np
@@ -57,10 +59,9 @@ def _same(clf, other):
         assert {k: v for k, v in part.items() if k not in drop} == {
             k: v for k, v in whole.items() if k not in drop
         }
-    # The optimizer, too: `partial_fit` goes on from it.
     ours, theirs = clf.net_.optimizer_.state_dict(), other.net_.optimizer_.state_dict()
     assert ours["param_groups"] == theirs["param_groups"]
-    for index, state in ours["state"].items():
+    for index, state in ours["state"].items():  # the momentum
         assert torch.equal(state["momentum_buffer"], theirs["state"][index]["momentum_buffer"])
     assert clf.net_.max_epochs == other.net_.max_epochs
 
@@ -162,7 +163,15 @@ def test_a_full_disk_stops_neither_training_nor_evaluation(tmp_path, monkeypatch
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(resuming, "writing", full)
+    @contextlib.contextmanager
+    def full_after_a_bit(path):
+        class File(io.BytesIO):
+            def write(self, data):
+                return super().write(data) if self.tell() + len(data) < 5000 else full()
+
+        yield File()
+
+    monkeypatch.setattr(resuming, "writing", full_after_a_bit)
     monkeypatch.setattr(resuming, "write_text", full)
     clf = trained(_standard(max_epochs=2), X, y, tmp_path)
     found = evaluated(clf, X, y, (0.5,), {"norm": 2, "n_steps": 1}, tmp_path)
@@ -208,7 +217,12 @@ def test_stages_go_on_in_the_middle(name, tmp_path, monkeypatch, digits):
         with pytest.raises(Killed):
             row_of(folder).records(name)
     assert len(list(folder.glob("*.parts/*"))) == 1
+    n_measured = []
+    monkeypatch.setattr(
+        measures, "accuracy_curve", lambda *args: (n_measured.append(1), measure(*args))[1]
+    )
     assert row_of(folder).records(name) == whole
+    assert len(n_measured) == 2  # parts; the first of the three was kept
     assert not list(folder.glob("*.parts")) and not list(folder.glob("*.begun"))
 
 
@@ -239,7 +253,7 @@ def test_an_evaluation_goes_on_at_its_parts(tmp_path, monkeypatch, standard, dig
     assert evaluated(standard, X, y, eps_values, attack, parts) == whole
     assert begun[5:] == [50]
 
-    # A sample on the edge may fall to the other side: batches of another size round otherwise.
+    # Other random starts from the second part on, so a sample on the edge may fall or not.
     at_once = measure(standard, X, y, eps_values, attack)
     assert 0 < at_once[0.5] < at_once[0.25] < at_once[0.0] <= 1
     assert whole == pytest.approx(at_once, abs=1.5 / len(X))
