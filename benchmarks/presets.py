@@ -158,8 +158,8 @@ PRESETS = {
         n_compared=(5_000, None),
     ),
     # All 50,000 training and 10,000 test images. With --precision bf16 the overview takes minutes
-    # on a GPU, and some ten hours on two cores with bf16 instructions. The sets are learned with
-    # the settings of Table 3; those of the adversarial source were tried on held-out training
+    # on a GPU, and some ten hours on two cores with bf16 instructions. The sets are learned at
+    # the rates of Table 3; those of the adversarial source were tried on held-out training
     # images: 81.7 % clean, 58.7 at L2 0.5.
     "cifar": Preset(
         network="resnet9",
