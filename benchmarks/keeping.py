@@ -52,6 +52,21 @@ def kept(path, network=None):
         return _from_plain(json.loads(archive["value.json"]), archive)
 
 
+def plain_value(path):
+    """Give ``{"value": value as JSON can hold it}``; an empty dict where it has arrays."""
+    if find(path) != path:  # a network
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        if archive.namelist() != ["value.json"]:
+            return {}
+        return {"value": json.loads(archive.read("value.json"))}
+
+
+def of_plain(plain):
+    """Value of what `plain_value` gave."""
+    return _from_plain(plain, {})
+
+
 def _classifier_file(path):
     return path.with_suffix(".safetensors")
 

@@ -220,8 +220,10 @@ def _made(report):
     machine, versions = report["hardware"], report["versions"]
     computed = ", ".join(_computed(report))
     by = f"computed {computed}; page" if computed else "made"
+    untimed = report.get("untimed")
+    but = f" but for {untimed} of earlier runs, whose time is not known" if untimed else ""
     return (
-        f"{report['minutes']:g} minutes of computing for all stages behind this table, those "
+        f"{report['minutes']:g} minutes of computing for all stages behind this table{but}, those "
         f"shared with other tables included; {by} at commit {report['commit']}, {report['date']}, "
         f"on {machine['processor']} ({machine['capability']}"
         f"{'' if machine['device'] == 'CPU' else ', ' + machine['device']}), torch "

@@ -14,6 +14,7 @@ from advfeat.utils._files import writing
 from differences import differences
 from files import make_folder, read_json, write_text
 from pages import cell, columns_of, head, page, seeds
+from stages import Elsewhere
 from tables._table import rows_of, values
 
 _FIELDS = ("seed", "row", "metric", "eps", "at", "value")
@@ -44,8 +45,8 @@ def print_table(table, records, label):
 def write(out, table, records, experiment, label, made, options):
     """Write table.csv, results.json, README.md and the pictures into ``out / table.name``.
 
-    ``made``: minutes of computing, and commits, threads and processors of the stages behind the
-    table; titles of those that are left.
+    ``made``: what is noted of the stages behind the table (`noting`); titles of those that are
+    left.
     """
     folder = out / table.name
     make_folder(folder)
@@ -55,7 +56,7 @@ def write(out, table, records, experiment, label, made, options):
     writer.writerows(records)
     write_text(folder / "table.csv", rows.getvalue())
     report = _report(table, experiment, label, made, options)
-    report["pictures"] = _pictures(folder, table, records, experiment)
+    report["pictures"] = _pictures(folder, table, records, experiment, options.known)
     report["records"] = records
     write_text(folder / "results.json", json.dumps(report, indent=1) + "\n")
     write_text(folder / "README.md", page(table, report))
@@ -69,11 +70,19 @@ def is_finished(out, table):
     return path.exists() and not read_json(path).get("left")
 
 
-def _pictures(folder, table, records, experiment):
+def _pictures(folder, table, records, experiment, known):
     import matplotlib.pyplot as plt
 
     names = []
     for name, figure in table.draw(records, experiment).items():
+        if isinstance(figure, Elsewhere):  # the sets are not here: the known picture stays
+            earlier = known / table.name / f"{name}.png"
+            if earlier.exists():
+                picture = earlier.read_bytes()
+                with writing(folder / f"{name}.png") as file:
+                    file.write(picture)
+                names.append(f"{name}.png")
+            continue
         if figure is None:
             continue
         drawn = io.BytesIO()

@@ -7,10 +7,12 @@
     python benchmarks/reproduce.py figure2 table1 --preset cifar --data cifar10
 
 Trained sources, constructed sets and measurements are kept under ``OUT/stages`` and shared by all
-tables; a run that was stopped goes on where it was: in most trainings at the epoch, in sets at the
-batch, in evaluations after every 2,000 images. One that its ``--budget`` stops leaves pages of
-what there is, marked as not finished. The same command, given several times at once, shares the
-work, here by two processes of one thread each (bits depend on the number of threads):
+tables; a run that was stopped goes on where it was: in most trainings at the epoch, in sets at
+the batch, in evaluations after every 2,000 images. One that its ``--budget`` stops leaves pages
+of what there is, marked as not finished. Pages hold what was measured for them: with ``--known``
+their folder, another machine makes them again, or adds seeds and tables, without measuring that
+anew. The same command, given several times at once, shares the work, here by two processes of one
+thread each (bits depend on the number of threads):
 
     export OMP_NUM_THREADS=1
     python benchmarks/reproduce.py & python benchmarks/reproduce.py
@@ -48,7 +50,10 @@ def main(arguments=None):
     wanted = _wanted(options)
     preset = _preset(options)
     make_folder(options.out)
-    stages = Stages(options.stages or options.out / "stages", options.budget)
+    try:
+        stages = Stages(options.stages or options.out / "stages", options.budget, options.known)
+    except ValueError as error:
+        sys.exit(f"--known: {error}")
     if changed := work.changed():
         print(f"Code that differs from what work.json records: {', '.join(changed)}.")
     try:
@@ -107,6 +112,13 @@ def _parse(arguments):
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER")
     parser.add_argument(
         "--stages", type=Path, metavar="FOLDER", help="where stages are kept (OUT/stages)"
+    )
+    parser.add_argument(
+        "--known",
+        type=Path,
+        metavar="FOLDER",
+        help="pages of earlier runs, such as benchmarks/results/cifar: what they measured is not "
+        "measured again",
     )
     parser.add_argument(
         "--budget",
@@ -257,19 +269,10 @@ def _write(run, planned, stages, options):
         print(f"{table.name}: nothing is measured yet.")
         return
     print_table(table, records, label)
-    made = {**_made(stages, planned), "left": left}
-    write(options.out, table, records, experiments[0], label, made, options)
+    made = {**stages.notes.for_page(planned), "left": left}
+    with stages.so_far():  # what was measured and then deleted is not made again for pictures
+        write(options.out, table, records, experiments[0], label, made, options)
     write_list(options.out)
-
-
-def _made(stages, planned):
-    """Minutes of computing, and what the stages behind a table were computed with."""
-    return {
-        "minutes": round(stages.minutes(planned), 1),
-        "commits": stages.made_by(planned, "commit"),
-        "threads": stages.made_by(planned, "threads"),
-        "processors": stages.made_by(planned, "processor"),
-    }
 
 
 if __name__ == "__main__":

@@ -2,19 +2,17 @@
 
 import contextlib
 import functools
-import json
 import shutil
 import time
 from pathlib import Path
 
 import joblib
-import torch
 
 import keeping
-import provenance
+import noting
 import work
 from advfeat.utils._files import Lock
-from files import make_folder, read_json, write_text
+from files import make_folder
 
 
 class BudgetSpentError(Exception):
@@ -35,6 +33,10 @@ class Planned:
         return iter(())
 
 
+class Elsewhere(Planned):
+    """Stands for the value of a stage of which only a page tells that it was computed."""
+
+
 class Stages:
     """Compute each stage once; a run that was killed goes on after its last finished stage.
 
@@ -48,11 +50,14 @@ class Stages:
     folder : path
     budget : float or None
         Minutes after which no further stage begins.
+    known : path, optional
+        Folder with pages of earlier runs: what they measured is not measured again.
     """
 
-    def __init__(self, folder, budget=None):
+    def __init__(self, folder, budget=None, known=None):
         self.folder = Path(folder)
         make_folder(self.folder)
+        self.notes = noting.Notes(known)
         self.deadline = None if budget is None else time.monotonic() + 60 * budget
         self.todo = {}  # file: title of every stage that is still to be computed
         self.finished = {}  # the same for those that are on disk
@@ -60,7 +65,7 @@ class Stages:
         self._values = {}
         self._n_done = 0
         self._planning = self._required = False
-        self._so_far = False  # whether `Planned` stands for what the budget forbids to compute
+        self._so_far = False  # whether `Planned` stands for what is not kept
         self._waits = True  # for stages that other runs are computing
         self._told = False  # that it waits
 
@@ -78,12 +83,12 @@ class Stages:
 
     @contextlib.contextmanager
     def so_far(self):
-        """Give `Planned` for the stages that are not kept, once the budget is spent."""
-        self._so_far = True
+        """Compute nothing: give `Planned` for the stages that are not kept."""
+        before, self._so_far = self._so_far, True
         try:
             yield
         finally:
-            self._so_far = False
+            self._so_far = before
 
     def get(self, kind, title, settings, compute, needs=(), network=None, in_parts=False):
         """Return the stage's value, from disk if it is there.
@@ -110,12 +115,14 @@ class Stages:
             call = kind, title, settings, compute, needs, network, in_parts
             return self._plan(path, call)
         if path not in self._values:
+            if self._so_far and not self._is_kept(path):
+                return Elsewhere() if self.notes.is_elsewhere(path) else Planned()
             folder = path.with_suffix(".parts")
             if in_parts:
                 compute = functools.partial(compute, folder)
             try:
                 value = self._read(path, title, kind, compute, needs, network, in_parts)
-            except BudgetSpentError:
+            except BudgetSpentError:  # the file is damaged
                 if self._so_far:
                     return Planned()
                 raise
@@ -140,7 +147,7 @@ class Stages:
             while left := {path: call for path, call in planned.items() if call is not None}:
                 for path, call in left.items():
                     with contextlib.suppress(BusyError):
-                        if not keeping.find(path):
+                        if not self._is_kept(path):
                             self.get(*call)
                         self._note_finished(path, call[1])
                         planned[path] = None
@@ -163,21 +170,15 @@ class Stages:
         return [
             title
             for path, title in self.todo.items()
-            if (planned is None or path in planned) and not keeping.find(path)
+            if (planned is None or path in planned) and not self._is_kept(path)
         ]
 
     def begin(self):
         """Let go of the values in memory; they stay on disk."""
         self._values.clear()
 
-    def minutes(self, needed):
-        """Minutes that the stages took that planning saw, in this run or in earlier ones."""
-        return sum(_about(path).get("seconds", 0.0) for path in needed) / 60
-
-    def made_by(self, needed, key):
-        """Count the stages that planning saw by what is noted of them, such as the commit."""
-        noted = [str(_about(path).get(key)) for path in needed]
-        return {value: noted.count(value) for value in dict.fromkeys(noted)}
+    def _is_kept(self, path):
+        return bool(keeping.find(path)) or self.notes.has_value(path)
 
     def _path(self, kind, title, settings):
         key = joblib.hash((title, settings, kind, work.number(kind)))
@@ -193,6 +194,8 @@ class Stages:
                 print(f"The stage file {file.name} is damaged ({error!r:.80}): computed again.")
                 self.finished.pop(path, None)
                 self.todo[path] = title
+        elif self.notes.has_value(path):
+            return self.notes.value(path)
         self._check_budget()
         with self._alone(path, title):
             try:
@@ -227,7 +230,7 @@ class Stages:
 
     def _plan(self, path, call):
         _, title, _, _, needs, *_ = call
-        kept = keeping.find(path)
+        kept = self._is_kept(path)
         required = self._required and not kept  # what is kept needs nothing
         if kept:
             self.finished[path] = title
@@ -243,25 +246,14 @@ class Stages:
 
     def _compute(self, path, title, kind, compute, values, in_parts):
         self._check_budget()
-        earlier = _note_begun(path) if in_parts else 0.0
+        earlier = noting.note_begun(path) if in_parts else 0.0
         begun = time.monotonic()
         value = compute(*values)
         seconds = earlier + time.monotonic() - begun
-        about = {
-            "title": title,
-            "kind": kind,
-            "number": work.number(kind),
-            "seconds": seconds,
-            "date": provenance.today(),
-            "commit": provenance.commit(),
-            "processor": provenance.processor(),
-            "threads": torch.get_num_threads(),
-            "versions": provenance.versions(),
-        }
         try:
-            write_text(_beside(path), json.dumps(about))
+            noting.note(path, title, kind, seconds)
             keeping.keep(path, value)
-            _runs(path).unlink(missing_ok=True)
+            noting.note_ended(path)
         except OSError as error:
             raise SystemExit(
                 f"Could not keep the stage '{title}' in {self.folder}: {error}. The stages "
@@ -286,46 +278,10 @@ class Stages:
         """Guess from stages whose titles begin alike, or from all."""
         by_word = {}
         for path, title in self.finished.items():
-            if (seconds := _about(path).get("seconds")) is not None:
+            if (seconds := self.notes.about(path).get("seconds")) is not None:
                 by_word.setdefault(title.split()[0], []).append(seconds)
         known = [seconds for values in by_word.values() for seconds in values] or [0.0]
         typical = {word: sum(values) / len(values) for word, values in by_word.items()}
         return sum(
             typical.get(title.split()[0], sum(known) / len(known)) for title in self.todo.values()
         )
-
-
-def _beside(path):
-    return path.with_suffix(".json")
-
-
-def _runs(path):
-    return path.with_suffix(".begun")
-
-
-def _note_begun(path):
-    """Note that a run begins, and tell how many seconds of earlier ones its parts keep.
-
-    A run that was killed says nothing itself: it lasted until it wrote its latest part.
-    """
-    parts = list(path.with_suffix(".parts").glob("*"))
-    earlier = 0.0
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        if parts:
-            noted = json.loads(_runs(path).read_text())
-            latest = max(part.stat().st_mtime for part in parts)
-            earlier = noted["earlier"] + max(0.0, latest - noted["begun"])
-    with contextlib.suppress(OSError):  # a full disk is told where the parts are written
-        write_text(_runs(path), json.dumps({"begun": time.time(), "earlier": earlier}))
-    return earlier
-
-
-def _about(path):
-    """Tell what is known of a finished stage; nothing if its file is missing or broken."""
-    beside = _beside(path)
-    if not beside.exists():
-        return {}
-    about = read_json(beside)
-    if not isinstance(about.get("seconds"), int | float):
-        return {}
-    return about

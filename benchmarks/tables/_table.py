@@ -7,7 +7,7 @@ import numpy as np
 
 from advfeat import ConstructedDataset
 from measures import as_floats
-from stages import Planned
+from stages import Elsewhere, Planned
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Table:
         "eps", "at" (epoch, step or feature, for curves) and "value". All long work is in stages.
     draw : callable
         ``draw(records, experiment)`` gives the figures by name, None for those of which there is
-        nothing yet; the experiment is that of the first seed.
+        nothing yet, `Elsewhere` for those whose sets are not here; the experiment is that of the
+        first seed.
     main : tuple of str
         Metrics of the first table of the page, beside the paper's figures; the others follow in
         a second one.
@@ -130,7 +131,8 @@ def sample_grid(experiment, sets, n_samples=10, perturbations=False):
     """Draw the same samples, of every class in turn, in the original set and in constructed ones.
 
     With ``perturbations`` each set's row is followed by its difference from the original, around
-    grey and so many times as large that it can be seen.
+    grey and so many times as large that it can be seen. Gives `Elsewhere` if one of the sets was
+    made, but is not here.
     """
     from advfeat.plotting import SampleGridDisplay
 
@@ -141,6 +143,8 @@ def sample_grid(experiment, sets, n_samples=10, perturbations=False):
     labels = {"original": [text[label] for label in experiment.y[rows].tolist()]}
     for name in sets:
         constructed = experiment.constructed(name)
+        if isinstance(constructed, Elsewhere):
+            return constructed
         if isinstance(constructed, Planned):
             continue
         data = constructed["set"][rows]

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+import shutil
 
 import joblib
 import numpy as np
@@ -123,6 +124,54 @@ def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, ca
     assert {**same, "versions": None} == {**report, "versions": None}
 
 
+def test_pages_of_earlier_runs_are_added_to_where_nothing_else_is_left(tiny, tmp_path, capsys):
+    """Their measurements, pictures and makers count on; sets and networks are not made again."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    reproduce.main(["--out", str(first)])
+    shutil.rmtree(first / "stages")
+    before = json.loads((first / "overview" / "results.json").read_text())
+    capsys.readouterr()
+    reproduce.main(["--seeds", "2", "--out", str(second), "--known", str(first)])
+    assert "27 stages to compute" in capsys.readouterr().out
+    after = json.loads((second / "overview" / "results.json").read_text())
+    assert [r for r in after["records"] if r["seed"] == 0] == before["records"]
+    assert {r["seed"] for r in after["records"]} == {0, 1}
+    assert sum(after["commits"].values()) == len(after["stages"]) == 54
+    assert before["stages"].items() <= after["stages"].items()
+    assert after["pictures"] == ["accuracy.png", "samples.png"]
+    pictures = [(folder / "overview" / "samples.png").read_bytes() for folder in (first, second)]
+    assert pictures[0] == pictures[1]  # the sets of the first seed are gone
+
+    reproduce.main(["--out", str(tmp_path / "third"), "--known", str(second), "--budget", "0"])
+    third = json.loads((tmp_path / "third" / "overview" / "results.json").read_text())
+    assert {**third, "versions": None} == {**before, "versions": None}
+
+
+def _check_stages(path):
+    """The page alone holds what was measured for it."""
+    report = json.loads(path.read_text())
+    made = ("train-", "construct-")
+    without = [name for name, stage in report["stages"].items() if "value" not in stage]
+    assert [name for name in without if not name.startswith(made)] == []
+    assert all(report["makers"][stage["maker"]] for stage in report["stages"].values())
+
+
+@pytest.mark.parametrize("what", ["missing", "empty", "broken", "older", "no maker"])
+def test_a_folder_without_known_pages_is_an_error(what, tmp_path, capsys):
+    texts = {
+        "broken": "{",
+        "older": '{"records": []}',
+        "no maker": '{"stages": {"a": {"maker": 3}}, "makers": []}',
+    }
+    known = tmp_path / "known"
+    if what != "missing":
+        (known / "overview").mkdir(parents=True)
+    if what in texts:
+        (known / "overview" / "results.json").write_text(texts[what])
+    with pytest.raises(SystemExit, match=r"--known: expected pages of reproduce.py in .*known'"):
+        reproduce.main(["--out", str(tmp_path / "out"), "--known", str(known)])
+
+
 @pytest.mark.slow  # half a minute
 def test_all_tables_share_their_stages(tiny, quick_autoattack, tmp_path, capsys, monkeypatch):
     few = {"lr": [0.1, 0.05], "batch_size": [64], "lr_schedule": ["step"]}
@@ -152,6 +201,7 @@ def test_all_tables_share_their_stages(tiny, quick_autoattack, tmp_path, capsys,
     for table in tables.in_order():
         if table.name in names and table.needs_images:
             _check_page(tmp_path / table.name / "README.md", table)
+            _check_stages(tmp_path / table.name / "results.json")
 
     # Of every table a page can be made while some of its stages, any of them, are missing.
     whole = {name: rows_of(tmp_path / name) for name in names}

@@ -46,8 +46,9 @@ def test_a_stage_says_what_made_it(tmp_path):
     assert about["versions"]["torch"] and about["threads"] >= 1 and about["date"] >= "2019"
     with stages.planning() as seen:
         stages.get("train", "train a", 1, lambda: 1)
-    assert stages.made_by(seen, "commit") == {str(about["commit"]): 1}
-    assert stages.made_by(seen, "threads") == {str(about["threads"]): 1}
+    said = stages.notes.for_page(seen)
+    assert said["commits"] == {str(about["commit"]): 1}
+    assert said["threads"] == {str(about["threads"]): 1}
 
 
 def test_needs_are_asked_for_only_if_the_stage_must_run(tmp_path):
@@ -79,7 +80,8 @@ def test_broken_files_beside_stages_are_ignored(tmp_path, text):
     beside.write_text(text, encoding="latin-1")
     with stages.planning() as seen:
         stages.get("train", "train a", 1, lambda: 1)
-    assert stages.minutes(seen) == 0 and stages.made_by(seen, "commit") == {"None": 1}
+    said = stages.notes.for_page(seen)
+    assert said["minutes"] == 0 and said["commits"] == {"None": 1}
     stages.todo["other"] = "train other"
     assert stages._seconds_left() == 0
     assert stages.get("train", "train b", 1, lambda: 5) == 5
@@ -250,7 +252,7 @@ def test_a_plan_that_was_computed_holds_nothing(tmp_path):
     del thing
     assert stages.compute(planned)
     gc.collect()
-    assert held() is None and len(planned) == 1 and stages.minutes(planned) >= 0
+    assert held() is None and len(planned) == 1 and stages.notes.for_page(planned)["minutes"] >= 0
 
 
 def test_a_run_that_waits_says_so_and_one_that_ends_names_what_nobody_has(tmp_path, capsys):
