@@ -38,10 +38,10 @@ class Notes:
         for page in sorted(Path(known).glob("*/results.json")) if known else ():
             report = read_json(page)
             with contextlib.suppress(AttributeError, IndexError, KeyError, TypeError):
-                self._of_pages |= {
-                    name: {"seconds": None, **stage, **report["makers"][stage["maker"]]}
-                    for name, stage in report["stages"].items()
-                }
+                for name, stage in report["stages"].items():
+                    about = {"seconds": None, **stage, **report["makers"][stage["maker"]]}
+                    if "value" not in self._of_pages.get(name, {}):
+                        self._of_pages[name] = about
         if known and not self._of_pages:
             raise ValueError(
                 f"expected pages of reproduce.py in '{known}', each with a results.json that "
