@@ -133,7 +133,7 @@ PRESETS = {
         n_test=1_000,
         training={
             **dict.fromkeys(("standard", "adversarial", "D_R", "D_NR"), _SMALL_RUN),
-            "D_rand": dataclasses.replace(_SMALL_RUN, lr=0.01, epochs=60),
+            "D_rand": dataclasses.replace(_SMALL_RUN, lr=0.01, epochs=120),
             "D_det": dataclasses.replace(_SMALL_RUN, augmentation="none"),
         },
         adversary=Adversary(eps=0.5, n_steps=7, step_size=0.1),
