@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import index
+import keeping
 import pages
 import tables
 from advfeat.attacks import _attack
@@ -33,6 +34,23 @@ def test_every_folder_of_results_is_whole_and_small():
         assert {path.name for path in folder.glob("*.png")} == set(report["pictures"])
         for path in folder.glob("*.png"):
             assert path.stat().st_size < 150_000, path
+
+
+def test_accuracies_of_a_page_are_those_of_the_stages_that_it_names():
+    n_compared = 0
+    for path in RESULTS.glob("*/overview/results.json"):
+        report = json.loads(path.read_text())
+        measured = {}
+        for name, stage in report.get("stages", {}).items():
+            assert report["makers"][stage["maker"]]["versions"]["torch"], name
+            if name.startswith("evaluate-"):
+                measured[name.rpartition("-")[0]] = keeping.of_plain(stage["value"])
+        for record in report["records"] if measured else ():
+            if record["metric"] in ("accuracy", "robust accuracy"):
+                found = measured[f"evaluate-{record['row']},-seed-{record['seed']}"]
+                assert found[record["eps"] or 0.0] == record["value"]
+                n_compared += 1
+    assert n_compared
 
 
 def committed_cells():
