@@ -126,8 +126,8 @@ PRESETS = {
         noise_eps=(0.5, 1.0, 2.0),
         n_compared=(None, None),
     ),
-    # 10,000 images of 32x32 pixels: about two hours a seed on two cores. After 60 epochs on
-    # D_other the training loss still fell with some seeds.
+    # 10,000 images of 32x32 pixels: the overview takes about an hour of one core a seed. After 60
+    # epochs on D_other the training loss still fell with some seeds.
     "small": Preset(
         network="small_resnet",
         n_train=10_000,
