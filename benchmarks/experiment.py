@@ -20,9 +20,10 @@ from advfeat import (
     RobustFeatureInverter,
     StandardClassifier,
 )
-from making import TestAccuracy, construct_inverted, construct_relabelled
+from making import TestAccuracy, construct_inverted, construct_relabelled, construct_rows
 from measures import VERBOSE, accuracy_curve, some_of
 from sets import POSITIONS, SETS
+from stages import Elsewhere, Planned
 
 LEAK = "accuracy, robust features alone"
 _HASHES = []  # weak references to arrays, and their hash
@@ -124,6 +125,21 @@ class Experiment:
             needs=[lambda: self.classifier(recipe.source)],
             in_parts=True,
         )
+
+    def images(self, name, rows):
+        """Give some rows of a constructed set, for pictures; constructed alone if it is not here.
+
+        `Elsewhere` if that cannot be: the source is not here either, or the set is from noise.
+        """
+        constructed = self.constructed(name)
+        if not isinstance(constructed, Planned):
+            return constructed["set"][rows]
+        source = self.classifier(SETS[name].source)
+        alone = isinstance(constructed, Elsewhere) and not isinstance(source, Planned)
+        if not alone or SETS[name].init == "noise":
+            return constructed
+        starts = None if SETS[name].relabelled else self.starts(name)
+        return construct_rows(self.constructor(name), source, self.X, self.y, rows, starts)
 
     def starts(self, name, n=None):
         """Rows from which an inversion starts: another image for each; None for noise."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from skorch.callbacks import Callback
 
@@ -51,3 +52,13 @@ def construct_relabelled(constructor, source, X, y):
     """Perturb X towards its targets; say how often the source was convinced."""
     constructor.set_params(estimator=FrozenEstimator(source), **batches(source))
     return {"set": constructor.fit_transform(X, y), "success rate": constructor.success_rate_}
+
+
+def construct_rows(constructor, source, X, y, rows, starts):
+    """Construct some rows of a set alone, as they are in the whole but for rounding."""
+    constructor.set_params(estimator=FrozenEstimator(source), **batches(source))
+    if starts is not None:
+        return constructor.set_params(init=X[starts[rows]]).fit_transform(X[rows], y[rows])
+    # Random targets are drawn for all samples at once; they depend on neither eps nor steps.
+    targets = clone(constructor).set_params(eps=0.0, n_steps=1).fit_transform(X, y).y[rows]
+    return constructor.set_params(target=lambda y: targets).fit_transform(X[rows], y[rows])

@@ -132,7 +132,7 @@ def sample_grid(experiment, sets, n_samples=10, perturbations=False):
 
     With ``perturbations`` each set's row is followed by its difference from the original, around
     grey and so many times as large that it can be seen. Gives `Elsewhere` if one of the sets was
-    made, but is not here.
+    made, but neither it nor its source is here.
     """
     from advfeat.plotting import SampleGridDisplay
 
@@ -142,12 +142,11 @@ def sample_grid(experiment, sets, n_samples=10, perturbations=False):
     images = {"original": as_floats(experiment.X[rows])}
     labels = {"original": [text[label] for label in experiment.y[rows].tolist()]}
     for name in sets:
-        constructed = experiment.constructed(name)
-        if isinstance(constructed, Elsewhere):
-            return constructed
-        if isinstance(constructed, Planned):
+        data = experiment.images(name, rows)
+        if isinstance(data, Elsewhere):
+            return data
+        if isinstance(data, Planned):
             continue
-        data = constructed["set"][rows]
         images[name], labels[name] = data, labels["original"]
         if isinstance(data, ConstructedDataset):
             pairs = zip(data.y_source.tolist(), data.y.tolist(), strict=True)

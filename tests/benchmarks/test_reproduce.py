@@ -147,6 +147,22 @@ def test_pages_of_earlier_runs_are_added_to_where_nothing_else_is_left(tiny, tmp
     assert {**third, "versions": None} == {**before, "versions": None}
 
 
+def test_pictures_of_sets_that_are_gone_are_made_again_from_the_sources(tiny, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    reproduce.main(["--out", str(first)])
+    picture = np.asarray(Image.open(first / "overview" / "samples.png").convert("RGB"), float)
+    (first / "overview" / "samples.png").unlink()
+    kept = [path for path in (first / "stages").glob("construct-*") if path.suffix != ".json"]
+    assert len(kept) == 5
+    for path in kept:
+        path.unlink()
+    stages = str(first / "stages")
+    reproduce.main(["--out", str(second), "--known", str(first), "--stages", stages])
+    assert not set(kept) & set((first / "stages").iterdir())
+    again = np.asarray(Image.open(second / "overview" / "samples.png").convert("RGB"), float)
+    assert again.shape == picture.shape and np.abs(again - picture).mean() < 0.1
+
+
 def _check_stages(path):
     """The page alone holds what was measured for it."""
     report = json.loads(path.read_text())
