@@ -201,7 +201,12 @@ class Experiment:
         ]
 
     def set_records(self, name):
-        """Give what the constructor, and both sources, say of a set, as records."""
+        """`said_of` as records."""
+        said = self.said_of(name)
+        return [self.record(name, metric, said[metric]) for metric in said]
+
+    def said_of(self, name):
+        """Give what the constructor and both sources say of a set, and how far it was moved."""
         recipe = SETS[name]
 
         def diagnose(constructed, standard, robust):
@@ -215,7 +220,7 @@ class Experiment:
                 **measures.inverted_set(data, self.X, self.y, begun, standard, robust),
             }
 
-        found = self.stage(
+        return self.stage(
             "measure",
             f"diagnose {name}",
             ("set", self.set_key(name), *map(self.classifier_key, ("standard", "adversarial"))),
@@ -226,7 +231,6 @@ class Experiment:
                 lambda: self.classifier("adversarial"),
             ],
         )
-        return [self.record(name, metric, found[metric]) for metric in found]
 
     def leak_records(self, name):
         """Give what robust features alone teach of a relabelled set, as a record."""

@@ -11,6 +11,7 @@ from tables.figure2 import more_robust
 
 _FAR = "D_NR moved as far as D_R"
 _NOISE = "D with noise of that size"
+_MOVED = "mean distance to the start"
 _ROWS = ("standard", "D_R", "D_NR", _FAR, _NOISE)
 _N_TRIED = 256  # images on which the length of the steps is chosen
 _N_SCALED = 8  # corrections of the noise's length
@@ -19,12 +20,11 @@ _FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 
 def _far_set(experiment):
     """D_NR with longer steps, so that its images end as far from their starts as D_R's."""
-    X, y = experiment.X, experiment.y
-    begun, begun_robust = experiment.starts("D_NR"), experiment.starts("D_R")
+    X, y, begun = experiment.X, experiment.y, experiment.starts("D_NR")
     step = experiment.preset.inversion.step_size
 
     def construct(source, robust):
-        target = mean_distance(robust["set"], X[begun_robust])
+        target = robust[_MOVED]
         gaps = {}
         for factor in _FACTORS:
             tried = experiment.constructor("D_NR").set_params(step_size=factor * step)
@@ -38,19 +38,18 @@ def _far_set(experiment):
         return {**found, "factor of the step size": best}
 
     key = ("far", experiment.set_key("D_NR"), experiment.set_key("D_R"), _FACTORS, _N_TRIED)
-    needs = [lambda: experiment.classifier("standard"), lambda: experiment.constructed("D_R")]
+    needs = [lambda: experiment.classifier("standard"), lambda: experiment.said_of("D_R")]
     return key, lambda: experiment.stage("controls", f"construct {_FAR}", key, construct, needs)
 
 
 def _noisy_set(experiment):
     """D with Gaussian noise, by which images move as far on average as D_R's were moved."""
-    X, begun = experiment.X, experiment.starts("D_R")
 
     def construct(robust):
-        return {"set": _noisy(X, mean_distance(robust["set"], X[begun]), experiment.seed)}
+        return {"set": _noisy(experiment.X, robust[_MOVED], experiment.seed)}
 
     key = ("noisy", experiment.set_key("D_R"), _N_SCALED)
-    needs = [lambda: experiment.constructed("D_R")]
+    needs = [lambda: experiment.said_of("D_R")]
     return key, lambda: experiment.stage("controls", f"construct {_NOISE}", key, construct, needs)
 
 

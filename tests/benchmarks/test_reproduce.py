@@ -163,6 +163,30 @@ def test_pictures_of_sets_that_are_gone_are_made_again_from_the_sources(tiny, tm
     assert again.shape == picture.shape and np.abs(again - picture).mean() < 0.1
 
 
+def test_controls_need_the_distance_of_d_r_but_not_its_images(tiny, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    reproduce.main(["--out", str(first)])
+    distance = [
+        row["value"]
+        for row in rows_of(first / "overview")
+        if (row["row"], row["metric"]) == ("D_R", "mean distance to the start")
+    ]
+    for path in (first / "stages").glob("construct-D_*R,*"):
+        path.unlink()
+    capsys.readouterr()
+    known = ["--known", str(first), "--stages", str(first / "stages")]
+    reproduce.main(["controls", "--out", str(second), *known])
+    made = re.findall(r"\] (.*): [0-9.]+ s", capsys.readouterr().out)
+    assert "construct D with noise of that size, seed 0" in made
+    assert not [title for title in made if title.startswith(("construct D_R,", "construct D_NR,"))]
+    moved = [
+        row["value"]
+        for row in rows_of(second / "controls")
+        if (row["row"], row["metric"]) == ("D with noise of that size", "mean distance to x")
+    ]
+    assert float(moved[0]) == pytest.approx(float(distance[0]), rel=0.01)
+
+
 def _check_stages(path):
     """The page alone holds what was measured for it."""
     report = json.loads(path.read_text())
