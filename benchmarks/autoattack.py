@@ -70,7 +70,7 @@ def _parse(arguments):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, metavar="MODEL")
-    parser.add_argument("--samples", type=int, metavar="N", help="test images (all 540)")
+    parser.add_argument("--samples", type=int, metavar="N", help="test images (all 450)")
     parser.add_argument("--out", type=Path, default=Path("results/autoattack"), metavar="FOLDER")
     parser.add_argument(
         "--stages", type=Path, metavar="FOLDER", help="where stages are kept (OUT/stages)"

@@ -5,6 +5,7 @@ python benchmarks/index.py --check        # say which pages are not what the res
 """
 
 import argparse
+import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ from pathlib import Path
 import gaussian_speed
 import speed_page
 import tables
+from differences import differences
 from experiment import LEAK
 from files import read_json, write_text
-from pages import cell, judged, markdown, page
+from pages import cell, judged, markdown, n_seeds, page
 from presets import PRESETS
 
 _RESULTS = Path(__file__).with_name("results")
@@ -69,7 +71,7 @@ def write_list(out):
         seeds = f"{report['seeds']} seed" + "s" * (report["seeds"] > 1)
         lines.append(
             f"- [{report['title']}]({name}/README.md): {report['data']['label']}, {seeds}"
-            f"{_unfinished(report)}"
+            f"{' (not finished)' * bool(report.get('left'))}"
         )
     write_text(index, "\n".join(lines) + "\n")
 
@@ -139,7 +141,8 @@ def _index(results):
         "them. Each folder holds the page of one table or figure with its pictures, `table.csv`",
         "(tidy) and `results.json` (settings, versions, machine, commit, every value). Robust",
         "accuracy is L2; mean ± standard deviation over the seeds; in brackets the paper's",
-        "figures, which are for CIFAR-10 and ResNet-50 and stand here for the pattern only.",
+        "figures, which are for CIFAR-10 and ResNet-50 and stand here for the pattern only. A",
+        "claim that several pages judge counts once in the sums, by the page with most seeds.",
         "",
     ]
     for size in _sizes(results):
@@ -187,14 +190,15 @@ def _section(name, found):
 def _claims(name, found):
     """Links to the pages, with how many of its claims hold on each, and the claims reversed."""
     links = {
-        table: f"[{table}]({name}/{table}/README.md){_unfinished(report)}"
+        table: f"[{table}]({name}/{table}/README.md){_state(table, report)}"
         for table, report in found.items()
     }
     verdicts, best = {}, {}
     for table in sorted(found, key=lambda table: -found[table]["seeds"]):
         for text, *_, verdict in judged(tables.table(table), found[table]):
             verdicts.setdefault(table, []).append(verdict)
-            best.setdefault(text, (verdict, table))  # of several pages, that with most seeds
+            if not _is_older(table, found[table]):
+                best.setdefault(text, (verdict, table))  # of several pages, that with most seeds
     pages = [
         f"{link} {verdicts[table].count('holds')}/{len(verdicts[table])}"
         if table in verdicts
@@ -219,8 +223,23 @@ def _claims(name, found):
     return lines
 
 
-def _unfinished(report):
-    return " (not finished)" if report.get("left") else ""
+def _state(name, report):
+    """Tell what a page lacks: stages, the preset's settings of today, seeds for its claims."""
+    said = ["not finished"] * bool(report.get("left"))
+    said += ["one seed"] * bool(tables.table(name).claims and n_seeds(report["records"]) == 1)
+    said += ["of older settings, not counted"] * _is_older(name, report)
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _is_older(name, report):
+    """Whether the preset now has other settings for the sources and sets of a table."""
+    if "settings" not in report:
+        return False
+    table, data = tables.table(name), {"original": False, **report["data"]}
+    preset = dataclasses.replace(
+        PRESETS[report["preset"]], precision=report["settings"]["precision"]
+    )
+    return report.get("differences") != differences(preset, table.sets, data, bool(table.load))
 
 
 def _rows(found):

@@ -80,18 +80,28 @@ def cell(records, row, column):
     if not len(found):
         return ""
     share = column[0].startswith(_SHARES)
+    fewer = f", {_of_seeds(len(found))}" if len(found) < n_seeds(records) else ""
     if found.dtype.kind == "i" and len(set(found)) == 1:  # a count, the same for all seeds
-        return f"{found[0]:,}"
+        return f"{found[0]:,}{fewer}"
     found = found.astype(float) * (100 if share else 1)
     digits = ".1f" if share else ",.0f" if found.mean() >= 1000 else ".3g"
     spread = f" ± {found.std(ddof=1):{digits}}" if len(found) > 1 else ""
-    return f"{found.mean():{digits}}{spread}"
+    return f"{found.mean():{digits}}{spread}{fewer}"
+
+
+def _of_seeds(n):
+    return "one seed" if n == 1 else f"{n} seeds"
+
+
+def n_seeds(records):
+    """Count the seeds."""
+    return len({record["seed"] for record in records})
 
 
 def seeds(records):
     """Say over how many seeds the figures are."""
-    n = len({record["seed"] for record in records})
-    return f"{n} seeds, mean ± standard deviation" if n > 1 else "one seed, no spread"
+    n = n_seeds(records)
+    return _of_seeds(n) + (", mean ± standard deviation" if n > 1 else ", no spread")
 
 
 def judged(table, report):
@@ -120,6 +130,8 @@ def judged(table, report):
             np.inf if chance else _count(table, report, claim.low[0]),
         ]
         of_images = (pairs * (1 - pairs) / counts).sum(axis=1).mean()
+        if claim.exclusive:  # then the shares of the same images are negatively correlated
+            of_images += (2 * pairs.prod(axis=1) / counts[0]).mean()
         of_seeds = gaps.var(ddof=1) / len(gaps) if len(gaps) > 1 else 0.0
         error, needed = (of_images + of_seeds) ** 0.5, N_STANDARD_ERRORS
         if of_seeds:
@@ -152,15 +164,20 @@ def _claims(table, report):
     found = judged(table, report)
     if not found:
         return []
+    alone = ", with this seed" if n_seeds(report["records"]) == 1 else ""
     lines = ["| claim | difference ± standard error, points | |", "|---|---|---|"]
     lines += [
-        f"| {text} | {gap:+.1f} ± {error:.1f} | {said} |" for text, gap, error, said in found
+        f"| {text} | {gap:+.1f} ± {error:.1f} | {said}{alone} |"
+        for text, gap, error, said in found
     ]
+    hold = f"hold the spread over the seeds and that of the {table.counted}."
+    if n_seeds(report["records"]) == 1:
+        hold = f"hold that of the {table.counted} alone: another seed may differ by more."
     return [
         *lines,
         "",
         f"A difference counts beyond its interval of 95 %, at least {N_STANDARD_ERRORS} standard "
-        f"errors, which hold the spread over the seeds and that of the {table.counted}.",
+        f"errors, which {hold}",
         "",
     ]
 
@@ -171,10 +188,15 @@ def _line_of_data(table, report):
         return text
     counts = [r["value"] for r in report["records"] if r["metric"] == table.counted]
     n = min(counts, default=data["n_test"])
+    text += (
+        f" {data['n_train']:,} training and {data['n_test']:,} test images, chance "
+        f"{100 / data['n_classes']:.1f} %."
+    )
+    if not table.counted:
+        return text
     return (
-        f"{text} {data['n_train']:,} training and {data['n_test']:,} test images, chance "
-        f"{100 / data['n_classes']:.1f} %. Standard error of a share of {n:,} {table.counted}: at "
-        f"most {50 / n**0.5:.1f} points."
+        f"{text} Standard error of a share of {n:,} {table.counted}: at most "
+        f"{50 / n**0.5:.1f} points."
     )
 
 
@@ -191,7 +213,7 @@ def _settings(report):
         ]
     differ = report.get("differences", [])
     if differ:
-        lines += ["", "In these settings the run differs from the paper:", ""]
+        lines += ["", "In these settings the run differs from Ilyas et al. (the paper):", ""]
         lines += [f"- {line}" for line in differ]
     return [*lines, ""] if len(lines) > 2 else []
 

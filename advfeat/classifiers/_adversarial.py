@@ -35,10 +35,10 @@ class AdversarialClassifier(StandardClassifier):
         together can cross the ball.
     n_steps : int, default=7
         Attack steps for each batch, as in the paper. More find stronger perturbations; a training
-        step costs about n_steps + 1 times that of ordinary training. 2 cost less than half as much
-        as 7 and give nearly the same robustness in L2 (docs/speed.md). With 3 or fewer, training
-        watches for catastrophic overfitting after each epoch; should it come, it takes the epoch
-        back, warns and goes on with 7 steps.
+        step costs about 2 n_steps / 3 + 1 times that of ordinary training. On digits 2 or 3 steps
+        gave the same robustness in L2 as 7 (benchmarks/results/digits/few-steps). With 3 or fewer,
+        training watches for catastrophic overfitting after each epoch; should it come, it takes
+        the epoch back, warns and goes on with 7 steps.
     random_start : bool, default=False
         Whether the attack starts at a random point of the ball instead of at the sample.
 

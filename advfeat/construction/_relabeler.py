@@ -60,7 +60,8 @@ class NonRobustRelabeler(TrainTimeTransformer):
         "random": uniform over all classes, the true one included, as in the paper; the samples
         that keep their label then teach the original classes, whatever the perturbations hold.
         "other": uniform over the wrong classes, never the true one: what such a set teaches
-        about the true classes comes from the perturbations. "deterministic": the next class,
+        about the true classes comes from the perturbations, which at a large eps carry robust
+        features, too. "deterministic": the next class,
         (y + 1) mod C in sorted order. A mapping from label to label, or a callable that gets the
         labels (n,) and returns the target labels (n,).
     norm : {2, numpy.inf}, default=2
@@ -105,8 +106,8 @@ class NonRobustRelabeler(TrainTimeTransformer):
 
     Notes
     -----
-    D_rand and D_other want a low learning rate: the paper takes 0.01 for D_rand (Table 3), with
-    150 epochs, and ResNets of others who took 0.1 stayed at chance.
+    D_rand and D_other want a low learning rate and many epochs: the paper takes 0.01 for D_rand
+    (Table 3), and ResNets of others who took 0.1 stayed at chance.
 
     References
     ----------

@@ -19,11 +19,14 @@ class Claim:
     text : str
     high, low : tuple (row, metric, eps)
         ``low`` may be the word "chance" instead.
+    exclusive : bool
+        Whether no image counts in both shares.
     """
 
     text: str
     high: tuple
     low: tuple | str
+    exclusive: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Table:
     figures_of : str
         Whose figures ``paper`` holds.
     counted : str
-        What the shares are shares of: the metric under which rows say how many, unless all.
+        What the shares are shares of: the metric under which rows say how many, unless all;
+        empty where they are of several things.
     sets : tuple of str
         Sources and sets that are made as the paper makes them, to list what differs.
     claims : tuple of Claim

@@ -7,7 +7,7 @@ from experiment import LEAK
 from measures import batches
 from presets import PRESETS
 from sets import SECOND
-from tables._table import Claim, Table, rows_of, values
+from tables._table import Claim, Table, chance, rows_of, values
 
 _LEARNED = "accuracy after D_det"
 
@@ -72,43 +72,59 @@ def _summary(records):
     points = _points(records)
     if not points:
         return ["No architecture was fooled on any image that counts."]
+    others = _correlation(points[1:])
+    shown = others and others[1] > 0
     return [
-        f"Pearson's correlation {_correlation(points)}; without the source's own architecture "
-        f"({points[0][0]}) {_correlation(points[1:])}. Intervals are Fisher's, over "
-        "architectures, each the mean of its seeds."
+        f"Pearson's correlation {_said(points)}; without the source's own architecture "
+        f"({points[0][0]}) {_said(points[1:])}. Intervals are Fisher's, over architectures, each "
+        "the mean of its seeds. "
+        f"The figure's claim, a positive correlation, is {'' if shown else 'not '}shown: the "
+        f"latter interval {'lies above' if shown else 'is not above'} zero."
     ]
 
 
 def _correlation(points):
+    """Pearson's correlation and its interval of 95 %; None if there is none."""
     from scipy.stats import pearsonr
 
     x = [learned.mean() for _, learned, _ in points]
     y = [transferred.mean() for _, _, transferred in points]
     if len(points) < 4 or not np.ptp(x) or not np.ptp(y):
-        return "cannot be said"
+        return None
     found = pearsonr(x, y)
-    low, high = found.confidence_interval()
-    return f"r = {found.statistic:.2f} (95 % interval {low:.2f} to {high:.2f}, n = {len(points)})"
+    return found.statistic, *found.confidence_interval()
+
+
+def _said(points):
+    found = _correlation(points)
+    if found is None:
+        return "cannot be said"
+    return "r = {:.2f} (95 % interval {:.2f} to {:.2f}, n = {})".format(*found, len(points))
 
 
 def _draw(records, experiment):
     import matplotlib.pyplot as plt
 
-    figure, ax = plt.subplots(figsize=(5.5, 4.2), layout="constrained")
+    figure, ax = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
     for row, learned, transferred in _points(records):
         spread = [cell.std(ddof=1) if len(cell) > 1 else 0 for cell in (learned, transferred)]
         ax.errorbar(
-            learned.mean(), transferred.mean(), xerr=spread[0], yerr=spread[1], fmt="o", capsize=2
+            learned.mean(),
+            transferred.mean(),
+            xerr=spread[0],
+            yerr=spread[1],
+            fmt="o",
+            capsize=2,
+            label=row,
         )
-        ax.annotate(
-            row, (learned.mean(), transferred.mean()), xytext=(5, 5), textcoords="offset points"
-        )
+    ax.axvline(chance(experiment), color="0.5", linestyle=":", label="chance")
     ax.set_xlabel("accuracy on the test set after training on D_det, %")
     eps = experiment.preset.relabelling.eps
     ax.set_ylabel(f"transfer of the source's examples, %\n(L2 {eps:g})")
     ax.grid(alpha=0.4)
     ax.margins(0.15)
     ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False)
     return {"figure3": figure}
 
 
@@ -118,7 +134,7 @@ TABLE = Table(
     measure=_measure,
     draw=_draw,
     main=(_LEARNED, "transfer rate", "accuracy", LEAK),
-    sets=("standard", "D_det"),
+    sets=("standard", "adversarial", "D_det"),
     claims=tuple(
         Claim(f"D_det teaches {name} more than chance", (name, _LEARNED, None), "chance")
         for name in dict.fromkeys(_name(n) for p in PRESETS.values() for n in p.architectures)

@@ -28,6 +28,7 @@ TABLE = Table(
     measure=_measure,
     draw=_draw,
     main=("success rate", "mean distance to x", LEAK),
+    counted="",  # shares of the training images
     sets=("standard", "adversarial", "D_rand", "D_det"),
     note=(
         "Success rate: how often the set's own source says the target. A perturbation's row shows "

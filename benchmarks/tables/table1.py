@@ -15,9 +15,10 @@ PAPER = {
 }
 LEAKS = (
     "D_other is D_rand without the samples whose random target is their own label. The last "
-    "column is a linear model on the robust source's features, trained on the same set: what of a "
-    "row's accuracy robust features could explain. D_other at eps 0.5 is the claim without such a "
-    "leak; D_rand at a large eps shows nothing."
+    "column is a linear model on the robust source's features, trained on the same set: what such "
+    "features alone teach. On D_other and D_det they speak against the true class, so that alone "
+    "they fall below chance, unless the perturbations carry robust features, too. D_other at eps "
+    "0.5 is the claim without such a leak; D_rand at a large eps shows nothing."
 )
 
 

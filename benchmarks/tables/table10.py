@@ -55,11 +55,13 @@ TABLE = Table(
             "D_det teaches the original labels rather than the shifted ones",
             ("D_det", "accuracy", None),
             ("D_det", _SHIFTED, None),
+            exclusive=True,
         ),
         Claim(
             "D_det from the robust source teaches the shifted labels rather than the original",
             ("D_det, robust source", _SHIFTED, None),
             ("D_det, robust source", "accuracy", None),
+            exclusive=True,
         ),
     ),
     paper={

@@ -77,7 +77,7 @@ def _draw(records, experiment):
     eps = experiment.preset.test_eps[0]
     rows = rows_of(records)
     figure, axes = plt.subplots(
-        1, len(rows), figsize=(9.5, 3.4), sharex=True, sharey=True, layout="constrained"
+        1, len(rows), figsize=(9.5, 3.7), sharex=True, sharey=True, layout="constrained"
     )
     pooled = [r["value"] for r in records if r["metric"] in ("rho", "gamma")]
     bins = np.linspace(min(pooled), max(pooled), 31)
@@ -90,7 +90,8 @@ def _draw(records, experiment):
         ax.set_xlabel("rho and gamma of a feature")
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("share of the features, %")
-    axes[0].legend(frameon=False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     return {"usefulness": figure}
 
 

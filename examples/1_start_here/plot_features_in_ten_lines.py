@@ -2,8 +2,9 @@
 Robust features in ten lines
 ============================
 
-Plain training on a set that holds only the features of an adversarially trained network gives a
-classifier that is more robust, on the original test set, than plain training on the data itself.
+Plain training on a set that matches the data only in the features of an adversarially trained
+network gives a classifier that is more robust, on the original test set, than plain training on
+the data itself.
 """
 
 from advfeat import AdversarialClassifier, RobustFeatureInverter, StandardClassifier

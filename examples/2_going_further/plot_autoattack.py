@@ -3,7 +3,7 @@ Accuracy over eps, with AutoAttack beside
 =========================================
 
 A robust accuracy is only as good as its attack. Here is this library's beside AutoAttack, the
-usual yardstick, from torchattacks. Both attack the network itself: ``net_.module_`` takes images
+usual yardstick, from torchattacks. Both attack the network itself: ``module_`` takes images
 in [0, 1] and returns logits.
 """
 
@@ -29,10 +29,8 @@ models = {
 def auto_attack(clf, eps):
     """Accuracy under AutoAttack's standard version."""
     images, labels = torch.from_numpy(X_test), torch.from_numpy(y_test)
-    attack = torchattacks.AutoAttack(
-        clf.net_.module_.eval(), norm="L2", eps=eps, n_classes=10, seed=0
-    )
-    found = clf.net_.module_(attack(images, labels)).argmax(1)
+    attack = torchattacks.AutoAttack(clf.module_.eval(), norm="L2", eps=eps, n_classes=10, seed=0)
+    found = clf.module_(attack(images, labels)).argmax(1)
     return float((found == labels).float().mean())
 
 

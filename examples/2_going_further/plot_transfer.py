@@ -2,8 +2,9 @@
 Transfer between architectures
 ==============================
 
-Adversarial examples of one network fool another. That is no accident of one architecture: both
-have learned the same non-robust features. An adversarially trained network is fooled less.
+Adversarial examples of one network fool another, also one of another architecture. The paper's
+explanation is that both have learned the same non-robust features. An adversarially trained
+network is fooled less.
 """
 
 import matplotlib.pyplot as plt

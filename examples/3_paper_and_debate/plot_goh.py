@@ -2,9 +2,10 @@
 Goh: how much of D_rand do robust features alone explain?
 =========================================================
 
-Gabriel Goh's comment on the paper trains a linear model on the features of a *robust* network. On
-D_rand it finds signal: the perturbations carry robust features too. On D_det it finds none, so
-what a network learns from D_det is non-robust.
+Gabriel Goh's comment on the paper trains a linear model on linear features of provable robustness.
+On D_rand it finds signal: the perturbations carry robust features too. On D_det it finds none, so
+what a network learns from D_det is non-robust. Here the features are those of a robust network;
+``reproduce.py goh`` has Goh's own form.
 """
 
 import matplotlib.pyplot as plt

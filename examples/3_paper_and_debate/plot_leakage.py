@@ -39,9 +39,9 @@ for name, target in targets.items():
     leaked[name] = linear.score(robust.features(X_test), y_test)
 
 # %%
-# Robust features alone explain all that D_rand teaches. In D_other no label is true, and they
-# explain next to nothing of it: what it teaches comes from the perturbations. D_det teaches the
-# true classes of CIFAR-10 in the paper, not those of these small images.
+# Robust features alone could explain all that D_rand teaches. In D_other no label is true, so they
+# speak against the true class and fall below chance: what the network learns it learns in spite of
+# them. D_det teaches the true classes of CIFAR-10 in the paper, not those of these small images.
 
 fig, ax = plt.subplots(figsize=(5.4, 3.4), layout="constrained")
 for shift, heights, label in (

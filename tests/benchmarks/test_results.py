@@ -255,7 +255,7 @@ def test_the_index_takes_each_row_and_claim_from_the_page_with_most_seeds():
     rows = {(r["row"], r["value"]) for r in index._rows(reports)}
     assert rows == {("D_rand", 0.1), ("D_rand", 0.11), ("other", 0.4)}
     (text, _) = index._claims("small", reports)
-    assert "[table1](small/table1/README.md) 1/1" in text
+    assert "[table1](small/table1/README.md) (one seed) 1/1" in text
     assert "[overview](small/overview/README.md) 0/1" in text
     assert "In all 0 of 1 hold." in text  # two seeds say more than one
     reports["overview"] = found(2, {"D_rand": [0.01, 0.011]})

@@ -16,6 +16,27 @@ def test_the_code_of_every_kind_is_recorded_with_its_number():
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "raised"),
+    [
+        ("measure", {"measure"}),
+        ("goh", {"goh"}),
+        *((kind, set(work.KINDS)) for kind in work._CHAIN),
+    ],
+)
+def test_with_sources_and_sets_all_that_is_made_of_them_is_raised(
+    given, raised, tmp_path, monkeypatch
+):
+    before = {kind: entry["number"] for kind, entry in work._recorded().items()}
+    copy = tmp_path / "work.json"
+    copy.write_text(work._TABLE.read_text())
+    monkeypatch.setattr(work, "_TABLE", copy)
+    work.main(["--raise", given])
+    work.number.cache_clear()
+    after = {kind: entry["number"] for kind, entry in work._recorded().items()}
+    assert {kind for kind in after if after[kind] != before[kind]} == raised
+
+
 @pytest.fixture
 def code(tmp_path, monkeypatch):
     """A library of two modules, and one kind that begins in the second."""
