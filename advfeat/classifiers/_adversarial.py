@@ -140,6 +140,7 @@ class AdversarialClassifier(StandardClassifier):
             "n_steps": self.n_steps,
             "random_start": self.random_start,
             "bounds": bounds,
+            "raised": False,  # by the guard, which takes more steps
         }
         return AdversarialNet, {"attack": attack}
 

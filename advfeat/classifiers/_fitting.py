@@ -25,18 +25,6 @@ def restored_on_failure(estimator):
         raise
 
 
-@contextlib.contextmanager
-def draft_of(estimator):
-    """Give a draft to fit, which takes the estimator's place in one step if all goes well.
-
-    Whatever fails or interrupts the fit, at whatever instant, the estimator is as it was before.
-    """
-    draft = object.__new__(type(estimator))
-    draft.__dict__ = dict(vars(estimator))
-    yield draft
-    estimator.__dict__ = vars(draft)
-
-
 def draft_of_net(net):
     """Copy a fitted net, so that training the copy leaves it as it is; they share callbacks."""
     draft = object.__new__(type(net))

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._own_modules import ForwardError, check_logits, copy_of, name_of
 from advfeat.utils._checks import take_batch
+from advfeat.utils._device import own_modes
 from advfeat.utils._labels import check_labels
 from advfeat.utils._random import isolated_torch_seed
 
@@ -54,6 +55,11 @@ def from_skorch(net, input_shape):
     """
     check_skorch_net(net)
     check_is_fitted(net)
+    with own_modes():
+        return _classifier(net, input_shape)
+
+
+def _classifier(net, input_shape):
     module = copy_of(net.module_)
     device = net.device or next(module.parameters()).device
     module.to(device)

@@ -18,7 +18,7 @@ from advfeat.datasets._torch_data import inputs_of
 from advfeat.optim._copying import computed_tensors, copy_network
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import CHANNELS
-from advfeat.utils._device import resolve_device
+from advfeat.utils._device import own_modes, resolve_device
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._sklearn import StrOptions, _get_feature_names, validate_parameter_constraints
 from advfeat.utils._typing import Bounds, Device, Inputs
@@ -91,16 +91,17 @@ def from_torch(
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"from_torch takes a trained nn.Module. Got {_what(module)}")
-    return TorchClassifier(
-        copy_of(module),
-        classes=classes,
-        input_shape=input_shape,
-        mean=mean,
-        std=std,
-        bounds=bounds,
-        channels=channels,
-        device=device,
-    )._set_up()
+    with own_modes():
+        return TorchClassifier(
+            copy_of(module),
+            classes=classes,
+            input_shape=input_shape,
+            mean=mean,
+            std=std,
+            bounds=bounds,
+            channels=channels,
+            device=device,
+        )._set_up()
 
 
 class TorchClassifier(NetworkClassifier):
@@ -200,9 +201,9 @@ class TorchClassifier(NetworkClassifier):
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters and check the network anew."""
-        if "module" in params:
-            params["module"] = copy_of(params["module"])
-        with restored_on_failure(self):
+        with restored_on_failure(self), own_modes():
+            if "module" in params:
+                params["module"] = copy_of(params["module"])
             super().set_params(**params)
             return self._set_up()
 

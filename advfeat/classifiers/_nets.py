@@ -16,6 +16,7 @@ from advfeat.classifiers._interrupts import (
     marked_interrupts,
     raised_on_purpose,
 )
+from advfeat.classifiers._overfitting import FEW, raised
 from advfeat.classifiers._training_batches import BatchIterator, TrainingBatch
 from advfeat.classifiers._training_data import ArrayDataset
 from advfeat.optim import AttackedNetwork, cross_entropy, make_ball, projected_gradient
@@ -39,6 +40,9 @@ class TrainingNet(NeuralNetClassifier):
         self.precision = precision
 
     _captured = None  # the training step, in an epoch on a GPU
+
+    def take_settings(self, settings):
+        """Take what an estimator's parameters decide of its kind of net alone: nothing here."""
 
     def get_split_datasets(self, X, y=None, **fit_params):
         """Give the training and the validation set."""
@@ -191,6 +195,12 @@ class AdversarialNet(TrainingNet):
     def __init__(self, *args, attack=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.attack = attack
+
+    def take_settings(self, settings):
+        """Take the attack of the estimator's parameters, with as many steps as the guard has."""
+        attack = settings["attack"]
+        keep = self.attack["raised"] and attack["n_steps"] <= FEW
+        self.attack = raised(attack) if keep else attack
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
         """Train, then let go of what the attacks needed."""

@@ -44,9 +44,7 @@ class OverfittingGuard(Callback):
         weights, optimizer = self.good_
         net.module_.load_state_dict(weights)
         net.optimizer_.load_state_dict(optimizer)
-        net.attack = {
-            **net.attack, "n_steps": _MANY, "step_size": 2.5 * net.attack["eps"] / _MANY
-        }  # fmt: skip
+        net.attack = raised(net.attack)
         warnings.warn(
             f"Catastrophic overfitting in epoch {len(net.history)}: of the training samples "
             f"{few:.0%} withstand the training attack (n_steps={n_steps}), but only {strong:.0%} "
@@ -72,6 +70,11 @@ class OverfittingGuard(Callback):
             with torch.no_grad():
                 found.append(float((net.attacked(z).argmax(1) == y).float().mean()))
         return net.ranks_.agreed(found)
+
+
+def raised(attack):
+    """Give an attack the paper's seven steps."""
+    return {**attack, "n_steps": _MANY, "step_size": 2.5 * attack["eps"] / _MANY, "raised": True}
 
 
 def _state(net):

@@ -9,7 +9,9 @@ import warnings
 import torch
 from torch import nn
 
+from advfeat.optim._comparing import close
 from advfeat.optim._copying import copy_network
+from advfeat.utils._device import own_modes
 from advfeat.utils._random import isolated_torch_seed
 
 
@@ -158,12 +160,14 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
         The samples, which require a gradient.
     """
     size = torch.Size(input_shape).numel()
-    x = torch.linspace(0, 1, 2 * size, device=device).reshape(2, *input_shape).requires_grad_()
     modes = {layer: layer.training for layer in module.modules()}
     module.eval()
     try:
-        with torch.enable_grad():
-            outputs = [module(x[:n].clone()) for n in (1, 2)]  # clones: it may begin in place
+        with own_modes():
+            x = torch.linspace(0, 1, 2 * size, device=device, dtype=torch.float32)
+            x = x.reshape(2, *input_shape).requires_grad_()
+            # Clones: it may begin in place.
+            *outputs, again = [module(x[:n].clone()) for n in (1, 2, 1)]
     except Exception as error:  # whatever the network's own code raises
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ForwardError(
@@ -175,10 +179,17 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
     for n, output in enumerate(outputs, 1):
         _check_shape(output, n, n_classes, what)
     logits = outputs[-1].detach().float()
-    if torch.all(logits >= 0) and torch.allclose(logits.sum(1), torch.ones(2, device=device)):
+    if torch.all(logits >= 0) and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0])):
         raise ValueError(
             f"{what} returns probabilities (its outputs sum to 1); logits are needed. Take the "
             "softmax away from its end."
+        )
+    alone, repeated = (output.detach().float() for output in (outputs[0], again))
+    if close(alone, repeated) and not close(alone, logits[:1]):  # no mere chance
+        raise ValueError(
+            f"{what} gives one sample other logits in another batch, so that its predictions say "
+            "nothing of the sample alone. Take away what mixes the samples of a batch in eval "
+            "mode, such as batch-norm with track_running_stats=False."
         )
     return outputs[-1], x
 

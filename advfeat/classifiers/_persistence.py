@@ -28,6 +28,7 @@ from advfeat.classifiers._plain import (
     from_plain,
     labels_from_plain,
     labels_to_plain,
+    row_to_plain,
     to_plain,
 )
 from advfeat.classifiers._standard import StandardClassifier
@@ -50,7 +51,7 @@ def save(classifier: Any, path: PathOrStr) -> None:
 
     The file appears whole or not at all. It holds the weights, the state of the optimizer and the
     history of each epoch (without that of single batches), all parameters and labels; a network
-    of your own, skorch callbacks and a RandomState are code or objects, and are not kept.
+    of your own, skorch callbacks, a RandomState and objects in the history are not kept.
 
     Parameters
     ----------
@@ -130,7 +131,8 @@ def load(path: PathOrStr, *, network: Any = None, device: Device | None = None) 
     Warns
     -----
     UserWarning
-        If the classifier had callbacks or a RandomState, which are not kept.
+        If the classifier had callbacks, a RandomState or objects in its history, which are not
+        kept.
 
     Examples
     --------
@@ -267,12 +269,10 @@ def _trained_state(classifier):
             state[name] = labels_to_plain(getattr(classifier, name))
     state["input_shape_"] = list(classifier.input_shape_)
     state["seed"] = net.seed
-    state["history"] = [
-        {name: to_plain(value) for name, value in row.items() if name != "batches"}
-        for row in net.history
-    ]
+    state["history"] = [row_to_plain(row, state["dropped"]) for row in net.history]
     if hasattr(net, "attack"):  # training may have raised the number of steps
         state["attack"] = [net.attack["n_steps"], float(net.attack["step_size"])]
+        state["attack_raised"] = net.attack["raised"]
     mean, std = classifier.input_statistics_
     tensors = _prefixed("network.", net.module_.state_dict())
     tensors.update({"statistics.mean": mean, "statistics.std": std})
@@ -312,6 +312,8 @@ def _load_torch(kind, params, header, tensors, network):
 def _load_trained(kind, params, header, tensors, network):
     if network is not None:
         params["network"] = network
+    if params.get("callbacks") is not None:
+        params["callbacks"] = list(params["callbacks"])
     classifier = kind(**params)
     classifier._validate_params()
     for name in _LABELS:
@@ -340,15 +342,16 @@ def _load_trained(kind, params, header, tensors, network):
     )
     if "attack" in header:
         n_steps, step_size = header["attack"]
-        net.attack = {**net.attack, "n_steps": n_steps, "step_size": step_size}
+        changes = {"n_steps": n_steps, "step_size": step_size, "raised": header["attack_raised"]}
+        net.attack = {**net.attack, **changes}
     for i, weight in enumerate(_optimized(net)):
         for name, value in _part(f"optimizer.{i}.", tensors).items():
             net.optimizer_.state[weight][name] = torch.empty_like(weight).copy_(value)
     classifier.net_ = net
     if header["dropped"]:
         warnings.warn(
-            f"Not kept in the file: {', '.join(header['dropped'])}. Set them before you train "
-            "the classifier again.",
+            f"Not kept in the file: {', '.join(header['dropped'])}. Set parameters before you "
+            "train the classifier again.",
             UserWarning,
             stacklevel=3,
         )

@@ -47,6 +47,20 @@ def from_plain(plain):
     return plain
 
 
+def row_to_plain(row, dropped):
+    """Turn an epoch of a history into what JSON can hold; name in ``dropped`` what is left out."""
+    plain = {}
+    for name, value in row.items():
+        if name == "batches":
+            continue
+        try:
+            plain[name] = to_plain(value)
+        except NotPlain:
+            said = f"{name!r} of the history"
+            dropped += [said] * (said not in dropped)
+    return plain
+
+
 def labels_to_plain(labels):
     """Turn an array of labels into what JSON can hold, with its dtype.
 

@@ -14,13 +14,7 @@ from skorch.callbacks import Callback
 from advfeat.classifiers._augmentation import AUGMENTATIONS
 from advfeat.classifiers._callbacks import SCHEDULES, BestEpoch, Progress, make_schedule
 from advfeat.classifiers._distributed import Ranks
-from advfeat.classifiers._fitting import (
-    draft_of,
-    draft_of_net,
-    initialize,
-    input_statistics,
-    on_device,
-)
+from advfeat.classifiers._fitting import draft_of_net, initialize, input_statistics, on_device
 from advfeat.classifiers._from_torch import TorchClassifier, refuse_estimator_as_network
 from advfeat.classifiers._making import make_net
 from advfeat.classifiers._nets import TrainingNet
@@ -31,6 +25,7 @@ from advfeat.classifiers.networks import check_network_name
 from advfeat.utils._bounds import validate_bounds
 from advfeat.utils._checks import CHANNELS
 from advfeat.utils._device import own_modes, resolve_device
+from advfeat.utils._estimator import draft_of
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import Interval, StrOptions, _fit_context
 from advfeat.utils._typing import Bounds, Device, Inputs, RandomState
@@ -348,11 +343,15 @@ class StandardClassifier(NetworkClassifier):
             callbacks=callbacks,  # without the schedule of `fit`, which ended at a rate of zero
         )
         net.initialize_callbacks()
+        if not first:
+            net.take_settings(self._net_class()[1])
         for group in net.optimizer_.param_groups:
-            group["lr"] = self.lr
+            group.update(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         ranks.check_same(data, net)
         net.partial_fit(data, None)
         self.net_ = net
+        if first:
+            self.validation_scores_ = self.best_validation_score_ = None
 
     @property
     def history_(self):

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from advfeat.classifiers import AdversarialClassifier
 from advfeat.classifiers._fitting import input_statistics
 from advfeat.classifiers._training_data import ArrayDataset
-from advfeat.construction._sources import refuse_without_features, unfrozen
+from advfeat.construction._sources import check_network, refuse_random, unfrozen
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.optim import (
     FrozenNetwork,
@@ -73,7 +73,8 @@ class RobustFeatureInverter(TrainTimeTransformer):
     momentum : float, default=0.7
         Share of the last step that is taken again; only for ``solver="momentum"``.
     batch_size : int, default=256
-        Samples optimised together. Memory grows with it; the result does not depend on it.
+        Samples optimised together. Memory grows with it; the result depends on it by rounding
+        only, which the steps of an inversion can make visible (docs/reproducibility.md).
     n_jobs : int, default=None
         Batches worked on at the same time, see `adversarial_examples`. The result does not
         depend on it.
@@ -192,7 +193,8 @@ class RobustFeatureInverter(TrainTimeTransformer):
         Raises
         ------
         ValueError
-            If the source has no linear layer, or given starts do not fit X.
+            If the source has no linear layer or is random, given starts do not fit X, or there
+            is only one sample to start from.
         """
         self._validate_params()
         X_r, residual, _ = self._invert(self._check_inputs(X))
@@ -201,7 +203,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
 
     def _invert(self, X, keeping=None):
         source = self._source
-        frozen = source.frozen(precision=self.precision).verify(X)
+        frozen = refuse_random(source.frozen(precision=self.precision).verify(X))
         if not frozen.passes_gradient:
             warnings.warn(
                 "Some features of the source network have no gradient: their units are off, and "
@@ -244,7 +246,8 @@ class RobustFeatureInverter(TrainTimeTransformer):
         return self._as_given(X_r)
 
     def _check_before(self, X, y, source):
-        refuse_without_features(source, X, len(np.unique(y)))
+        self._refuse_one_sample(X)
+        check_network(source, X, len(np.unique(y)), needs_features=True)
         if not isinstance(self.init, str):
             inner = unfrozen(source)
             self._check_init(
@@ -252,6 +255,13 @@ class RobustFeatureInverter(TrainTimeTransformer):
                 channels=getattr(inner, "channels", "first"),
             )  # fmt: skip
         return {}
+
+    def _refuse_one_sample(self, X):
+        if isinstance(self.init, str) and self.init == "sample" and len(X) == 1:
+            raise ValueError(
+                "init='sample' starts from another sample, so it needs two samples at least. Got "
+                "one sample; use init='noise', or pass starts."
+            )
 
     def _check_init(self, X, **settings):
         """Given starts, checked as X is, in the layout that the network takes."""
@@ -286,8 +296,9 @@ class RobustFeatureInverter(TrainTimeTransformer):
         if isinstance(self.init, str):
             if self.init == "noise":
                 return None
+            self._refuse_one_sample(X)
             n = len(X)
-            other = make_rng(seed, 0).integers(max(1, n - 1), size=n)
+            other = make_rng(seed, 0).integers(n - 1, size=n)
             return Rows(X, (np.arange(n) + 1 + other) % n)  # never the sample itself
         source = self._source
         return self._check_init(X, bounds=source.bounds, channels=source.channels)

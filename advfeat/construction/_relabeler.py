@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 
 from advfeat.classifiers import StandardClassifier
+from advfeat.construction._sources import check_network, refuse_random
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.datasets._constructed import ConstructedDataset, storable_labels
 from advfeat.datasets._torch_data import unpack_data
@@ -73,7 +74,8 @@ class NonRobustRelabeler(TrainTimeTransformer):
     step_size : float, default=None
         In input units; eps / 5 by default.
     batch_size : int, default=256
-        Samples optimised together. Memory grows with it; the result does not depend on it.
+        Samples optimised together. Memory grows with it; the result depends on it by rounding
+        only.
     n_jobs : int, default=None
         Batches worked on at the same time, see `adversarial_examples`. The result does not
         depend on it.
@@ -194,7 +196,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         Raises
         ------
         ValueError
-            If a label or a target is not among the source's classes.
+            If a label or a target is not among the source's classes, or the source is random.
         """
         self._validate_params()
         data, _ = self._relabel(*unpack_data(self, X, y))
@@ -211,7 +213,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
             target = encode_labels(target_labels, source.classes_, len(X))
         eps = useful_radius(self.norm, self.eps, source.input_bounds_, X.shape[1:])
         job = Relabelling(
-            network=source.frozen(precision=self.precision).verify(X),
+            network=refuse_random(source.frozen(precision=self.precision).verify(X)),
             ball=make_ball(self.norm, eps),
             bounds=source.input_bounds_,
             n_steps=self.n_steps,
@@ -246,6 +248,8 @@ class NonRobustRelabeler(TrainTimeTransformer):
         if isinstance(source, FrozenEstimator):
             classes = self._source.classes_
             encode_labels(y, classes, len(y))
+        else:
+            check_network(source, X, len(classes), needs_features=False)
         seeded = isinstance(self.random_state, Integral) and len(classes) > 1
         if isinstance(self.target, str) and not (seeded and self.store is not None):
             return {}
@@ -273,7 +277,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
                 )
             target = np.asarray([self.target[label] for label in y.tolist()])
         else:
-            target = np.asarray(self.target(y))
+            target = np.asarray(self.target(y.copy()))
         return encode_labels(target, classes, len(y))
 
 

@@ -18,21 +18,42 @@ def unfrozen(source):
     return source.estimator if isinstance(source, FrozenEstimator) else source
 
 
-def refuse_without_features(source, X, n_classes):
-    """Raise a ValueError if the source's network will have no linear layer.
+def check_network(source, X, n_classes, needs_features):
+    """Raise a ValueError if the source's network will be random, or lack a linear layer.
 
     Parameters
     ----------
     source : StandardClassifier, skorch net, TorchClassifier, or a FrozenEstimator of one
     X : array of shape (n, ...), checked
     n_classes : int
+    needs_features : bool
+        Whether a linear layer is needed.
     """
     module = _network(source, X.shape[1:], n_classes)
-    if module is not None and not FrozenNetwork(module, device="cpu").verify(X).has_features:
+    if module is None:
+        return
+    try:
+        frozen = FrozenNetwork(module, device="cpu").verify(X)
+    except Exception:  # callbacks may still shape it; if not, training says what is wrong
+        return
+    refuse_random(frozen)
+    if needs_features and not frozen.has_features:
         raise ValueError(
             "Inversion needs penultimate features, but the source network has no linear layer. "
             "Use a network that ends in nn.Linear."
         )
+
+
+def refuse_random(frozen):
+    """Return a verified network, or raise a ValueError if its logits differ from call to call."""
+    if frozen.random:
+        raise ValueError(
+            "The source network is random: its logits for one input differ from call to call, so "
+            "that no construction could be repeated. Let it draw in training only (as nn.Dropout "
+            "does, or functional.dropout with training=self.training), or average a fixed number "
+            "of draws with a fixed seed inside it."
+        )
+    return frozen
 
 
 def _network(source, input_shape, n_classes):

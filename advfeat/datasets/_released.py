@@ -120,6 +120,11 @@ def dump_released_set(X: Inputs, y: ArrayLike, folder: PathOrStr) -> None:
             f"Got images of shape {tuple(X.shape)} and {y.dtype} labels of shape {y.shape}; for "
             "labels of other kinds write their positions, numpy.unique(y, return_inverse=True)[1]."
         )
+    if X.shape[1] > 4 >= X.shape[3]:
+        raise ValueError(
+            f"Expected images of shape (n, C, H, W), got {tuple(X.shape)}, which looks like NHWC "
+            "(channels last). Use X.transpose(0, 3, 1, 2)."
+        )
     folder = resolve_folder(folder, "folder")
     folder.mkdir(parents=True, exist_ok=True)
     for name in (_IMAGES, _LABELS):

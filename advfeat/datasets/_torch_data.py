@@ -116,7 +116,9 @@ def _labels(dataset, verbose):
 def _known_targets(dataset):
     """Labels as torchvision's data sets list them, if these are the labels of the items."""
     targets = getattr(dataset, "targets", None)
-    if targets is None or getattr(dataset, "target_transform", None) is not None:
+    # A class of one's own may yield other labels than it lists.
+    known = type(dataset).__module__.startswith(("torchvision.datasets.", "advfeat."))
+    if targets is None or not known or getattr(dataset, "target_transform", None) is not None:
         return None
     targets = np.asarray(targets.cpu() if isinstance(targets, torch.Tensor) else targets)
     n = len(dataset)

@@ -8,6 +8,30 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from advfeat.utils._arrays import as_array
 
 
+def class_priors(priors, counts):
+    """Class probabilities: those given, or those of the samples counted.
+
+    Raises
+    ------
+    ValueError
+        If there is not one non-negative number for each class, or they do not sum to 1.
+    """
+    if priors is None:
+        return counts / counts.sum()
+    given, priors = priors, np.asarray(priors, dtype=float)
+    if priors.shape != counts.shape or not np.all(priors >= 0):
+        raise ValueError(
+            "The 'priors' parameter of GaussianRobustMLE must be one non-negative number "
+            f"for each of the {len(counts)} classes. Got {given!r} instead."
+        )
+    if abs(priors.sum() - 1.0) > 1e-5:
+        raise ValueError(
+            "The 'priors' parameter of GaussianRobustMLE must sum to 1. Got a sum of "
+            f"{priors.sum()} instead; divide by it."
+        )
+    return priors / priors.sum()
+
+
 def linear_discriminant(axes, means, priors, std):
     """Linear discriminant functions of classes with a common covariance.
 

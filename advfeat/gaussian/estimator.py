@@ -16,13 +16,17 @@ from sklearn.utils.validation import validate_data
 
 from advfeat.gaussian.accuracy import GaussianAccuracyMixin
 from advfeat.gaussian.class_scatter import ClassScatter
-from advfeat.gaussian.discriminant import GaussianPredictionMixin, linear_discriminant
+from advfeat.gaussian.discriminant import (
+    GaussianPredictionMixin,
+    class_priors,
+    linear_discriminant,
+)
 from advfeat.gaussian.matrices import GaussianMatricesMixin
 from advfeat.gaussian.pointwise import robust_std_of_samples
 from advfeat.gaussian.robust_covariance import relaxation, robust_std
 from advfeat.gaussian.theory import GaussianTheoryMixin
 from advfeat.utils._arrays import as_array
-from advfeat.utils._estimator import EstimatorMixin
+from advfeat.utils._estimator import EstimatorMixin, draft_of
 from advfeat.utils._sklearn import (
     Interval,
     StrOptions,
@@ -229,10 +233,12 @@ class GaussianRobustMLE(
             ``eps`` is zero and the model degenerate, or if data or ``eps`` are so large or
             so small that the covariance leaves the range of floating point.
         """
-        X, y, sample_weight = self._check_batch(X, y, sample_weight, reset=True)
-        classes, y = np.unique(y, return_inverse=True)
-        self._begin(classes, X.shape[1])
-        return self._update(X, y, sample_weight)
+        with draft_of(self) as draft:
+            X, y, sample_weight = draft._check_batch(X, y, sample_weight, reset=True)
+            classes, y = np.unique(y, return_inverse=True)
+            draft._begin(classes, X.shape[1])
+            draft._update(X, y, sample_weight)
+        return self
 
     @available_if(_has_partial_fit)
     @_fit_context(prefer_skip_nested_validation=True)
@@ -270,18 +276,20 @@ class GaussianRobustMLE(
             As :meth:`fit`, or if ``classes`` is missing on the first call, changes later, or
             lacks a label of ``y``.
         """
-        _check_partial_fit_first_call(self, classes)
-        first = not hasattr(self, "_scatter")
-        X, y, sample_weight = self._check_batch(X, y, sample_weight, reset=first)
-        unknown = np.setdiff1d(y, self.classes_)
-        if len(unknown):
-            raise ValueError(
-                f"The labels 'y' of partial_fit must be among the classes {self.classes_!r}. "
-                f"Got {unknown!r} as well; list every label in 'classes' on the first call."
-            )
-        if first:
-            self._begin(self.classes_, X.shape[1])
-        return self._update(X, np.searchsorted(self.classes_, y), sample_weight)
+        with draft_of(self) as draft:
+            _check_partial_fit_first_call(draft, classes)
+            first = not hasattr(draft, "_scatter")
+            X, y, sample_weight = draft._check_batch(X, y, sample_weight, reset=first)
+            unknown = np.setdiff1d(y, draft.classes_)
+            if len(unknown):
+                raise ValueError(
+                    f"The labels 'y' of partial_fit must be among the classes {draft.classes_!r}. "
+                    f"Got {unknown!r} as well; list every label in 'classes' on the first call."
+                )
+            if first:
+                draft._begin(draft.classes_, X.shape[1])
+            draft._update(X, np.searchsorted(draft.classes_, y), sample_weight)
+        return self
 
     def _check_batch(self, X, y, sample_weight, reset):
         """Validate training data; samples of weight zero are dropped."""
@@ -318,27 +326,9 @@ class GaussianRobustMLE(
         with np.errstate(over="ignore", invalid="ignore"):
             self._scatter = self._scatter.update(X, y, sample_weight)
             self.class_count_, self.means_ = self._scatter.weight, self._scatter.mean
-            self.priors_ = self._check_priors()
+            self.priors_ = class_priors(self.priors, self.class_count_)
             self._solve(X, y, sample_weight)
             self._check_range()
-        return self
-
-    def _check_priors(self):
-        """Class probabilities, given or those of the samples."""
-        if self.priors is None:
-            return self.class_count_ / self.class_count_.sum()
-        priors = np.asarray(self.priors, dtype=float)
-        if priors.shape != self.classes_.shape or not np.all(priors >= 0):
-            raise ValueError(
-                "The 'priors' parameter of GaussianRobustMLE must be one non-negative number "
-                f"for each of the {len(self.classes_)} classes. Got {self.priors!r} instead."
-            )
-        if abs(priors.sum() - 1.0) > 1e-5:
-            raise ValueError(
-                "The 'priors' parameter of GaussianRobustMLE must sum to 1. Got a sum of "
-                f"{priors.sum()} instead; divide by it."
-            )
-        return priors / priors.sum()
 
     def _solve(self, X, y, sample_weight):
         """Robust standard deviations, and what follows from them."""

@@ -11,9 +11,12 @@ from advfeat.attacks._adversarial_examples import attack_settings
 from advfeat.attacks._attack import AttackTarget
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._batches import iter_batches
+from advfeat.utils._frames import as_frame, library_of
 from advfeat.utils._labels import check_labels
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._typing import Inputs
+
+_N_COMPARED = 256  # images
 
 
 def transfer_rate(
@@ -36,7 +39,8 @@ def transfer_rate(
     source : fitted classifier
         The one attacked, see `adversarial_examples`.
     estimator : fitted classifier
-        Any scikit-learn classifier; it only predicts.
+        Any scikit-learn classifier; it only predicts, and gets adversarial examples as X was
+        given (images of uint8 as floats in [0, 1]).
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
         Samples, in input units (images in [0, 1], or uint8).
     y : array-like of shape (n,)
@@ -52,6 +56,12 @@ def transfer_rate(
     -------
     float
         In [0, 1], or NaN if no sample counts.
+
+    Raises
+    ------
+    ValueError
+        If the source is a Pipeline that changes X, or X is uint8 and ``estimator`` does not take
+        images in [0, 1] for the same.
 
     References
     ----------
@@ -77,6 +87,7 @@ def transfer_rate(
             "are not in the units of X. Pass its last step and transformed X instead."
         )
     y = check_labels(y, len(target.view.X))
+    _refuse_other_units(estimator, target.view)
     right = (source.predict(X) == y) & (estimator.predict(X) == y)  # before the long work
     counted = fooling = 0
     with closing(iter_batches(**target.plan(settings))) as parts:
@@ -84,7 +95,23 @@ def transfer_rate(
             rows = np.flatnonzero(fooled & right[begin : begin + len(fooled)])
             if len(rows):
                 counted += len(rows)
-                fooling += np.sum(
-                    estimator.predict(target.view.as_given(X_adv[rows])) != y[begin + rows]
-                )
+                X_rows = target.view.as_given(X_adv[rows])
+                if library := library_of(X):
+                    X_rows = as_frame(X_rows, X.columns, library)
+                fooling += np.sum(estimator.predict(X_rows) != y[begin + rows])
     return float(fooling / counted) if counted else float("nan")
+
+
+def _refuse_other_units(estimator, view):
+    """Raise a ValueError if the estimator takes bytes of images for something else than floats."""
+    if view.X.dtype != np.uint8:
+        return
+    some = np.linspace(0, len(view.X) - 1, min(len(view.X), _N_COMPARED)).astype(int)
+    X = view.as_given(np.asarray(view.X[some]))
+    said = [estimator.predict(images) for images in (X, X.astype(np.float32) / 255)]
+    if not np.array_equal(*said):
+        raise ValueError(
+            "X is uint8, and adversarial examples are images in [0, 1]; the estimator must take "
+            f"both for the same. Got {type(estimator).__name__}, which predicts other labels for "
+            "X / 255 than for X. Fit it on images in [0, 1], and pass X / 255."
+        )

@@ -33,7 +33,7 @@ def compare(module, graph, x):
     x = x[:N_ROWS]
     expected = _logits_and_gradient(module, x)
     again = _logits_and_gradient(module, x)
-    if not _close(expected[0], again[0]):
+    if not close(expected[0], again[0]):
         return False, True
     return _agree(expected, graph, x), False
 
@@ -48,7 +48,7 @@ def agree(module, graph, x):
 
 
 def _agree(expected, graph, x):
-    return graph is not None and all(map(_close, expected, _logits_and_gradient(graph, x)))
+    return graph is not None and all(map(close, expected, _logits_and_gradient(graph, x)))
 
 
 def _logits_and_gradient(module, x):
@@ -65,6 +65,7 @@ def _logits_and_gradient(module, x):
     return logits.detach().float(), torch.zeros_like(x) if gradient is None else gradient
 
 
-def _close(a, b):
+def close(a, b):
+    """Whether two tensors are equal but for rounding."""
     scale = torch.nan_to_num(a).abs().max() if a.numel() else 0.0
     return torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE * float(scale), equal_nan=True)

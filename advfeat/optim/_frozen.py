@@ -7,6 +7,7 @@ layer.
 
 from __future__ import annotations
 
+import contextlib
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from advfeat.optim._graphs import Steps
 from advfeat.optim._tracing import trace, tracing
 from advfeat.utils._checks import batch_tensor
 from advfeat.utils._device import autocast, own_modes
+from advfeat.utils._random import draws_in_training, isolated_torch_seed
 from advfeat.utils._typing import Device
 
 if TYPE_CHECKING:
@@ -141,10 +143,17 @@ class FrozenNetwork:
         if self._built is None:
             if x is None:
                 raise ValueError("Not known before the first inputs: call verify(X) first.")
-            with tracing, own_modes():  # threads that share the network wait for the first
+            # Threads that share the network wait for the first. A random network draws here, and
+            # its lock comes first, as in a training that traces.
+            with self._apart(), tracing, own_modes():
                 if self._built is None:
                     self._built = self._build(x[:N_ROWS])
         return self._built
+
+    def _apart(self):
+        """Keep torch's default generators as they are, if the network may draw from them."""
+        may_draw = draws_in_training(self._module)
+        return isolated_torch_seed(self.device, 0) if may_draw else contextlib.nullcontext()
 
     def _build(self, x):
         graph = None

@@ -20,6 +20,9 @@ from advfeat.utils._bounds import is_unit_box, resolve_bounds
 from advfeat.utils._lazy import ChannelsFirst, LazyArray, extent, lazy
 
 _TOLERANCE = 1e-5  # rounding in upstream pipelines leaves values such as -3e-8
+_LOST = 0.01  # of a feature's standard deviation, by rounding to float32
+_CONSTANT = 1e-13  # relative; below it a deviation is rounding of float64
+_N_LOOKED_AT = 1000  # rows
 _CHANNELS = (1, 2, 3, 4)
 CHANNELS = ("auto", "first", "last")
 
@@ -57,7 +60,9 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto", channels="auto"):
     elif isinstance(X, LazyArray):
         _check_n_features(estimator, X, reset)
     else:
-        X = _as_table(X, partial(validate_data, estimator, reset=reset))
+        given, X = X, _as_table(X, partial(validate_data, estimator, reset=reset))
+        if reset:
+            _warn_of_rounding(given)
     ends = _finite_ends(X, owner)
     if reset and ndim == 2 and held == np.uint8:
         _warn_of_bytes(ends)
@@ -100,7 +105,8 @@ def check_data(X, owner, *, bounds="auto", channels="first"):
     if getattr(X, "ndim", 2) == 4:
         X = _as_images(X, owner, channels)
     elif not isinstance(X, LazyArray):
-        X = _as_table(X, partial(check_array, estimator=owner, input_name="X"))
+        given, X = X, _as_table(X, partial(check_array, estimator=owner, input_name="X"))
+        _warn_of_rounding(given)
     ends = _finite_ends(X, owner)
     _check_bounds(X, ends, resolve_bounds(bounds, X.shape[1:]))
     return X
@@ -241,6 +247,31 @@ def _warn_of_bytes(ends):
             "or X.astype('float32') to say that the values are meant.",
             UserWarning,
             stacklevel=3,
+        )
+
+
+def _warn_of_rounding(given):
+    """Warn of features that lie so far from zero that float32 hardly tells their values apart."""
+    if getattr(given, "dtype", None) == np.float32:
+        return
+    framed = hasattr(given, "head")
+    some = given.head(_N_LOOKED_AT) if framed else np.asarray(given)[:_N_LOOKED_AT]
+    try:
+        exact = np.asarray(some, dtype=np.float64)
+    except (TypeError, ValueError):  # missing values, which are refused by their name
+        return
+    with np.errstate(all="ignore"):
+        lost = np.abs(exact - exact.astype(np.float32)).max(axis=0)
+        spread, size = exact.std(axis=0), np.abs(exact).max(axis=0)
+        bad = (lost > _LOST * spread) & (spread > _CONSTANT * size) & np.isfinite(lost)
+    if bad.any():
+        i = int(bad.argmax())
+        warnings.warn(
+            f"Networks and attacks compute in float32, which rounds feature {i} by up to "
+            f"{lost[i]:.2g} where its values, near {size[i]:.6g}, have a standard deviation of "
+            f"{spread[i]:.2g}. Take away the offset first, as a StandardScaler does.",
+            UserWarning,
+            stacklevel=4,
         )
 
 

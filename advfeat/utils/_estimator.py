@@ -1,5 +1,6 @@
 """What all estimators share: pickles that say their version, and a link to their page."""
 
+import contextlib
 import warnings
 from typing import Any
 
@@ -8,6 +9,18 @@ from advfeat._version import __version__
 SITE = "https://advfeat.readthedocs.io"  # as in pyproject.toml; "stable" is the last release
 
 _MARK = "_advfeat_version"
+
+
+@contextlib.contextmanager
+def draft_of(estimator):
+    """Give a draft to fit, which takes the estimator's place in one step if all goes well.
+
+    Whatever fails or interrupts the fit, at whatever instant, the estimator is as it was before.
+    """
+    draft = object.__new__(type(estimator))
+    draft.__dict__ = dict(vars(estimator))
+    yield draft
+    estimator.__dict__ = vars(draft)
 
 
 class EstimatorMixin:

@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -12,7 +13,12 @@ from sklearn.linear_model import LogisticRegression
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
-from advfeat import AdversarialClassifier, StandardClassifier, robust_accuracy_score
+from advfeat import (
+    AdversarialClassifier,
+    StandardClassifier,
+    from_torch,
+    robust_accuracy_score,
+)
 from advfeat.classifiers import _nets, _training_batches
 from advfeat.datasets import make_planted_features
 
@@ -553,3 +559,65 @@ def test_augmentation_is_for_images_between_zero_and_one(digits):
         clf = StandardClassifier(bounds=(0, 255), augmentation=augmentation, verbose=0)
         with pytest.raises(ValueError, match=r"images in \[0, 1\].*bounds=\(0, 255\)"):
             clf.fit(255 * X, y)
+
+
+def test_partial_fit_takes_the_parameters_as_they_are_now(digits):
+    X, y = digits[0][:100], digits[1][:100]
+    settings = {"max_epochs": 1, "random_state": 0, "verbose": 0}
+    changed = {"eps": 0.8, "n_steps": 5, "norm": np.inf, "momentum": 0.5, "weight_decay": 0.01}
+    clf = AdversarialClassifier(eps=0.1, **settings).fit(X, y).set_params(**changed)
+    clf.partial_fit(X, y)
+    attack, (group,) = clf.net_.attack, clf.net_.optimizer_.param_groups
+    assert (attack["eps"], attack["n_steps"], attack["norm"]) == (0.8, 5, np.inf)
+    assert attack["step_size"] == pytest.approx(2.5 * 0.8 / 5)
+    assert (group["momentum"], group["weight_decay"]) == (0.5, 0.01)
+    # A network that did not change goes on to the same bits as before.
+    same, other = (AdversarialClassifier(eps=0.1, **settings).fit(X, y) for _ in range(2))
+    other.set_params(eps=2.0)
+    scores = [c.partial_fit(X, y).decision_function(X) for c in (same, other)]
+    assert not np.array_equal(*scores)
+
+
+def test_validation_scores_are_none_after_partial_fit_alone(digits):
+    clf = StandardClassifier(random_state=0, verbose=0).partial_fit(
+        digits[0][:50], digits[1][:50], classes=range(10)
+    )
+    assert clf.validation_scores_ is None and clf.best_validation_score_ is None
+    assert clf.partial_fit(digits[0][:50], digits[1][:50]).validation_scores_ is None
+
+
+class MixedBatch(nn.Module):
+    """Batch-norm that looks at the batch in eval mode, too."""
+
+    def __init__(self, n_classes=10):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1, track_running_stats=False)
+        self.head = nn.Linear(64, n_classes)
+
+    def forward(self, x):
+        return self.head(self.norm(x).flatten(1))
+
+
+def test_networks_that_mix_the_samples_of_a_batch_are_refused_before_training(digits):
+    clf = StandardClassifier(MixedBatch, verbose=0)
+    with pytest.raises(ValueError, match="gives one sample other logits in another batch"):
+        clf.fit(digits[0][:50], digits[1][:50])
+    with pytest.raises(ValueError, match="other logits in another batch"):
+        from_torch(MixedBatch(), classes=range(10), input_shape=(1, 8, 8))
+
+
+def test_tables_that_float32_cannot_tell_apart_are_said():
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(200, 3))
+    y = (A[:, 0] > 0).astype(int)
+    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0)
+    with pytest.warns(UserWarning, match=r"rounds feature 1 by up to .*StandardScaler"):
+        clf.fit(A * [1, 30, 1] + [0, 1.7e9, 0], y)
+    with pytest.warns(UserWarning, match=r"rounds feature 0 by up to"):
+        clf.fit(pd.DataFrame(A + 1e7), y)
+    linear = LogisticRegression().fit(A + 1e7, y)
+    with pytest.warns(UserWarning, match=r"rounds feature 0 by up to"):
+        robust_accuracy_score(linear, A + 1e7, y, norm=2, eps=0, verbose=0)
+    # No warning: float32 as given, a constant, values that float32 holds.
+    for X in ((A + 1e7).astype(np.float32), np.c_[A, np.full(200, 0.1)], A + 1e3, A * 1e20):
+        clf.fit(X, y)

@@ -468,3 +468,28 @@ def test_an_estimator_is_no_network(digits):
         with pytest.raises(ValueError, match="'network' parameter of StandardClass") as caught:
             StandardClassifier(wrong, verbose=0).fit(X, y)
         assert "\n" not in str(caught.value)
+
+
+def _skorch_net(module):
+    net = NeuralNetClassifier(module, criterion=nn.CrossEntropyLoss, max_epochs=0, verbose=0)
+    return net.initialize()
+
+
+def test_torchs_defaults_and_modes_around_the_call_change_nothing(digits):
+    module, X, y = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), digits[0][:20], digits[1][:20]
+    make = {"classes": range(10), "input_shape": (1, 8, 8)}
+    settings = {"norm": 2, "eps": 0.1, "n_steps": 2, "verbose": 0}
+    expected = from_torch(module, **make).decision_function(X)
+    net = _skorch_net(module)
+    score = robust_accuracy_score(net, X, y, **settings)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert_array_equal(from_torch(module, **make).decision_function(X), expected)
+        assert robust_accuracy_score(net, X, y, **settings) == score
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.inference_mode():
+        clf = from_torch(module, **make)
+        assert_array_equal(clf.set_params(std=1.0).decision_function(X), expected)
+        assert robust_accuracy_score(net, X, y, **settings) == score
+    assert robust_accuracy_score(clf, X, y, **settings) == score

@@ -28,6 +28,7 @@ from advfeat import (
     load,
     save,
 )
+from advfeat.classifiers._overfitting import raised
 from advfeat.classifiers.networks import NETWORKS
 
 QUICK = {"max_epochs": 1, "random_state": 0, "verbose": 0}
@@ -404,3 +405,41 @@ def test_newer_and_foreign_files(kept, tmp_path):
 def test_a_network_for_a_file_that_names_its_own(kept):
     with pytest.raises(ValueError, match="names its network, so 'network' must be left out"):
         load(kept, network=Own)
+
+
+def test_no_callbacks_as_a_list(tmp_path, digits):
+    clf = StandardClassifier(callbacks=[], max_epochs=1, random_state=0, verbose=0)
+    clf.fit(digits[0][:50], digits[1][:50])
+    save(clf, tmp_path / "file")
+    assert load(tmp_path / "file").callbacks == []
+
+
+class NotesAnObject(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        net.history.record("note", object())
+
+
+def test_objects_in_the_history_are_left_out_and_said(tmp_path, digits):
+    clf = StandardClassifier(
+        callbacks=[NotesAnObject()], max_epochs=2, random_state=0, verbose=0
+    ).fit(digits[0][:50], digits[1][:50])
+    save(clf, tmp_path / "file")
+    with pytest.warns(UserWarning, match="Not kept in the file: callbacks, 'note' of the history"):
+        again = load(tmp_path / "file")
+    assert [row["train_loss"] for row in again.history_] == [
+        row["train_loss"] for row in clf.history_
+    ]
+
+
+def test_an_attack_that_was_changed_or_raised_goes_on_the_same(tmp_path, digits):
+    X, y = digits[0][:100], digits[1][:100]
+    clf = AdversarialClassifier(eps=0.1, n_steps=2, max_epochs=1, random_state=0, verbose=0)
+    clf.fit(X, y).set_params(eps=1.0)
+    clf.net_.attack = raised(clf.net_.attack)  # as the guard against overfitting does
+    save(clf, tmp_path / "file")
+    again = load(tmp_path / "file")
+    for one in (clf, again):
+        one.partial_fit(X, y)
+    assert clf.net_.attack == again.net_.attack
+    assert (clf.net_.attack["n_steps"], clf.net_.attack["eps"]) == (7, 1.0)
+    assert_array_equal(clf.decision_function(X), again.decision_function(X))

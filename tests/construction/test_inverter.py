@@ -14,7 +14,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from advfeat import AdversarialClassifier, RobustFeatureInverter, StandardClassifier
+from advfeat import (
+    AdversarialClassifier,
+    NonRobustRelabeler,
+    RobustFeatureInverter,
+    StandardClassifier,
+)
 from advfeat.datasets import load_digits
 
 
@@ -329,3 +334,38 @@ def test_units_that_stay_off_are_told():
     inv = RobustFeatureInverter(FrozenEstimator(clf), n_steps=5, random_state=0, verbose=0)
     with pytest.warns(UserWarning, match="have no gradient: their units are off"):
         inv.fit_transform(X, y)
+
+
+def test_one_sample_has_no_other_to_start_from(standard, digits):
+    X, y = digits[0][:20], digits[1][:20]
+    fitted = inverter(standard).fit(X, y)
+    for call in (lambda: fitted.invert(X[:1]), lambda: fitted.fit_transform(X[:1], y[:1])):
+        with pytest.raises(ValueError, match=r"two samples at least. Got one sample; use init="):
+            call()
+    from_noise = inverter(standard, init="noise").fit(X, y).invert(X[:1])
+    assert not np.array_equal(from_noise, X[:1])
+
+
+class AlwaysDrops(nn.Module):
+    """Dropout in eval mode, too: functional.dropout without ``training=self.training``."""
+
+    def __init__(self, n_classes=10):
+        super().__init__()
+        self.body, self.head = nn.Linear(64, 32), nn.Linear(32, n_classes)
+
+    def forward(self, x):
+        return self.head(nn.functional.dropout(self.body(x.flatten(1)).relu(), 0.5))
+
+
+@pytest.mark.parametrize("make", [RobustFeatureInverter, NonRobustRelabeler])
+@pytest.mark.parametrize("trained", [True, False])
+def test_random_sources_are_refused_and_take_no_global_numbers(make, trained, digits):
+    X, y = digits[0][:50], digits[1][:50]
+    source = StandardClassifier(AlwaysDrops, max_epochs=1, random_state=0, verbose=0)
+    if trained:
+        source = FrozenEstimator(source.fit(X, y))
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match="source network is random: its logits for one input"):
+        make(source, n_steps=2, random_state=0, verbose=0).fit_transform(X, y)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert trained or not hasattr(source, "net_")  # refused before it is trained

@@ -158,3 +158,16 @@ def test_a_failed_fit_changes_nothing(standard, digits):
     with pytest.raises(ValueError, match="2 classes"):
         relabeler.fit(np.zeros((20, 10)), np.zeros(20))
     assert relabeler.transform(X) is X
+
+
+def test_a_callable_target_may_write_into_what_it_gets(standard, digits):
+    def shift(labels):
+        labels += 1
+        labels %= 10
+        return labels
+
+    X, y = digits[0][:30], digits[1][:30].copy()
+    data = relabeler(standard, target=shift, eps=3.0, n_steps=20).fit_transform(X, y)
+    assert_array_equal(y, digits[1][:30])
+    assert_array_equal(data.y_source, y)
+    assert_array_equal(data.y, (y + 1) % 10)

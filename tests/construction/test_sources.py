@@ -178,7 +178,8 @@ def test_shapes_that_callbacks_set_are_left_to_them(digits):
 
     X, y, _, _ = digits
     net = skorch_net(Flexible, callbacks=[("features", SetFeatures())])
-    assert NonRobustRelabeler(net, **QUICK).fit(X, y).estimator_.module_[1].in_features == 64
+    for make in (NonRobustRelabeler, RobustFeatureInverter):
+        assert make(net, **QUICK).fit(X, y).estimator_.module_[1].in_features == 64
 
 
 # ---- what is refused ----------------------------------------------------------------------------

@@ -115,3 +115,10 @@ def test_what_cannot_be_written(tmp_path, images, labels):
     with pytest.raises(ValueError, match="Expected images of shape"):
         dump_released_set(images, labels, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_channels_last_are_not_written(tmp_path):
+    last = X.transpose(0, 2, 3, 1)
+    with pytest.raises(ValueError, match=r"looks like NHWC .*transpose\(0, 3, 1, 2\)"):
+        dump_released_set(last, np.zeros(len(X), int), tmp_path / "set")
+    assert not (tmp_path / "set").exists()

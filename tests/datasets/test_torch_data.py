@@ -17,6 +17,8 @@ from torch.utils.data import (
     TensorDataset,
     random_split,
 )
+from torchvision.datasets import FakeData
+from torchvision.transforms import ToTensor
 
 from advfeat import AdversarialClassifier, StandardClassifier
 from advfeat.datasets._torch_data import split_dataset, unpack_data
@@ -35,6 +37,12 @@ class Items(Dataset):
     def __getitem__(self, i):
         self.read.append(i)
         return self.X[i], self.y[i]
+
+
+class Torchvisions(Items):
+    """One as torchvision has them."""
+
+    __module__ = "torchvision.datasets.mnist"
 
 
 X = np.random.default_rng(0).integers(0, 256, (9, 1, 4, 4)).astype(np.uint8)
@@ -56,7 +64,7 @@ def test_inputs_and_labels():
 
 
 def test_targets_are_believed_where_they_are_the_labels():
-    known = Items(X, Y, targets=Y.tolist(), target_transform=None)
+    known = Torchvisions(X, Y, targets=Y.tolist(), target_transform=None)
     _, labels, _ = split_dataset(Subset(known, [1, 2, 3]))
     assert_array_equal(labels, Y[1:4])
     assert len(known.read) <= 4  # some, to compare
@@ -65,7 +73,7 @@ def test_targets_are_believed_where_they_are_the_labels():
         {"targets": Y + 1}, {"targets": Y[:-1]}, {"targets": np.stack([Y, Y], 1)},
         {"targets": Y, "target_transform": lambda y: y},
     ):  # fmt: skip
-        _, labels, _ = split_dataset(Items(X, names, **attributes))
+        _, labels, _ = split_dataset(Torchvisions(X, names, **attributes))
         assert_array_equal(labels, names)
 
 
@@ -194,3 +202,31 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path):
     peak(20)  # what is made only once
     few, many = peak(9000), peak(14000)
     assert many < 1.1 * few, (few, many)
+
+
+@pytest.mark.parametrize("n_wrong", [1, 3])
+def test_labels_of_a_class_of_ones_own_are_those_of_its_items(n_wrong):
+    """Label noise and backdoors keep ``targets`` as they were."""
+
+    class Poisoned(Dataset):
+        data, targets = X, [0, 1, 2] * 3
+
+        def __len__(self):
+            return len(self.data)
+
+        def __getitem__(self, i):
+            return self.data[i], 5 if i in (1, 2, 6)[:n_wrong] else self.targets[i]
+
+    _, y, _ = split_dataset(Poisoned())
+    assert y.tolist() == [item[1] for item in Poisoned()][: len(X)]
+
+
+def test_a_subclass_of_torchvisions_may_change_the_labels():
+    class Shifted(FakeData):
+        targets = [0] * 4  # noqa: RUF012
+
+        def __getitem__(self, i):
+            return super().__getitem__(i)[0], 7
+
+    data = Shifted(4, (3, 4, 4), transform=ToTensor())
+    assert split_dataset(data)[1].tolist() == [7] * 4

@@ -514,3 +514,26 @@ def test_no_linear_map_if_the_covariance_is_singular():
     model = GaussianRobustMLE().fit([[0.0, 1], [1, 1], [2, 1], [4, 1]], [0, 0, 1, 1])
     with pytest.raises(AttributeError, match="adversary_map_ needs adversary='average'"):
         model.adversary_map_  # noqa: B018
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was():
+    X, y = random_data(0, n_classes=2)
+    model = GaussianRobustMLE(eps=0.1).partial_fit(X[:30], y[:30], classes=[0, 1])
+    model.set_params(priors=[0.5, 0.6])
+    with pytest.raises(ValueError, match="must sum to 1"):
+        model.partial_fit(X[30:], y[30:])
+    model.set_params(priors=None).partial_fit(X[30:], y[30:])
+    assert model.class_count_.sum() == len(X)
+    whole = GaussianRobustMLE(eps=0.1).fit(X, y)
+    assert_allclose(model.coef_, whole.coef_, rtol=1e-9)
+
+    model = GaussianRobustMLE(eps=0).fit(X, y)
+    said, state = model.predict(X), set(vars(model))
+    with pytest.raises(ValueError, match="eps=0 needs variance"):
+        model.fit([[0.0] * 4, [1.0] * 4], [5, 6])
+    assert_array_equal(model.predict(X), said)
+    assert set(vars(model)) == state
+    fresh = GaussianRobustMLE(eps=0)
+    with pytest.raises(ValueError, match="eps=0 needs variance"):
+        fresh.partial_fit(X[:1], y[:1], classes=[0, 1])
+    assert not hasattr(fresh, "classes_") and not hasattr(fresh, "n_features_in_")

@@ -587,3 +587,41 @@ def test_a_single_logit_is_refused():
     net.fit(X, y.astype(np.float32))
     with pytest.raises(TypeError, match="one logit"):
         robust_accuracy_score(net, X, y, norm=2, eps=0.1)
+
+
+def test_transfer_hands_over_examples_in_the_units_that_were_given(standard, digits):
+    """An estimator that takes bytes for something else than floats would pass for robust."""
+    X, y = digits[2][:60], digits[3][:60]
+    bytes_ = np.round(255 * X).astype(np.uint8)
+    flat = FunctionTransformer(lambda images: np.asarray(images, float).reshape(len(images), -1))
+    tree = make_pipeline(flat, DecisionTreeClassifier(random_state=0))
+    settings = {"norm": 2, "eps": 0.5, "n_steps": 3, "verbose": 0}
+    with pytest.raises(ValueError, match=r"other labels for X / 255 than for X. Fit it on images"):
+        transfer_rate(standard, clone(tree).fit(bytes_, y), bytes_, y, **settings)
+    fitted = tree.fit(bytes_ / np.float32(255), y)
+    floats = transfer_rate(standard, fitted, bytes_ / np.float32(255), y, **settings)
+    assert 0 <= floats <= 1
+    # A network takes both for the same.
+    rates = [transfer_rate(standard, standard, images, y, **settings) for images in (bytes_, X)]
+    assert rates == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_transfer_hands_over_frames_where_frames_were_given(library):
+    frames = pytest.importorskip(library)
+    X, y = make_planted_features(200, random_state=0, return_X_y=True)
+    names = [f"feature {i}" for i in range(X.shape[1])]
+    frame = frames.DataFrame(dict(zip(names, X.T, strict=True)))
+    clf = StandardClassifier(max_epochs=3, random_state=0, verbose=0).fit(frame, y)
+
+    class Named(DecisionTreeClassifier):
+        def predict(self, X):
+            assert list(X.columns) == names
+            return super().predict(X)
+
+    settings = {"norm": 2, "eps": 3.0, "n_steps": 3, "verbose": 0}
+    rate = transfer_rate(clf, Named(random_state=0).fit(frame, y), frame, y, **settings)
+    array = np.asarray(frame)
+    bare = StandardClassifier(max_epochs=3, random_state=0, verbose=0).fit(array, y)
+    tree = DecisionTreeClassifier(random_state=0).fit(array, y)
+    assert rate == transfer_rate(bare, tree, array, y, **settings) > 0
