@@ -1,4 +1,4 @@
-"""Warnings of this package."""
+"""Warnings and errors of this package."""
 
 
 class EvaluationWarning(UserWarning):
@@ -18,4 +18,20 @@ class EvaluationWarning(UserWarning):
     ----------
     Athalye et al. 2018 (obfuscated gradients); Carlini et al. 2019 (on evaluating robustness);
     the checks are those of AutoAttack, Croce and Hein 2020.
+    """
+
+
+class BatchError(RuntimeError, ValueError):
+    """The work on one batch failed, most often as the network does not take its rows.
+
+    The message names the rows and the error. Batches that were finished before are in the store,
+    if there is one.
+    """
+
+
+class WorkersLostError(RuntimeError):
+    """Workers were lost again and again, or the whole cluster was.
+
+    Most often a batch takes more memory than they have: choose a smaller ``batch_size``. Batches
+    that were finished before are in the store, if there is one.
     """

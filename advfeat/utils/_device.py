@@ -25,6 +25,8 @@ def resolve_device(device):
             "The 'device' parameter must be 'auto', 'cpu', 'cuda', 'cuda:0', ... or a "
             f"torch.device. Got {device!r} instead."
         ) from error
+    if device.type not in ("cpu", "cuda"):
+        _try(device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"device={str(device)!r} was asked for, but this machine has no usable CUDA device. "
@@ -36,6 +38,16 @@ def resolve_device(device):
             f"{torch.cuda.device_count()} CUDA devices."
         )
     return device
+
+
+def _try(device):
+    try:
+        torch.zeros(1, device=device).cpu()
+    except Exception as error:  # whatever a backend raises that is not there
+        raise ValueError(
+            f"device={str(device)!r} was asked for, but cannot be used on this machine. Use "
+            "device='cpu' or device='auto'."
+        ) from error
 
 
 def on_accelerator(X, device):

@@ -23,20 +23,13 @@ from joblib import Parallel, delayed, wrap_non_picklable_objects
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
+from advfeat.exceptions import BatchError, WorkersLostError
 from advfeat.utils._device import own_modes
 
 _LOSSES = 3  # times that tasks are given to other workers, as in dask
 _SMALL = "10K"  # larger arrays are mapped into memory, so that a message fits into a pipe
 _NO_WORKERS = 60.0  # seconds without any worker after which a cluster is given up
 _POLL = 1.0  # seconds between two looks at whether a cluster, or a parent, is still there
-
-
-class WorkersLostError(RuntimeError):
-    """Workers were lost again and again, or the whole cluster was."""
-
-
-class BatchError(RuntimeError, ValueError):
-    """The work on one batch failed, most often as the network does not take its rows."""
 
 
 def run_tasks(job, begins, cut, n_jobs):

@@ -16,8 +16,8 @@ from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from advfeat import NonRobustRelabeler, RobustFeatureInverter, StandardClassifier
+from advfeat.exceptions import WorkersLostError
 from advfeat.utils._store import Store
-from advfeat.utils._workers import WorkersLostError
 
 MARK = 1000.0  # a value that only one sample has; the others are normal
 N, SIZE = 60, 5

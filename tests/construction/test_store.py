@@ -26,8 +26,8 @@ from advfeat import (
     StandardClassifier,
     robust_accuracy_score,
 )
+from advfeat.exceptions import BatchError
 from advfeat.utils._store import Store
-from advfeat.utils._workers import BatchError
 
 pytestmark = pytest.mark.filterwarnings("ignore:The features were matched poorly")
 

@@ -261,3 +261,12 @@ def test_devices_that_are_refused():
             resolve_device(wrong)
     with pytest.raises(ValueError, match="no usable CUDA device|only 1 CUDA device|CUDA devices"):
         resolve_device("cuda:99")
+
+
+@pytest.mark.parametrize("name", ["mps", "xpu", "meta"])
+def test_devices_that_are_not_there_are_refused_in_one_line(name):
+    try:
+        torch.zeros(1, device=name).cpu()
+    except Exception:
+        with pytest.raises(ValueError, match=f"device='{name}' was asked for, but cannot be used"):
+            resolve_device(name)

@@ -19,9 +19,9 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
+from advfeat.exceptions import BatchError, WorkersLostError
 from advfeat.utils import _workers
 from advfeat.utils._batches import iter_batches, run_batches
-from advfeat.utils._workers import BatchError, WorkersLostError
 
 
 @dataclass(frozen=True, eq=False)
