@@ -342,7 +342,9 @@ def _load_trained(kind, params, header, tensors, network):
     )
     if "attack" in header:
         n_steps, step_size = header["attack"]
-        changes = {"n_steps": n_steps, "step_size": step_size, "raised": header["attack_raised"]}
+        # Files of before the key: only the guard could have changed the number of steps.
+        raised = header.get("attack_raised", n_steps != params["n_steps"])
+        changes = {"n_steps": n_steps, "step_size": step_size, "raised": raised}
         net.attack = {**net.attack, **changes}
     for i, weight in enumerate(_optimized(net)):
         for name, value in _part(f"optimizer.{i}.", tensors).items():

@@ -443,3 +443,14 @@ def test_an_attack_that_was_changed_or_raised_goes_on_the_same(tmp_path, digits)
     assert clf.net_.attack == again.net_.attack
     assert (clf.net_.attack["n_steps"], clf.net_.attack["eps"]) == (7, 1.0)
     assert_array_equal(clf.decision_function(X), again.decision_function(X))
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_files_that_do_not_say_whether_the_attack_was_raised(guarded, tmp_path, digits):
+    clf = AdversarialClassifier(eps=0.1, n_steps=2, max_epochs=1, random_state=0, verbose=0)
+    clf.fit(digits[0][:100], digits[1][:100])
+    if guarded:
+        clf.net_.attack = raised(clf.net_.attack)
+    save(clf, tmp_path / "file")
+    edit(tmp_path / "file", lambda header: header.pop("attack_raised"))
+    assert load(tmp_path / "file").net_.attack == clf.net_.attack
