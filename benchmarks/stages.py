@@ -166,11 +166,11 @@ class Stages:
         time.sleep(0.5)
 
     def left(self, planned=None):
-        """Titles of the stages that no run has computed yet: all, or of those planning saw."""
+        """Titles of the stages that no run has computed yet: all, or what a planning must have."""
         return [
             title
             for path, title in self.todo.items()
-            if (planned is None or path in planned) and not self._is_kept(path)
+            if (planned is None or planned.get(path)) and not self._is_kept(path)
         ]
 
     def begin(self):

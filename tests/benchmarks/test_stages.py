@@ -435,3 +435,24 @@ def test_a_broken_note_of_earlier_runs_stops_nothing(tmp_path, noted):
     (note,) = tmp_path.glob("*.begun")
     note.write_text(noted)
     assert Stages(tmp_path).get(compute=lambda folder: 1, **how) == 1
+
+
+def test_what_another_table_needs_is_not_left_of_one_that_has_all(tmp_path):
+    stages = Stages(tmp_path)
+
+    def source():
+        return stages.get("train", "source", 1, lambda: 1)
+
+    def measured(name):
+        return stages.get("measure", name, 1, lambda value: value, needs=[source])
+
+    measured("a")
+    next(tmp_path.glob("source-*.json")).unlink()
+    next(tmp_path.glob("source-*.npz")).unlink()
+    stages = Stages(tmp_path)
+    with stages.planning() as one:
+        measured("a")
+    with stages.planning() as other:
+        measured("b")
+    assert stages.left() == stages.left(other) == ["b", "source"]
+    assert stages.left(one) == []
