@@ -233,14 +233,18 @@ class Experiment:
         )
 
     def leak_records(self, name):
-        """Give what robust features alone teach of a relabelled set, as a record."""
+        """Give what robust features alone teach of a set, as a record."""
+
+        def teach(robust, constructed):
+            data = constructed["set"]
+            X, y = (data.X, data.y) if SETS[name].relabelled else (data, self.y)
+            return measures.accuracy_of_robust_features(robust, X, y, self.X_test, self.y_test)
+
         found = self.stage(
             "measure",
             f"leak of {name}",
             ("leak", self.set_key(name), self.classifier_key("adversarial"), self.test_key),
-            lambda robust, constructed: measures.accuracy_of_robust_features(
-                robust, constructed["set"].X, constructed["set"].y, self.X_test, self.y_test
-            ),
+            teach,
             needs=[lambda: self.classifier("adversarial"), lambda: self.constructed(name)],
         )
         return [self.record(name, LEAK, found)]

@@ -17,7 +17,7 @@ from differences import differences
 from experiment import LEAK
 from files import read_json, write_text
 from pages import cell, judged, markdown, n_seeds, page
-from presets import PRESETS
+from presets import PRESETS, of_settings
 
 _RESULTS = Path(__file__).with_name("results")
 _ROOT = Path(__file__).resolve().parents[1]
@@ -236,10 +236,17 @@ def _is_older(name, report):
     if "settings" not in report:
         return False
     table, data = tables.table(name), {"original": False, **report["data"]}
-    preset = dataclasses.replace(
+    today = dataclasses.replace(
         PRESETS[report["preset"]], precision=report["settings"]["precision"]
     )
-    return report.get("differences") != differences(preset, table.sets, data, bool(table.load))
+    try:
+        then = of_settings(report["settings"])
+    except (KeyError, TypeError):
+        return True
+    then, today = (
+        differences(preset, table.sets, data, bool(table.load)) for preset in (then, today)
+    )
+    return then != today
 
 
 def _rows(found):

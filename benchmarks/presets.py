@@ -87,6 +87,21 @@ class Preset:
         return self.training["D_rand" if base == "D_other" else base]
 
 
+def of_settings(settings):
+    """Give the preset that a page's settings describe, as far as `differences` reads it.
+
+    Raises
+    ------
+    TypeError
+        If another version wrote them, with other parts.
+    """
+    parts = {"adversary": Adversary, "inversion": Inversion, "relabelling": Relabelling}
+    read = {name: kind(**settings[name]) for name, kind in parts.items()}
+    training = {name: Training(**row) for name, row in settings["training"].items()}
+    plain = {name: settings[name] for name in ("network", "precision")}
+    return dataclasses.replace(PRESETS["paper"], training=training, **read, **plain)
+
+
 _CURVE = (5, 10, 25, 50, 100, 250, 500, 1000, 2500)
 _SMALL = ("small_resnet", small_vgg, small_densenet, small_inception)
 _AT_EPS_1 = ("D_rand, eps 1", "D_other, eps 1", "D_det, eps 1")

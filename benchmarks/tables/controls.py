@@ -141,6 +141,7 @@ TABLE = Table(
         "makes robust, like training with noise. D_NR is therefore made once more with steps so "
         "long that its images end as far from their starts as D_R's (the factor is chosen on "
         f"{_N_TRIED} training images), and D is learned with Gaussian noise that moves its images "
-        "as far, clipping included, half as far and a quarter: weaker noise costs less accuracy."
+        "as far, clipping included, half as far and a quarter: weaker noise costs less accuracy. "
+        "The noise of an image is drawn once; D with it is trained for as many epochs as D."
     ),
 )

@@ -21,7 +21,8 @@ _EPS = 0.25
 _MODEL = "the robust linear model itself, on D"
 _LEAK = "accuracy, certified linear features"
 _STATIC = "share, predictions certified at L2 0.25"
-_USEFUL = "features with certified gamma > 0 at L2 0.25"
+_USEFUL = "certified features, gamma > 0 at L2 0.25"
+_TRAINED = "L2 eps of its training"
 
 
 def linear(input_shape, n_classes):
@@ -40,22 +41,27 @@ def _weights(classifier, shape):
     return (ends - origin).T.cpu().numpy(), origin[0].cpu().numpy()
 
 
-def _certified(W, b, X, y, eps):
-    """Share of predictions that no perturbation changes, and features that stay useful, exactly.
-
-    Feature i is w_i x for class i against the rest, standardised on X; an L2 perturbation changes
-    it by at most eps ||w_i||.
-    """
+def _static(W, b, X, eps):
+    """Share of the predictions that no L2 perturbation changes, exactly."""
     logits = X @ W.T + b
     top = logits.argmax(1)
     gap = logits[np.arange(len(X)), top][:, None] - logits
     size = np.linalg.norm(W[top][:, None] - W[None], axis=2)
     distance = np.where(size > 0, gap / np.where(size > 0, size, 1), np.inf)
+    return float(np.mean(distance.min(1) > eps))
+
+
+def _stay_useful(W, b, X, y, eps):
+    """Whether each feature stays useful under every L2 perturbation, exactly: gamma > 0.
+
+    Feature i is w_i x for class i against the rest, standardised on X; an L2 perturbation changes
+    it by at most eps ||w_i||.
+    """
+    logits = X @ W.T + b
     mean, std = logits.mean(0), logits.std(0)
     sign = np.where(np.arange(len(W))[:, None] == y, 1.0, -1.0)
     rho = np.array([sign[i] @ (logits[:, i] - mean[i]) for i in range(len(W))]) / (len(X) * std)
-    gamma = np.abs(rho) - eps * np.linalg.norm(W, axis=1) / std
-    return float(np.mean(distance.min(1) > eps)), int(np.sum(gamma > 0))
+    return np.abs(rho) > eps * np.linalg.norm(W, axis=1) / std
 
 
 def _model(experiment):
@@ -79,24 +85,28 @@ def _model(experiment):
     return key, lambda: experiment.stage("goh", title, key, fit, network=linear)
 
 
-def _features(X, W, b):
+def _flat(X):
     X = as_floats(X)
-    return X.reshape(len(X), -1) @ W.T + b
+    return X.reshape(len(X), -1)
 
 
 def _measure(experiment):
     key, model = _model(experiment)
     shape = experiment.X.shape[1:]
 
-    def certify(robust):
+    def certified(robust):
+        """Weights and intercepts, and which features count, by the training images."""
         W, b = _weights(robust, shape)
-        X = as_floats(experiment.X_test).reshape(len(experiment.X_test), -1)
-        index = np.searchsorted(robust.classes_, experiment.y_test)
-        static, useful = _certified(W, b, X, index, _EPS)
+        index = np.searchsorted(robust.classes_, experiment.y)
+        return W, b, _stay_useful(W, b, _flat(experiment.X), index, _EPS)
+
+    def certify(robust):
+        W, b, useful = certified(robust)
         return {
             "accuracy": robust.score(experiment.X_test, experiment.y_test),
-            _STATIC: static,
-            _USEFUL: useful,
+            _TRAINED: experiment.preset.adversary.eps,
+            _STATIC: _static(W, b, _flat(experiment.X_test), _EPS),
+            _USEFUL: int(useful.sum()),
         }
 
     found = experiment.stage(
@@ -106,11 +116,13 @@ def _measure(experiment):
     for name in _SETS:
 
         def leak(robust, constructed):
-            W, b = _weights(robust, shape)
+            W, b, useful = certified(robust)
+            if not useful.any():
+                return float("nan")  # nothing to learn from
             data = constructed["set"]
             clf = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-            clf.fit(_features(data.X, W, b), data.y)
-            return clf.score(_features(experiment.X_test, W, b), experiment.y_test)
+            clf.fit((_flat(data.X) @ W.T + b)[:, useful], data.y)
+            return clf.score((_flat(experiment.X_test) @ W.T + b)[:, useful], experiment.y_test)
 
         score = experiment.stage(
             "goh",
@@ -136,7 +148,7 @@ TABLE = Table(
     title="Robust feature leakage in linear features (Goh, Distill 2019)",
     measure=_measure,
     draw=_draw,
-    main=("accuracy", _LEAK, _STATIC, _USEFUL),
+    main=("accuracy", _LEAK, _TRAINED, _STATIC, _USEFUL),
     paper={("D_rand", _LEAK, None): 23.5, ("D_det", _LEAK, None): 6.81},
     figures_of="Goh's",
     claims=(
@@ -154,9 +166,9 @@ TABLE = Table(
     sets=("standard", "D_rand", "D_det"),
     note=(
         'Gabriel Goh, "Robust Feature Leakage" (Distill 2019), on CIFAR-10. The features are '
-        "the outputs of an adversarially trained linear model, one for each class; that they stay "
-        "useful, and that predictions stay, at L2 0.25 is "
-        "certified in closed form. He showed that robust features explain part of D_rand and "
+        "outputs of an adversarially trained linear model, which has one for each class: those "
+        "of which it is certified in closed form, on the training images, that they stay useful "
+        "for their class at L2 0.25. He showed that robust features explain part of D_rand and "
         "nothing of D_det."
     ),
 )

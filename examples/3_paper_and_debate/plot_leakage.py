@@ -2,9 +2,10 @@
 Does D_rand hold anything but non-robust features?
 ==================================================
 
-A random target is the true class for one image in ten. Such images are hardly perturbed, and
-their robust features speak for their label. Could a network learn the true classes from those
-alone? A linear model on the features of a robust source, trained on the same set, says how much.
+A random target is the true class for one image in ten. Such images are moved towards the class
+that they show, and their robust features speak for their label. Could a network learn the true
+classes from those alone? A linear model on the features of a robust source, trained on the same
+set, says how much.
 """
 
 import matplotlib.pyplot as plt
@@ -39,9 +40,10 @@ for name, target in targets.items():
     leaked[name] = linear.score(robust.features(X_test), y_test)
 
 # %%
-# Robust features alone could explain all that D_rand teaches. In D_other no label is true, so they
-# speak against the true class and fall below chance: what the network learns it learns in spite of
-# them. D_det teaches the true classes of CIFAR-10 in the paper, not those of these small images.
+# Robust features alone could explain all that D_rand teaches. In D_other no label is true, so a
+# model of them alone learns to avoid the true class and falls below chance: what the network
+# learns it learns in spite of them. D_det teaches the true classes of CIFAR-10 in the paper, not
+# those of these small images.
 
 fig, ax = plt.subplots(figsize=(5.4, 3.4), layout="constrained")
 for shift, heights, label in (

@@ -1,5 +1,6 @@
 """The preset "paper" against the tables of the paper, setting by setting."""
 
+import json
 import re
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from advfeat.datasets import RestrictedImageNet
 from differences import differences
 from experiment import Experiment
-from presets import PRESETS, RESTRICTED_IMAGENET
+from presets import PRESETS, RESTRICTED_IMAGENET, of_settings
+from report import _plain
 from sets import SETS
 
 CIFAR, IMAGENET = "CIFAR", "Restricted ImageNet"
@@ -111,6 +113,16 @@ def test_every_other_preset_says_in_what_it_differs(preset):
     assert re.search(r"relabelling: L2 eps 0.5, 30 steps of 0.1( \(eps / 5\))? \(paper: L2", said)
     assert ("adversarial training: L2 eps 1" in said) == (preset == "digits")
     assert "D_rand: lr" in said or "D_rand," in said
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_the_settings_on_a_page_say_the_same_as_their_preset(preset):
+    data = {"label": "other", "original": False, "n_train": 10, "n_test": 5}
+    names = ("standard", "adversarial", *SETS)
+    settings = json.loads(json.dumps(_plain(preset)))
+    assert differences(of_settings(settings), names, data) == differences(preset, names, data)
+    settings["inversion"]["n_steps"] += 1
+    assert differences(of_settings(settings), names, data) != differences(preset, names, data)
 
 
 def test_only_what_a_table_uses_is_listed():

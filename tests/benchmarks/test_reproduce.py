@@ -94,7 +94,7 @@ def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, ca
     arguments = ["--preset", "digits", "--seeds", "2", "--out", str(tmp_path)]
     reproduce.main(arguments)
     first = capsys.readouterr().out
-    assert "54 stages to compute, 0 kept" in first and "[54/54]" in first
+    assert "56 stages to compute, 0 kept" in first and "[56/56]" in first
     assert "L2 0.5" in first and "2 seeds, mean ± standard deviation" in first
     folder = tmp_path / "overview"
     rows = rows_of(folder)
@@ -106,7 +106,7 @@ def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, ca
     assert report["settings"]["inversion"]["n_steps"] == 2 and report["seeds"] == 2
     assert {"torch", "torchattacks", "advfeat", "python"} <= set(report["versions"])
     assert {"commit", "commits", "date"} <= set(report)
-    assert report["hardware"]["processor"] and sum(report["commits"].values()) == 54
+    assert report["hardware"]["processor"] and sum(report["commits"].values()) == 56
     page = (folder / "README.md").read_text()
     assert "(95.25) |" in page and "chance 50.0 %" in page  # the paper's, and ours
     for name in ("samples.png", "accuracy.png"):
@@ -118,7 +118,7 @@ def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, ca
     (tmp_path / "stages" / "train-standard-x.1.partial").write_bytes(b"half written")
     reproduce.main(arguments)
     again = capsys.readouterr().out
-    assert "0 stages to compute, 54 kept" in again and "[" not in again.split("Written")[0]
+    assert "0 stages to compute, 56 kept" in again and "[" not in again.split("Written")[0]
     # The time is that of the computation, not of reading it again.
     same = json.loads((folder / "results.json").read_text())
     assert {**same, "versions": None} == {**report, "versions": None}
@@ -132,11 +132,11 @@ def test_pages_of_earlier_runs_are_added_to_where_nothing_else_is_left(tiny, tmp
     before = json.loads((first / "overview" / "results.json").read_text())
     capsys.readouterr()
     reproduce.main(["--seeds", "2", "--out", str(second), "--known", str(first)])
-    assert "27 stages to compute" in capsys.readouterr().out
+    assert "28 stages to compute" in capsys.readouterr().out
     after = json.loads((second / "overview" / "results.json").read_text())
     assert [r for r in after["records"] if r["seed"] == 0] == before["records"]
     assert {r["seed"] for r in after["records"]} == {0, 1}
-    assert sum(after["commits"].values()) == len(after["stages"]) == 54
+    assert sum(after["commits"].values()) == len(after["stages"]) == 56
     assert before["stages"].items() <= after["stages"].items()
     assert after["pictures"] == ["accuracy.png", "samples.png"]
     pictures = [(folder / "overview" / "samples.png").read_bytes() for folder in (first, second)]
