@@ -81,8 +81,8 @@ def cell(records, row, column):
         return ""
     share = column[0].startswith(_SHARES)
     fewer = f", {_of_seeds(len(found))}" if len(found) < n_seeds(records) else ""
-    if found.dtype.kind == "i" and len(set(found)) == 1:  # a count, the same for all seeds
-        return f"{found[0]:,}{fewer}"
+    if not share and len(set(found)) == 1:  # a count or a setting, the same for all seeds
+        return f"{found[0]:{',' if found.dtype.kind == 'i' else '.3g'}}{fewer}"
     found = found.astype(float) * (100 if share else 1)
     digits = ".1f" if share else ",.0f" if found.mean() >= 1000 else ".3g"
     spread = f" ± {found.std(ddof=1):{digits}}" if len(found) > 1 else ""

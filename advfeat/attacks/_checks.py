@@ -60,6 +60,8 @@ def warn_if_blind(target, eps):
     if (logits == logits[:1]).all():
         return False  # a constant, such as a linear model under a strong penalty, is robust indeed
     right = (y >= 0) & (logits.argmax(1) == y)
+    if not right.any():
+        return False  # nothing to attack; not every network takes an empty batch
     x, y = x[right], y[right]
     found = _many(stuck := _without_gradient(network, x, y), len(x))
     if found:

@@ -23,6 +23,8 @@ from advfeat.optim import AttackedNetwork, cross_entropy, make_ball, projected_g
 from advfeat.utils._device import autocast
 from advfeat.utils._random import draws_in_training, isolated_torch_seed, make_generator
 
+_N_LOOKED_AT = 64  # samples, once the training has ended
+
 
 class TrainingNet(NeuralNetClassifier):
     """skorch net with sliced batches, sample weights, a fixed seed and data-parallel steps.
@@ -96,7 +98,19 @@ class TrainingNet(NeuralNetClassifier):
             finally:
                 self._set_training(False)  # for callbacks and whoever calls the module
             self.notify("on_train_end", X=X, y=y)
+            if isinstance(X, ArrayDataset):
+                self._check_outcome(X)
         return self
+
+    def _check_outcome(self, data):
+        """Refuse what the last steps, whose losses nobody has seen, have made of the network."""
+        x = data.inputs(slice(0, _N_LOOKED_AT), self.device)
+        with torch.no_grad():
+            if not torch.isfinite(self.infer(x)).all():
+                raise ValueError(
+                    "Training diverged: in the end the network returns logits that are not "
+                    f"finite. Use a smaller lr (got {self.lr:g}) or check the scale of X."
+                )
 
     def _set_training(self, training=True):
         """Set the mode of all layers; mostly they have it, and looking costs less than setting."""

@@ -68,7 +68,8 @@ class StandardClassifier(NetworkClassifier):
         gives less confident networks; 0, as in the paper, none.
     class_weight : dict, "balanced" or None, default=None
         Weight of every class in the loss, by label (1 if it is not named); it multiplies
-        ``sample_weight``. "balanced" gives all classes the same total.
+        ``sample_weight``. Only ratios count: in `fit` to the mean over the samples, in
+        `partial_fit` to that over the classes. "balanced" gives all classes the same total.
     lr_schedule : {"one-cycle", "step", "constant"}, default="one-cycle"
         "one-cycle" goes up to lr over the first quarter of the steps and down to zero, best in few
         epochs; "step" divides lr by 10 after one third and two thirds of the epochs, as the
@@ -312,6 +313,7 @@ class StandardClassifier(NetworkClassifier):
             As in `fit`, and with ``early_stopping`` or ``class_weight="balanced"``, which need
             all the data.
         """
+        self._validate_params()  # which scikit-learn leaves out once there is a fit
         for name, value in (("early_stopping", True), ("class_weight", "balanced")):
             if getattr(self, name) == value:
                 raise ValueError(
@@ -325,7 +327,7 @@ class StandardClassifier(NetworkClassifier):
     def _partial_fit(self, X, y, classes, sample_weight):
         first = not hasattr(self, "net_")
         ranks = Ranks()
-        data = self._training_data(X, y, sample_weight, reset=first, classes=classes)
+        data = self._training_data(X, y, sample_weight, reset=first, classes=classes, whole=False)
         callbacks = self._callbacks(n_batches(len(data), self.batch_size), Callback())
         if first:
             seed = ranks.agreed(draw_seed(self.random_state))
@@ -373,11 +375,11 @@ class StandardClassifier(NetworkClassifier):
         # Small enough for it, and a row's result does then not depend on its batch.
         return X.ndim == 2 and isinstance(self.network, str)
 
-    def _training_data(self, X, y, sample_weight, *, reset, classes=None):
+    def _training_data(self, X, y, sample_weight, **how):
         check_network_name(self.network)
         validate_bounds(self.bounds, type(self).__name__)
         resolve_device(self.device)
-        return check_training_data(self, X, y, sample_weight, reset=reset, classes=classes)
+        return check_training_data(self, X, y, sample_weight, **how)
 
     def _callbacks(self, n_steps, schedule):
         best = BestEpoch(self.n_iter_no_change, self.tol)

@@ -79,7 +79,7 @@ class ArrayDataset(Dataset):
         return training
 
 
-def check_training_data(estimator, X, y, sample_weight, *, reset, classes=None):
+def check_training_data(estimator, X, y, sample_weight, *, reset, classes=None, whole=True):
     """Check the data of a fit and return them as an `ArrayDataset`.
 
     Parameters
@@ -93,6 +93,8 @@ def check_training_data(estimator, X, y, sample_weight, *, reset, classes=None):
         Whether this is a fit from the beginning.
     classes : array-like, optional
         All labels that will ever occur.
+    whole : bool, default=True
+        Whether these are all the data. If not, a class weighs the same whatever comes with it.
 
     Raises
     ------
@@ -109,10 +111,15 @@ def check_training_data(estimator, X, y, sample_weight, *, reset, classes=None):
     y = y if rows is None else y[rows]
     _check_classes(estimator, y, classes, reset)
     index = np.searchsorted(estimator.classes_, y).astype(np.int64)
-    weight = weight * _class_weights(estimator, index, weight)[index]
-    if not weight.any():
+    of_class = _class_weights(estimator, index, weight)
+    if not of_class[index].any():
         raise ValueError(f"class_weight={estimator.class_weight} leaves no sample with a weight.")
-    return ArrayDataset(X, index, weight, rows)
+    if whole:
+        return ArrayDataset(X, index, weight * of_class[index], rows)
+    data = ArrayDataset(X, index, weight, rows)
+    share = of_class / of_class.max()  # of which the mean cannot overflow
+    data.sample_weight *= (share / share.mean()).astype(np.float32)[index]
+    return data
 
 
 def _check_augmentation(estimator, X):

@@ -218,6 +218,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         starts = self._starts(X, seed)
         job = Inversion(
             network=frozen,
+            judge=frozen if self.precision == "fp32" else source.frozen().verify(X),
             bounds=source.input_bounds_,
             noise=self._noise(X, seed) if starts is None else None,
             n_steps=n_steps,
@@ -311,6 +312,8 @@ class Inversion:
     Parameters
     ----------
     network : FrozenNetwork
+    judge : FrozenNetwork
+        The same in fp32, which says how near the features came.
     bounds : (low, high) or None
     noise : _Noise or None
         Where to start from if no starts are given.
@@ -323,6 +326,7 @@ class Inversion:
     """
 
     network: FrozenNetwork
+    judge: FrozenNetwork
     bounds: tuple | None
     noise: "_Noise | None"
     n_steps: int
@@ -351,7 +355,9 @@ class Inversion:
             start=start,
         )
         with torch.no_grad():
-            gap, scale = row_norms(network.features(found) - target), row_norms(target)
+            if self.judge is not network:
+                target = self.judge.features(x)
+            gap, scale = row_norms(self.judge.features(found) - target), row_norms(target)
         residual = gap / scale.clamp_min(torch.finfo(scale.dtype).tiny)
         start = into_box(start, self.bounds)  # where the search began
         distance = row_norms(found - start)

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 
 from advfeat.classifiers import StandardClassifier
-from advfeat.construction._sources import check_network, refuse_random
+from advfeat.construction._sources import check_network, classes_to_be, refuse_random
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.datasets._constructed import ConstructedDataset, storable_labels
 from advfeat.datasets._torch_data import unpack_data
@@ -59,7 +59,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         ``sklearn.frozen.FrozenEstimator``; one made by `from_torch` is never trained.
     target : {"random", "deterministic", "other"}, mapping or callable, default="random"
         "random": uniform over all classes, the true one included, as in the paper; the samples
-        that keep their label then teach the original classes, whatever the perturbations hold.
+        that keep their label then speak for it with all their features, robust ones included.
         "other": uniform over the wrong classes, never the true one: what such a set teaches
         about the true classes comes from the perturbations, which at a large eps carry robust
         features, too. "deterministic": the next class,
@@ -212,8 +212,10 @@ class NonRobustRelabeler(TrainTimeTransformer):
         else:
             target = encode_labels(target_labels, source.classes_, len(X))
         eps = useful_radius(self.norm, self.eps, source.input_bounds_, X.shape[1:])
+        frozen = refuse_random(source.frozen(precision=self.precision).verify(X))
         job = Relabelling(
-            network=refuse_random(source.frozen(precision=self.precision).verify(X)),
+            network=frozen,
+            judge=frozen if self.precision == "fp32" else source.frozen().verify(X),
             ball=make_ball(self.norm, eps),
             bounds=source.input_bounds_,
             n_steps=self.n_steps,
@@ -244,12 +246,12 @@ class NonRobustRelabeler(TrainTimeTransformer):
 
     def _check_before(self, X, y, source):
         """Targets that a mapping or a callable gives, or that decide what a store holds."""
-        classes = np.unique(y)
-        if isinstance(source, FrozenEstimator):
-            classes = self._source.classes_
-            encode_labels(y, classes, len(y))
+        if not isinstance(source, FrozenEstimator):
+            check_network(source, X, len(np.unique(y)), needs_features=False)
+            classes = classes_to_be(source, X, y)
         else:
-            check_network(source, X, len(classes), needs_features=False)
+            classes = self._source.classes_
+        encode_labels(y, classes, len(y))
         seeded = isinstance(self.random_state, Integral) and len(classes) > 1
         if isinstance(self.target, str) and not (seeded and self.store is not None):
             return {}
@@ -319,6 +321,8 @@ class Relabelling:
     Parameters
     ----------
     network : FrozenNetwork
+    judge : FrozenNetwork
+        The same in fp32, which says what reaches its target.
     ball : L2Ball or LinfBall
         The feasible perturbations.
     bounds : (low, high) or None
@@ -328,6 +332,7 @@ class Relabelling:
     """
 
     network: FrozenNetwork
+    judge: FrozenNetwork
     ball: L2Ball | LinfBall
     bounds: tuple | None
     n_steps: int
@@ -348,7 +353,7 @@ class Relabelling:
             n_steps=self.n_steps,
         )
         with torch.no_grad():
-            logits = self.network(found)
+            logits = self.judge(found)
         # Logits that are no numbers reach no target.
         success = (logits.argmax(1) == target) & torch.isfinite(logits).all(1)
         return found.cpu().numpy(), success.cpu().numpy()

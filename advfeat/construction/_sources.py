@@ -1,5 +1,8 @@
 """What can be said of a source before it is trained."""
 
+import contextlib
+
+import numpy as np
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -7,6 +10,7 @@ from skorch import NeuralNet
 from torch import nn
 
 from advfeat.classifiers import StandardClassifier
+from advfeat.classifiers._from_skorch import from_skorch
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers.networks import build_network
 from advfeat.optim import FrozenNetwork
@@ -42,6 +46,27 @@ def check_network(source, X, n_classes, needs_features):
             "Inversion needs penultimate features, but the source network has no linear layer. "
             "Use a network that ends in nn.Linear."
         )
+
+
+def classes_to_be(source, X, y):
+    """Return the classes that a source will have, which need not all occur in y.
+
+    Parameters
+    ----------
+    source : StandardClassifier, skorch net or TorchClassifier
+    X : array of shape (n, ...), checked
+    y : ndarray of shape (n,), checked
+    """
+    if isinstance(source, TorchClassifier):
+        return source.classes_
+    classes = np.unique(y)
+    if not isinstance(source, NeuralNet):
+        return getattr(source.network, "classes_", classes)
+    with isolated_torch_seed("cpu", 0), contextlib.suppress(Exception):  # as in `check_network`
+        known = from_skorch(clone(source).initialize(), X.shape[1:]).classes_
+        if y.dtype.kind in "iu" and np.isin(classes, known).all():
+            return known
+    return classes
 
 
 def refuse_random(frozen):

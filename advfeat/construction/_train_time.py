@@ -30,6 +30,7 @@ from torch.utils.data import Dataset
 from advfeat.classifiers import StandardClassifier
 from advfeat.classifiers._fitting import restored_on_failure
 from advfeat.classifiers._from_skorch import check_skorch_net, fit_skorch_net, from_skorch
+from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.construction._containers import ContainerMixin
 from advfeat.construction._kept import InDtype, Keeping, check_dtype, check_folder
@@ -160,7 +161,7 @@ class TrainTimeTransformer(
         """
         checked = self._check_inputs(X)
         if not (hasattr(X, "shape") or isinstance(X, Dataset)):
-            X = checked
+            X = self._as_given(checked)
         if isinstance(X, (Dataset, LazyArray)) or self._container_of(X) == library_of(X):
             return X
         return self._in_container(as_array(X), X)
@@ -250,11 +251,11 @@ class TrainTimeTransformer(
         """Weights as the source's `fit` takes them; refused where they would have no effect."""
         if sample_weight is None:
             return {}
-        if isinstance(source, FrozenEstimator) or not has_fit_parameter(source, "sample_weight"):
+        trained = not isinstance(source, (FrozenEstimator, TorchClassifier))
+        if not trained or not has_fit_parameter(source, "sample_weight"):
             raise TypeError(
                 f"sample_weight was given, but the source of {type(self).__name__}, "
-                f"{type(source).__name__}, "
-                + ("is not trained." if isinstance(source, FrozenEstimator) else "takes none.")
+                f"{type(source).__name__}, {'takes none.' if trained else 'is not trained.'}"
             )
         if get_config()["enable_metadata_routing"]:
             return process_routing(self, "fit", sample_weight=sample_weight).estimator.fit

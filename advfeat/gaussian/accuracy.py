@@ -159,7 +159,7 @@ class GaussianAccuracyMixin:
             d_eff=relaxation(robust, s, self._axis_weights)[0],
             n_iter=robust.n_iter,
         )
-        if not self.per_class:
+        if not self._scatter.per_class:
             path.coef, path.intercept = linear_discriminant(
                 self._scatter.axes[0], self.means_, self.priors_, robust.std
             )
@@ -235,10 +235,10 @@ class GaussianAccuracyMixin:
     def _check_two_classes(self, method):
         """Refuse where the closed forms of a linear decision with two classes do not hold."""
         check_is_fitted(self)
-        if self.per_class or len(self.classes_) != 2:
+        if self._scatter.per_class or len(self.classes_) != 2:
             raise ValueError(
                 f"{method} needs two classes and per_class=False. Got {len(self.classes_)} "
-                f"classes and per_class={self.per_class} instead."
+                f"classes and per_class={self._scatter.per_class} instead."
             )
 
 
@@ -247,7 +247,9 @@ def dual_norm(w, norm):
     if not norm >= 1:
         raise ValueError(f"The 'norm' parameter must be a number from 1 to inf. Got {norm!r}.")
     order = np.inf if norm == 1 else 1 if norm == np.inf else norm / (norm - 1)
-    return np.linalg.norm(w, ord=order, axis=-1)
+    largest = np.abs(w).max(axis=-1, keepdims=True)
+    scale = np.where(largest > 0, largest, 1.0)  # powers of a high order leave no range otherwise
+    return scale[..., 0] * np.linalg.norm(w / scale, ord=order, axis=-1)
 
 
 def gaussian_accuracy(coef, intercept, axes, means, priors, eps, norm):

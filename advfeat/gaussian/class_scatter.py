@@ -40,6 +40,20 @@ class ClassScatter:
         """Numbers of the classes that share each element of ``axes``."""
         return np.split(np.arange(len(self.weight)), len(self.axes))
 
+    @property
+    def per_class(self):
+        """Whether every class has a covariance of its own."""
+        return len(self.axes) > 1
+
+    def check_kind(self, covariance_type, per_class):
+        """Raise a ValueError if the moments are of another kind of covariance."""
+        if (self.covariance_type, self.per_class) != (covariance_type, bool(per_class)):
+            raise ValueError(
+                "partial_fit goes on with the kind of covariance that it began with: "
+                f"covariance_type={self.covariance_type!r}, per_class={self.per_class}. Got "
+                f"covariance_type={covariance_type!r}, per_class={per_class}; call fit instead."
+            )
+
     def update(self, X, y, sample_weight):
         """Moments of the samples so far and a further batch.
 

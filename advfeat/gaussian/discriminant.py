@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax
+from scipy.special import log_expit, log_softmax
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from advfeat.utils._arrays import as_array
@@ -125,7 +125,7 @@ class GaussianPredictionMixin:
         """
         check_is_fitted(self)
         X = validate_data(self, as_array(X), dtype=[np.float64, np.float32], reset=False)
-        if not self.per_class:
+        if not self._scatter.per_class:
             scores = X @ self.coef_.T + self.intercept_
             return scores[:, 0] if len(self.classes_) == 2 else scores
         scores = quadratic_scores(
@@ -179,6 +179,6 @@ class GaussianPredictionMixin:
             Columns in the order of ``classes_``.
         """
         scores = self.decision_function(X)
-        if scores.ndim == 1:
-            scores = np.column_stack([np.zeros_like(scores), scores])
+        if scores.ndim == 1:  # infinite where a class has no weight
+            return np.column_stack([log_expit(-scores), log_expit(scores)])
         return log_softmax(scores, axis=1)

@@ -276,9 +276,12 @@ class GaussianRobustMLE(
             As :meth:`fit`, or if ``classes`` is missing on the first call, changes later, or
             lacks a label of ``y``.
         """
+        self._validate_params()  # which scikit-learn leaves out once there is a fit
         with draft_of(self) as draft:
             _check_partial_fit_first_call(draft, classes)
             first = not hasattr(draft, "_scatter")
+            if not first:
+                draft._scatter.check_kind(self.covariance_type, self.per_class)
             X, y, sample_weight = draft._check_batch(X, y, sample_weight, reset=first)
             unknown = np.setdiff1d(y, draft.classes_)
             if len(unknown):
@@ -336,7 +339,7 @@ class GaussianRobustMLE(
         weights = self._axis_weights
         total = linalg.norm(np.sqrt(weights) * std.ravel())
         self.eps_ = float(self.eps * total if self.relative_eps else self.eps)
-        regular = std.all(axis=1) | (self.priors_ == 0) if self.per_class else std.any()
+        regular = std.all(axis=1) | (self.priors_ == 0) if self._scatter.per_class else std.any()
         if self.eps_ == 0 and not np.all(regular):
             raise ValueError(
                 "GaussianRobustMLE with eps=0 needs variance within the classes: in some "
@@ -357,7 +360,7 @@ class GaussianRobustMLE(
                 stacklevel=5,
             )
         self.std_, self.robust_std_, self.adversary_std_ = (
-            values.reshape(std.shape if self.per_class else -1)
+            values.reshape(std.shape if self._scatter.per_class else -1)
             for values in (std, robust.std, robust.adversary_std)
         )
         self.lambda_, self.n_iter_ = float(robust.lambda_), robust.n_iter
@@ -365,7 +368,7 @@ class GaussianRobustMLE(
         with np.errstate(divide="ignore"):
             log_det = weights[counted] @ np.log(robust.std[counted])
         self.robust_nll_ = float(log_det + std.shape[1] * (1 + np.log(2 * np.pi)) / 2)
-        if not self.per_class:
+        if not self._scatter.per_class:
             self.coef_, self.intercept_ = linear_discriminant(
                 self._scatter.axes[0], self.means_, self.priors_, self.robust_std_
             )
@@ -387,4 +390,4 @@ class GaussianRobustMLE(
     @property
     def _axis_weights(self):
         """Weight of each axis in the budget, for all covariances in one row."""
-        return np.repeat(self.priors_ if self.per_class else 1.0, self.n_features_in_)
+        return np.repeat(self.priors_ if self._scatter.per_class else 1.0, self.n_features_in_)

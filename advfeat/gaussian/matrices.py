@@ -16,14 +16,16 @@ class GaussianMatricesMixin:
         """Matrices with the given eigenvalues along the fitted axes."""
         pairs = zip(self._scatter.axes, np.atleast_2d(values), strict=True)
         matrices = [axes.matrix(eigenvalues) for axes, eigenvalues in pairs]
-        return np.array(matrices) if self.per_class else matrices[0]
+        return np.array(matrices) if self._scatter.per_class else matrices[0]
 
     @property
     def components_(self) -> NDArray | list | None:
         """Principal axes as rows; see the attributes of the class, here and below."""
         check_is_fitted(self)
         components = [axes.axes for axes in self._scatter.axes]
-        return components if self.per_class and components[0] is not None else components[0]
+        return (
+            components if self._scatter.per_class and components[0] is not None else components[0]
+        )
 
     @property
     def covariance_(self) -> NDArray:

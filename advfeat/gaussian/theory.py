@@ -218,7 +218,7 @@ class GaussianTheoryMixin:
             ends = axes.direction(std.argmax()), axes.direction(std.argmin())
             cosines.append(cosine)
             directions.append(share[0] * ends[0] + share[1] * ends[1])
-        if self.per_class:
+        if self._scatter.per_class:
             return np.array(cosines), np.array(directions)
         return cosines[0], directions[0]
 

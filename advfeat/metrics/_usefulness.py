@@ -130,7 +130,7 @@ def robust_feature_usefulness(
     gamma : ndarray of shape (n_classes, n_hidden)
         Robust usefulness of f where rho >= 0 and of -f where rho < 0, so that it is at most
         ``|rho|``; NaN for features that are constant on X. A useful feature is robust if
-        gamma > 0.
+        gamma > 0. Measured in fp32 whatever the precision of the search.
 
     References
     ----------
@@ -150,13 +150,15 @@ def robust_feature_usefulness(
     """
     X, y = unpack_data(estimator, X, y)
     view = _view(estimator, X, precision, bounds)
+    judge = view if precision == "fp32" else _view(estimator, X, "fp32", bounds)
     sign = _signs(y, view)
-    features = _features(view, batch_size)
+    features = _features(judge, batch_size)
     mean, std = _standardise(features)
     n, n_hidden = features.shape
     radius = useful_radius(norm, eps, view.bounds, view.X.shape[1:])
     job = ExtremeSearch(
         network=view.network,
+        judge=judge.network,
         bounds=view.bounds,
         ball=make_ball(norm, radius),
         step_size=HalfCosine(radius if step_size is None else step_size, n_steps),
@@ -194,6 +196,8 @@ class ExtremeSearch:
     Parameters
     ----------
     network : FrozenNetwork
+    judge : FrozenNetwork
+        The same in fp32, in which features are measured.
     bounds : (low, high) or None
     ball : L2Ball or LinfBall
         The feasible perturbations.
@@ -210,6 +214,7 @@ class ExtremeSearch:
     """
 
     network: FrozenNetwork
+    judge: FrozenNetwork
     bounds: tuple | None
     ball: L2Ball | LinfBall
     step_size: Callable
@@ -245,7 +250,7 @@ class ExtremeSearch:
                     keep="best",
                 )
                 with torch.no_grad():
-                    value = feature_value(self.network.features(found), target[some])
+                    value = feature_value(self.judge.features(found), target[some])
                 best[some] = np.fmax(best[some], value.cpu().numpy())
         lowest, highest = np.moveaxis(best.reshape(shape), 2, 0)
         return -lowest, highest

@@ -156,6 +156,12 @@ class AccuracyBarDisplay:
             name: group if isinstance(group, (list, tuple)) else [group]
             for name, group in check_mapping(estimators, "estimators").items()
         }
+        for name, group in groups.items():
+            if not group:
+                raise ValueError(
+                    f"estimators must hold one fitted classifier or more for each name. Got an "
+                    f"empty list for {name!r}."
+                )
         fitted = [estimator for group in groups.values() for estimator in group]
         X, y = unpack_data(fitted[0] if fitted else None, X, y)
         for estimator in fitted:  # before the first of many attacks
@@ -237,7 +243,7 @@ class AccuracyBarDisplay:
             ax.bar_label(bars, percent, padding=1, fontsize=SMALL)
             self.bars_.append(bars)
         names = [
-            textwrap.fill(name, _NAME_WIDTH, break_long_words=False) for name in self.accuracy
+            textwrap.fill(str(name), _NAME_WIDTH, break_long_words=False) for name in self.accuracy
         ]
         ax.set_xticks(np.arange(n_sets), names)
         ax.tick_params(axis="x", length=0)

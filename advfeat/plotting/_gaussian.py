@@ -13,6 +13,7 @@ from advfeat.datasets._torch_data import unpack_data
 from advfeat.plotting._style import (
     COLORS,
     SMALL,
+    check_eps,
     check_mapping,
     get_axes,
     import_pyplot,
@@ -102,7 +103,7 @@ class GaussianMetricDisplay:
         self.covariance = np.asarray(covariance, dtype=float)
         self.coef = np.asarray(coef, dtype=float)
         self.intercept = float(intercept)
-        self.eps = float(eps)
+        (self.eps,) = check_eps(eps).tolist()
         angle = np.linspace(0, 2 * np.pi, 181)
         circle = np.column_stack([np.cos(angle), np.sin(angle)])
         root, center = np.linalg.cholesky(self.covariance), self.means.mean(axis=0)
@@ -254,7 +255,7 @@ class LinearBoundaryDisplay:
             name: np.asarray(w, dtype=float) for name, w in check_mapping(coef, "coef").items()
         }
         self.intercept = {name: float(intercept[name]) for name in self.coef}
-        self.eps, self.norm = float(eps), norm
+        (self.eps,), self.norm = check_eps(eps).tolist(), norm
         norm_name(norm)
         sign = np.where(self.y == np.unique(self.y)[1], 1, -1)
         self.accuracy, self.robust_accuracy = {}, {}
@@ -303,16 +304,19 @@ class LinearBoundaryDisplay:
             If a decision function is not linear.
         """
         import_pyplot(f"{cls.__name__}.from_estimators")
+        check_eps(eps)
         check_mapping(estimators, "estimators")
         X, y = _check_plane(next(iter(estimators.values())), X, y)
         coef, intercept = {}, {}
         for name, estimator in estimators.items():
+            scores = estimator.decision_function(X)
             at_origin, *at_units = estimator.decision_function(np.eye(3, 2, k=-1))
             w = np.array(at_units) - at_origin
-            scores = estimator.decision_function(X)
-            if not np.allclose(X @ w + at_origin, scores, atol=1e-6 * np.ptp(scores)):
+            linear = np.ndim(scores) == 1  # one score, for two classes
+            if not (linear and np.allclose(X @ w + at_origin, scores, atol=1e-6 * np.ptp(scores))):
                 raise ValueError(
-                    f"{cls.__name__} needs a linear decision function. That of {name!r} is not."
+                    f"{cls.__name__} needs a linear decision function, one score for two classes. "
+                    f"That of {name!r} is not."
                 )
             coef[name], intercept[name] = w, at_origin
         return cls(X, y, coef=coef, intercept=intercept, eps=eps, norm=norm).plot(ax=ax)

@@ -203,6 +203,30 @@ def test_ordinary_networks_raise_no_alarm(standard, adversarial, digits, norm, e
             )
 
 
+class Viewed(nn.Module):
+    """Flattens as many published networks do, which fails for an empty batch."""
+
+    def __init__(self, n_classes):
+        super().__init__()
+        self.linear = nn.Linear(64, n_classes)
+
+    def forward(self, x):
+        return self.linear(x.view(x.size(0), -1))
+
+
+def test_networks_that_take_no_empty_batch(digits):
+    X, y = digits[0][:100], digits[1][:100]
+    clf = StandardClassifier(Viewed, max_epochs=2, random_state=0, verbose=0).fit(X, y)
+    attack = {"norm": 2, "eps": 0.1, "n_steps": 2, "verbose": 0}
+    wrong = (clf.predict(X) + 1) % 10
+    assert robust_accuracy_score(clf, X, wrong, **attack) == 0
+    X_adv, fooled = adversarial_examples(clf, X, wrong, **attack)
+    assert fooled.all() and X_adv.shape == X.shape
+    right = clf.predict(X)
+    assert robust_accuracy_score(clf, X, np.r_[wrong[:70], right[70:]], **attack) <= 0.3
+    assert robust_accuracy_score(clf, X, np.r_[right[:70], wrong[70:]], **attack) <= 0.7
+
+
 @pytest.mark.parametrize("scale", [1e-3, 1, 1e3])
 def test_confident_linear_models_raise_no_alarm(scale):
     rng = np.random.default_rng(0)

@@ -23,6 +23,7 @@ from advfeat import (
     RobustFeatureInverter,
     StandardClassifier,
     adversarial_examples,
+    from_torch,
 )
 from advfeat.utils._files import Lock
 from advfeat.utils._sklearn import _get_feature_names
@@ -247,8 +248,10 @@ def test_weights_go_to_the_source(make):
     pipe = Pipeline([("make", make()), ("clf", source())])
     pipe.fit(X, Y, make__sample_weight=WEIGHT)
     assert_array_equal(pipe[0].estimator_.predict_proba(X), expected.predict_proba(X))
-    with pytest.raises(TypeError, match="is not trained"):
-        make(FrozenEstimator(expected)).fit(X, Y, sample_weight=WEIGHT)
+    never = from_torch(nn.Linear(3, 2), classes=["a", "b"], input_shape=(3,))
+    for trained in (FrozenEstimator(expected), never):
+        with pytest.raises(TypeError, match="is not trained"):
+            make(trained).fit(X, Y, sample_weight=WEIGHT)
 
 
 @pytest.mark.parametrize("make", [inverter, relabeler])
@@ -333,8 +336,11 @@ def test_channels(last):
     expected, _ = adversarial_examples(same, IMAGES, Y, **attack)
     assert_array_equal(X_adv, expected.transpose(0, 2, 3, 1) if last else expected)
     for make in (inverter, relabeler):
-        made = make(FrozenEstimator(clf)).fit(data, Y).transform(data)
-        assert made is data
+        constructor = make(FrozenEstimator(clf)).fit(data, Y)
+        assert constructor.transform(data) is data
+        assert_array_equal(constructor.transform(list(data)), data)
+        pipe = Pipeline([("make", make(FrozenEstimator(clf))), ("clf", clone(clf))])
+        assert_array_equal(pipe.fit(data, Y).predict(list(data)), pipe.predict(data))
     made = relabeler(FrozenEstimator(clf)).fit_transform(data, Y)
     assert made.X.shape == data.shape
     assert clone(clf).fit(made, Y).score(made) >= 0

@@ -3,10 +3,14 @@
 import joblib
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNetClassifier
+from torch import nn
 
-from advfeat import ConstructedDataset, NonRobustRelabeler, StandardClassifier
+from advfeat import ConstructedDataset, NonRobustRelabeler, StandardClassifier, from_torch
 from advfeat.datasets import make_planted_features
 
 
@@ -171,3 +175,35 @@ def test_a_callable_target_may_write_into_what_it_gets(standard, digits):
     assert_array_equal(y, digits[1][:30])
     assert_array_equal(data.y_source, y)
     assert_array_equal(data.y, (y + 1) % 10)
+
+
+FIVE = {i: i + 5 for i in range(5)}
+
+
+def _with_ten_classes(kind):
+    """Sources of ten classes, of which y holds five."""
+    torch.manual_seed(0)
+    if kind == "skorch":
+        module = nn.Sequential(nn.Linear(4, 10))
+        return NeuralNetClassifier(module, criterion=nn.CrossEntropyLoss, max_epochs=1, verbose=0)
+    source = from_torch(nn.Linear(4, 10), classes=range(10), input_shape=(4,))
+    if kind == "from_torch":
+        return source
+    return StandardClassifier(source, max_epochs=1, random_state=0, verbose=0)
+
+
+@pytest.mark.filterwarnings("ignore:The source takes only")  # few steps
+@pytest.mark.parametrize("kind", ["from_torch", "go on from it", "skorch"])
+def test_targets_are_the_classes_of_the_source_with_and_without_a_store(kind, tmp_path):
+    X = np.random.default_rng(0).normal(size=(50, 4)).astype("f")
+    y = np.arange(50) % 5
+    settings = {"n_steps": 2, "random_state": 0, "verbose": 0}
+    for target in ("random", "other", "deterministic", FIVE):
+        plain = NonRobustRelabeler(_with_ten_classes(kind), target=target, **settings)
+        stored = clone(plain).set_params(store=tmp_path / str(target)[:5])
+        data = plain.fit_transform(X, y)
+        assert_array_equal(stored.fit_transform(X, y).y, data.y)
+        if target in ("random", "other"):
+            assert data.y.max() > 5
+        else:
+            assert_array_equal(data.y, y + (5 if target == FIVE else 1))

@@ -301,6 +301,32 @@ def test_a_class_not_seen_yet_is_not_predicted(per_class):
     assert_allclose(model.predict_proba(X).sum(axis=1), 1.0)
 
 
+@pytest.mark.parametrize("per_class", [False, True])
+@pytest.mark.parametrize("only", [0, 1])
+def test_of_two_classes_one_without_samples_has_probability_zero(per_class, only):
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    y = np.full(20, only)
+    model = GaussianRobustMLE(per_class=per_class).partial_fit(X, y, classes=[0, 1])
+    expected = np.tile(np.eye(2)[only], (20, 1))
+    assert_array_equal(model.predict_proba(X), expected)
+    assert_array_equal(model.predict(X), y)
+    priors = GaussianRobustMLE(priors=np.eye(2)[only], per_class=per_class)
+    assert_array_equal(priors.fit(X, np.arange(20) % 2).predict_proba(X), expected)
+
+
+@pytest.mark.parametrize("changed", [{"covariance_type": "diag"}, {"per_class": True}])
+def test_partial_fit_goes_on_with_the_kind_of_covariance_it_began_with(changed):
+    X, y = load_iris(return_X_y=True)
+    model = GaussianRobustMLE().partial_fit(X[::2], y[::2], classes=[0, 1, 2])
+    before, scores = model.robust_covariance_, model.decision_function(X)
+    with pytest.raises(ValueError, match="began with: covariance_type='full', per_class=False"):
+        model.set_params(**changed).partial_fit(X[1::2], y[1::2])
+    assert_array_equal(model.robust_covariance_, before)
+    assert_array_equal(model.decision_function(X), scores)
+    with pytest.raises(ValueError, match="'eps' parameter"):
+        GaussianRobustMLE().fit(X, y).set_params(eps=-1).partial_fit(X, y)
+
+
 def test_integer_weights_repeat_samples():
     X, y = load_iris(return_X_y=True)
     times = np.random.default_rng(0).integers(0, 3, size=len(y))

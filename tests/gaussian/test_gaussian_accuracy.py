@@ -7,7 +7,7 @@ from scipy import linalg, optimize
 from sklearn.datasets import load_iris
 
 from advfeat.gaussian import GaussianRobustMLE
-from advfeat.gaussian.accuracy import gaussian_accuracy
+from advfeat.gaussian.accuracy import dual_norm, gaussian_accuracy
 
 pytestmark = pytest.mark.filterwarnings("ignore:The average adversary:UserWarning")
 seeds = st.integers(0, 2**32 - 1)
@@ -51,6 +51,16 @@ def test_accuracy_under_attack_by_monte_carlo(seed, norm):
         hits = np.mean(np.sign(scores) == sign)
         exact = model.accuracy_curve(eps_test, norm=norm)
         assert abs(hits - exact) < 5 * np.sqrt(exact * (1 - exact) / n) + 3 / n
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-3, 1.0, 1e3, 1e200])
+def test_norms_near_one_and_weights_of_any_size(scale):
+    w = np.array([[0.3, -2.0, 1.5], [0.0, 0.0, 0.0]])
+    nearly = dual_norm(scale * w, 1.0005)
+    assert_allclose(nearly, scale * np.array([2.0, 0.0]), rtol=1e-3)
+    for norm in (1, 1.5, 2, np.inf):
+        assert_allclose(dual_norm(scale * w, norm), scale * dual_norm(w, norm), rtol=1e-12)
+    assert_allclose(dual_norm(w, 2), np.linalg.norm(w, axis=1))
 
 
 def test_accuracy_curve_falls_from_the_clean_accuracy():

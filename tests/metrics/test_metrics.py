@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -22,6 +23,8 @@ from torch import nn
 
 from advfeat import (
     GaussianRobustMLE,
+    NonRobustRelabeler,
+    RobustFeatureInverter,
     StandardClassifier,
     adversarial_examples,
     feature_usefulness,
@@ -148,6 +151,25 @@ def test_bf16_attack_is_judged_in_fp32(standard, digits):
         standard, X_test, y_test, norm=2, eps=0.5, precision="bf16", n_steps=5, verbose=0
     )
     assert_array_equal(standard.predict(X_adv) != y_test, fooled)
+
+
+def test_bf16_constructions_and_usefulness_are_judged_in_fp32(standard, digits):
+    X, y = digits[0][:60], digits[1][:60]
+    made = {"precision": "bf16", "n_steps": 5, "random_state": 0, "verbose": 0}
+    inverter = RobustFeatureInverter(FrozenEstimator(standard), solver="decayed", **made)
+    X_r = inverter.fit_transform(X, y)
+    g = standard.features(X).astype(np.float64)
+    gap = np.linalg.norm(standard.features(X_r) - g, axis=1) / np.linalg.norm(g, axis=1)
+    assert_allclose(inverter.residual_, gap, rtol=1e-3)
+    relabeler = NonRobustRelabeler(FrozenEstimator(standard), eps=0.7, **made)
+    data = relabeler.fit_transform(X, y)
+    assert relabeler.success_rate_ == np.mean(standard.predict(data.X) == data.y)
+    attack = {"norm": 2, "eps": 0.0, "n_steps": 1, "verbose": 0}
+    gamma = [
+        robust_feature_usefulness(standard, X, y, precision=precision, **attack)
+        for precision in ("fp32", "bf16")
+    ]
+    assert_allclose(*gamma, atol=1e-5)
 
 
 def test_pipeline_is_attacked_after_its_transforms(standard, digits):

@@ -16,6 +16,7 @@ import advfeat.plotting
 from advfeat import ConstructedDataset, StandardClassifier, robust_accuracy_score
 from advfeat.datasets import load_digits
 from advfeat.plotting import AccuracyBarDisplay, RobustnessCurveDisplay, SampleGridDisplay
+from advfeat.plotting import _accuracy_bars as accuracy_bars
 
 QUIET = {"verbose": 0}
 
@@ -228,6 +229,16 @@ def test_bars_of_estimators_are_the_robust_accuracy_score():
             display.accuracy[name][:, 0], [clf.score(X, y) for clf in group]
         )
     assert display.ax_.get_xlabel().endswith("L2 attack, 5 steps, n = 200")
+
+
+def test_bars_of_any_name_and_of_no_estimator(monkeypatch):
+    clf, X, y = linear_problem(0)
+    attack = {"norm": 2, "eps": 0.1, "n_steps": 2, **QUIET}
+    display = AccuracyBarDisplay.from_estimators({0.5: clf, None: clf}, X, y, **attack)
+    assert [t.get_text() for t in display.ax_.get_xticklabels()] == ["0.5", "None"]
+    monkeypatch.setattr(accuracy_bars, "robust_accuracy_score", None)  # nothing is attacked
+    with pytest.raises(ValueError, match="one fitted classifier or more for each name.*'D_R'"):
+        AccuracyBarDisplay.from_estimators({"D": clf, "D_R": []}, X, y, **attack)
 
 
 def test_bars_draw_into_given_axes():

@@ -128,6 +128,19 @@ def test_figure_13_refuses_other_decisions():
         LinearBoundaryDisplay.from_estimators({"rbf": SVC().fit(X, y)}, X, y, eps=1)
 
 
+def test_figure_13_refuses_radii_and_classifiers_that_it_cannot_draw():
+    X, y = plane(0)
+    two = LogisticRegression().fit(X, y)
+    three = LogisticRegression().fit(X, np.arange(60) % 3)
+    for eps in (-1, np.nan, np.inf):
+        with pytest.raises(ValueError, match="eps must be one or more different, finite"):
+            LinearBoundaryDisplay.from_estimators({"a": two}, X, y, eps=eps)
+        with pytest.raises(ValueError, match="eps must be one or more different, finite"):
+            LinearBoundaryDisplay(X, y, coef={"a": [1, 0]}, intercept={"a": 0}, eps=eps)
+    with pytest.raises(ValueError, match="one score for two classes. That of 'three'"):
+        LinearBoundaryDisplay.from_estimators({"three": three}, X, y, eps=1)
+
+
 def test_displays_need_the_plane_and_two_classes():
     X, y = plane(0)
     for bad_X, bad_y in ((np.column_stack([X, X]), y), (X, np.zeros(60)), (X, np.arange(60) % 3)):
