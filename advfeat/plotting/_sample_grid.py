@@ -232,7 +232,7 @@ def _widest(names):
     """Width of the longest name, in inches, in matplotlib's current font."""
     from matplotlib.textpath import TextPath
 
-    return max(0, *(TextPath((0, 0), name).get_extents().width / 72 for name in names))
+    return max(0, *(TextPath((0, 0), str(name)).get_extents().width / 72 for name in names))
 
 
 def _wrap(texts):
