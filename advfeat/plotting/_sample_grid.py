@@ -214,7 +214,7 @@ class SampleGridDisplay:
         ax.set_xlim(0, n * (1 + _GAP) - _GAP)
         ax.set_ylim(tops[-1], 0)
         ax.set_xticks([])
-        ax.set_yticks(tops[:-1] + np.array(aspect) / 2, list(self.images))
+        ax.set_yticks(tops[:-1] + np.array(aspect) / 2, list(map(str, self.images)))
         ax.tick_params(axis="y", length=0)
         ax.spines[:].set_visible(False)
         self.ax_, self.figure_ = ax, ax.figure
