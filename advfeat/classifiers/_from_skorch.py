@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from advfeat.classifiers._from_torch import TorchClassifier
+from advfeat.classifiers._interrupts import marked_interrupts
 from advfeat.classifiers._own_modules import ForwardError, check_logits, copy_of, name_of
 from advfeat.utils._checks import take_batch
 from advfeat.utils._device import own_modes
@@ -113,8 +114,11 @@ def fit_skorch_net(net, X, y, seed):
                     f"The skorch net has {n_outputs} outputs, for the labels 0 to "
                     f"{n_outputs - 1}, but y contains {y.max()}."
                 )
-    with isolated_torch_seed(device, seed):
-        return net.fit(_Rows(X, y.astype(np.int64)), y.astype(np.int64))
+    with isolated_torch_seed(device, seed), marked_interrupts() as interrupts:
+        net.fit(_Rows(X, y.astype(np.int64)), y.astype(np.int64))
+    if interrupts:  # which skorch takes for the end of the training
+        raise interrupts[0]
+    return net
 
 
 class _Log(nn.Module):

@@ -239,9 +239,10 @@ class TorchClassifier(NetworkClassifier):
         """Mean or std, checked, as a tensor that is broadcastable to one sample."""
         given = getattr(self, name)
         try:
-            value = torch.as_tensor(default if given is None else given, dtype=torch.float32).cpu()
+            value = default if given is None else given
+            value = torch.as_tensor(value, dtype=torch.float32, device="cpu")
         except (TypeError, ValueError, RuntimeError):
-            value = torch.zeros(0)
+            value = torch.zeros(0, device="cpu")
         per = "channel" if len(shape) == 3 else "feature"
         if value.numel() not in (1, shape[0]) or not torch.isfinite(value).all():
             raise ValueError(
@@ -252,7 +253,7 @@ class TorchClassifier(NetworkClassifier):
         value = value.reshape((-1, 1, 1)[: len(shape)] if value.numel() > 1 else ())
         bounds = resolve_bounds(self.bounds, shape)
         if name == "mean" and given is not None and bounds is not None:
-            low, high = (torch.as_tensor(side) for side in bounds)
+            low, high = (torch.as_tensor(side, device="cpu") for side in bounds)
             if not ((low <= value) & (value <= high)).all():
                 raise ValueError(
                     f"mean must be in input units, within the bounds of the inputs. Got {given}; "

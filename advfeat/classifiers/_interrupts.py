@@ -19,27 +19,31 @@ class TrainingEnded(Exception):
 
 @contextlib.contextmanager
 def marked_interrupts():
-    """Mark each KeyboardInterrupt that comes from a signal inside the block."""
-    replaced = {}
+    """Mark each KeyboardInterrupt that comes from a signal inside the block.
+
+    Yields a list of them, for those that somebody swallows.
+    """
+    replaced, seen = {}, []
     try:
         if threading.current_thread() is threading.main_thread():  # no other thread gets signals
             for number in _SIGNALS:
                 handler = signal.getsignal(number)
                 if callable(handler):
-                    replaced[number] = handler, functools.partial(_call_and_mark, handler)
+                    replaced[number] = handler, functools.partial(_call_and_mark, handler, seen)
                     signal.signal(number, replaced[number][1])
-        yield
+        yield seen
     finally:
         for number, (handler, marking) in replaced.items():
             if signal.getsignal(number) is marking:  # else somebody has put another one since
                 signal.signal(number, handler)
 
 
-def _call_and_mark(handler, number, frame):
+def _call_and_mark(handler, seen, number, frame):
     try:
         return handler(number, frame)
     except KeyboardInterrupt as error:
         error.from_signal = True
+        seen.append(error)
         raise
 
 

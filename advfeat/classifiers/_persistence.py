@@ -218,7 +218,8 @@ def _plain_tensors(tensors):
                 f"save keeps tensors only, but {name!r} of the network is "
                 f"{type(tensor).__name__}; use pickle."
             )
-        plain[name] = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+        plain[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+        plain[name].copy_(tensor.detach())
         if tensor.stride() != plain[name].stride():  # convolutions round by how weights lie
             strides[name] = list(tensor.stride())
     return plain, strides

@@ -52,13 +52,17 @@ class ContainerMixin(OneToOneFeatureMixin):
         library = self._container_of(given)
         if library is None:
             return values
-        index = given.index if library_of(given) == library == "pandas" else None
-        return as_frame(values, self.get_feature_names_out(), library, index)
+        if library_of(given) != library:
+            return as_frame(values, self.get_feature_names_out(), library)
+        index = given.index if library == "pandas" else None
+        return as_frame(values, given.columns, library, index)
 
     def _names_for(self, given):
         """Feature names that a constructed set with labels of its own keeps, or None."""
-        if self._container_of(given) is not None:
-            return self.get_feature_names_out()
+        library = self._container_of(given)
+        if library is not None:
+            unnamed = library_of(given) == library and not hasattr(self, "feature_names_in_")
+            return None if unnamed else self.get_feature_names_out()
         return getattr(given, "feature_names", None)
 
     def _container_of(self, given):

@@ -26,6 +26,7 @@ from advfeat.utils._store import Store
 _ELSEWHERE = ("estimator", "n_jobs", "verbose", "store")
 # Parameters of a source that do not change its weights, or in a way that cannot be told from them.
 _NOT_IN_WEIGHTS = {"bounds", "callbacks", "channels", "device", "n_jobs", "verbose", "warm_start"}
+_FEW = 4096  # values of an attribute of a layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,10 +180,30 @@ class Keeping:
 
 
 def _hash_weights(module):
+    """Hash of all that decides what a network computes, beside its code."""
     total = hashlib.blake2b(digest_size=16)
-    for name, value in module.state_dict().items():
-        total.update(f"{name} {fingerprint(value.cpu().numpy())}".encode())
+    kept = module.state_dict()
+    apart = ((k, v) for k, v in module.named_buffers() if k not in kept)  # not persistent
+    for name, value in (*kept.items(), *apart, *_attributes(module)):
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu().numpy()
+        shown = fingerprint(value) if isinstance(value, np.ndarray) else repr(value)
+        total.update(f"{name} {shown}".encode())
     return total.hexdigest()
+
+
+def _attributes(module):
+    """Plain attributes of a user's own layers, such as a scale that is no buffer."""
+    for prefix, layer in module.named_modules():
+        if type(layer).__module__.split(".")[0] in ("torch", "torchvision", "advfeat"):
+            continue  # their representation, or their class, says it
+        for name, value in sorted(vars(layer).items()):
+            if isinstance(value, (torch.Tensor, np.ndarray)):
+                plain = np.prod(value.shape) <= _FEW  # more may be activations that it keeps
+            else:
+                plain = isinstance(value, (Real, str, bytes))
+            if plain and not name.startswith("_") and name != "training":
+                yield f"{prefix}.{name}", value
 
 
 def _plain(value):

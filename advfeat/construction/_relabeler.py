@@ -204,7 +204,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         return data
 
     def _relabel(self, X, y, keeping=None, target_labels=None):
-        X = self._check_inputs(X)
+        names, X = self._names_for(X), self._check_inputs(X)
         source, y = self._source, check_labels(y, len(X))
         index = encode_labels(y, source.classes_, len(X))
         if target_labels is None:
@@ -224,6 +224,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         store, classes = None, source.classes_
         if keeping is not None:
             labels = {"y": classes[target], "y_source": y, "classes": classes}
+            labels |= {} if names is None else {"feature_names": names}
             extras = {name: storable_labels(values) for name, values in labels.items()}
             store = keeping.make(source, extras)
         X_adv, success = self._run(job, (X, target), "relabelling", store)

@@ -86,7 +86,7 @@ def _network(source, input_shape, n_classes):
     inner = unfrozen(source)
     if inner is not source or isinstance(inner, TorchClassifier):
         return inner.module_
-    with isolated_torch_seed("cpu", 0):
+    with isolated_torch_seed("cpu", 0), torch.device("cpu"):
         if isinstance(inner, NeuralNet):
             return clone(inner).initialize().module_
         if not isinstance(inner, StandardClassifier) or isinstance(inner.network, str):

@@ -49,6 +49,7 @@ from advfeat.utils._modules import refuse_module
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import _fit_context, html_block_around
 from advfeat.utils._typing import Inputs
+from advfeat.utils._workers import check_backend
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -126,6 +127,7 @@ class TrainTimeTransformer(
         """
         with restored_on_failure(self):
             check_folder(self)
+            check_backend(self.n_jobs)
             inputs, labels, source_labels, decided, keeping = self._fit_source(
                 X, y, sample_weight, keep=self.store is not None
             )

@@ -63,9 +63,12 @@ def decode(path, size=None, max_pixels=MAX_PIXELS):
 
 
 def _has_more_than_8_bits(image):
-    """Whether Pillow would cut the channels down, as it does in silence."""
+    """Whether Pillow would cut the channels down, as it does in silence.
+
+    "BGR;15" are bits of a pixel, not of a channel.
+    """
     settings = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
-    return any(int(number) > 8 for number in re.findall(r";(\d+)", settings)) or (
+    return any(int(number) > 8 for number in re.findall(r"(?<!BGR);(\d+)", settings)) or (
         image.format == "PPM" and any(int(n) > 255 for n in re.findall(r"\d+", settings))
     )
 

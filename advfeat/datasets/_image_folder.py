@@ -1,5 +1,6 @@
 """Any data set kept as one folder of images per class."""
 
+import contextlib
 import os
 from numbers import Integral
 from pathlib import Path
@@ -139,8 +140,9 @@ def _find_classes(root, split):
         return classes
     classes = find_class_folders(root / split)
     for other in _SPLITS:
-        # A class missing on one side would silently shift the numbers of all later classes.
-        if (root / other).is_dir():
+        # A class missing on one side would silently shift the numbers of all later classes. A
+        # split without class folders, such as an unlabelled test set, has no numbers.
+        with contextlib.suppress(FileNotFoundError):
             differing = set(find_class_folders(root / other)) ^ set(classes)
             if differing:
                 raise ValueError(

@@ -45,7 +45,7 @@ def load_arrays(path, names, optional=()):
                 f"the data that it was made from. Read it with "
                 f"numpy.load({str(path / 'X.npy')!r}, mmap_mode='r')."
             )
-        return {name: arrays[name] for name in names}
+        return {name: arrays[name] for name in (*names, *optional) if name in arrays}
     if not path.exists():
         raise FileNotFoundError(f"Expected a kept set in '{path}', found nothing of that name.")
     try:

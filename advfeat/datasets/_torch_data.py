@@ -49,8 +49,20 @@ def unpack_labelled_data(estimator, X, y):
 
 
 def inputs_of(X):
-    """Return the inputs of a ConstructedDataset with feature names, all else as it is."""
+    """Return the inputs of a ConstructedDataset, or a part, with feature names, all else as is."""
+    X = _part_of_constructed(X)
     return X.inputs if isinstance(X, ConstructedDataset) else X
+
+
+def _part_of_constructed(dataset):
+    """Turn torch's own Subset of a ConstructedDataset into one; all else as it is."""
+    whole, rows = dataset, None
+    while type(whole) is Subset:
+        rows = whole.indices if rows is None else [whole.indices[i] for i in rows]
+        whole = whole.dataset
+    if rows is None or not isinstance(whole, ConstructedDataset):
+        return dataset
+    return whole[list(rows)]
 
 
 def split_dataset(dataset, verbose=0):
@@ -63,13 +75,9 @@ def split_dataset(dataset, verbose=0):
     y_source : ndarray of shape (n,), or None
         For constructed sets the labels of the samples that X was made from.
     """
+    dataset = _part_of_constructed(dataset)
     if isinstance(dataset, ConstructedDataset):
         return dataset.inputs, dataset.y, dataset.y_source
-    while type(dataset) is Subset and type(dataset.dataset) is Subset:
-        outer, inner = dataset.indices, dataset.dataset
-        dataset = Subset(inner.dataset, [inner.indices[i] for i in outer])
-    if type(dataset) is Subset and isinstance(dataset.dataset, ConstructedDataset):
-        return split_dataset(dataset.dataset[list(dataset.indices)])
     X = DatasetArray(dataset)
     y, source = _labels(dataset, verbose)
     return X, y, source
@@ -140,7 +148,9 @@ def _read_labels(dataset, verbose):
             bar.update()
     constructed = [isinstance(label, CarriedLabel) for label in labels]
     if not any(constructed):
-        return np.asarray(labels), None
+        # NumPy would make text of numbers and NaN beside text.
+        mixed = len({isinstance(label, str) for label in labels}) > 1
+        return np.array(labels, dtype=object if mixed else None), None
     if not all(constructed):
         raise ValueError(
             "A torch Dataset yields labels of a constructed set and others. Join the two with "

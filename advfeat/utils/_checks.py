@@ -129,7 +129,9 @@ def batch_tensor(X, device):
 
 
 def _in_units(batch):
-    return batch.float().div_(255) if batch.dtype == torch.uint8 else batch
+    if batch.dtype == torch.uint8:
+        return batch.float().div_(255)
+    return batch.float() if batch.dtype == torch.float16 else batch  # parts of kept sets
 
 
 def refuse_loaders(X):

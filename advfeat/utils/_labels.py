@@ -113,8 +113,8 @@ def _as_array(y):
         raise ValueError("Labels that are bytes are not supported. Use text: y.astype(str).")
     if labels.dtype.kind == "c":
         raise ValueError("Labels that are complex numbers are not supported.")
-    if labels.dtype.kind == "U" and isinstance(y, (list, tuple)) and labels.ndim == 1:
-        _of_one_type(y)  # NumPy has made text of numbers, NaN and None beside text
+    if labels.dtype.kind == "U" and isinstance(y, (list, tuple)):
+        _of_one_type(np.array(y, dtype=object).ravel())  # of numbers, NaN and None made text
     return labels
 
 

@@ -37,7 +37,10 @@ class LazyArray(ABC):
     def __getitem__(self, rows):
         if isinstance(rows, tuple):
             first, rest = rows[0], rows[1:]
-            return self[first] if rest in ((), (Ellipsis,)) else self[first][(slice(None), *rest)]
+            if rest in ((), (Ellipsis,)):
+                return self[first]
+            one = not isinstance(first, slice) and np.ndim(first) == 0  # its axis is gone
+            return self[first][rest if one else (slice(None), *rest)]
         if isinstance(rows, slice):
             return self._read(rows)
         picked = np.arange(len(self))[np.asarray(rows)]  # checks, and counts from the end

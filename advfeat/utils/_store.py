@@ -23,12 +23,15 @@ from advfeat.utils._files import (
     sync_folder,
     writing,
 )
-from advfeat.utils._fingerprint import digest_arrays
+from advfeat.utils._fingerprint import digest_arrays, fingerprint
 from advfeat.utils._manifest import CHECKSUMS, Manifest, read_content
 from advfeat.utils._npy import RowFile
 from advfeat.utils._progress import progress_bar
 
 _DIGEST = 16  # bytes of a checksum
+_EXTRAS = "extras.json"  # fingerprints of the small arrays
+_UNREADABLE = (OSError, ValueError, EOFError)
+_REPEAT = "Repeat the call of fit_transform that began it."
 
 
 class Store:
@@ -227,6 +230,8 @@ class Store:
                 for key, array in self.extras.items():
                     with writing(self.folder / f"{key}.npy") as file:
                         np.save(file, array, allow_pickle=False)
+                with writing(self.folder / _EXTRAS) as file:
+                    file.write(json.dumps(_digests_of(self.extras)).encode())
             sync_folder(self.folder)
             self._manifest.write()
         if lost:
@@ -279,7 +284,7 @@ class Store:
                 np.array_equal(np.load(self.folder / f"{key}.npy", allow_pickle=False), array)
                 for key, array in self.extras.items()
             )
-        except (OSError, ValueError, EOFError):
+        except _UNREADABLE:
             return False
 
     def _check_space(self):
@@ -337,10 +342,30 @@ def open_finished(folder):
     if n_missing:
         raise ValueError(
             f"'{folder}' is not finished: {n_missing} of {math.ceil(n / store.batch_size)} "
-            "batches are missing or damaged. Repeat the call of fit_transform that began it."
+            f"batches are missing or damaged. {_REPEAT}"
         )
     found = dict(zip(columns, store.read(), strict=True))
-    for path in folder.glob("*.npy"):
-        if path.stem not in found and not path.name.startswith(CHECKSUMS):
-            found[path.stem] = np.load(path, allow_pickle=False)
-    return found
+    return {**found, **_read_extras(folder, found)}
+
+
+def _read_extras(folder, columns):
+    """Read the small arrays beside the columns; a ValueError if they are not what was kept."""
+    try:
+        extras = {
+            path.stem: np.load(path, allow_pickle=False)
+            for path in sorted(folder.glob("*.npy"))
+            if path.stem not in columns and not path.name.startswith(CHECKSUMS)
+        }
+        kept = json.loads((folder / _EXTRAS).read_bytes()) if extras else {}
+    except FileNotFoundError:
+        return extras  # kept before there were digests of them
+    except _UNREADABLE as error:
+        raise ValueError(f"'{folder}' is damaged: {error}. {_REPEAT}") from error
+    found = _digests_of(extras)
+    if wrong := [key for key in kept if found.get(key) != kept[key]]:
+        raise ValueError(f"'{folder}' is damaged: {wrong[0]}.npy is not what was kept. {_REPEAT}")
+    return extras
+
+
+def _digests_of(arrays):
+    return {key: fingerprint(array) for key, array in arrays.items()}

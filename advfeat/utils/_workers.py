@@ -32,6 +32,25 @@ _NO_WORKERS = 60.0  # seconds without any worker after which a cluster is given 
 _POLL = 1.0  # seconds between two looks at whether a cluster, or a parent, is still there
 
 
+def check_backend(n_jobs):
+    """Refuse what no work can be shared by; the constructors ask before they train a source.
+
+    Raises
+    ------
+    ValueError
+        For ``n_jobs=0``, and for joblib's "multiprocessing" backend.
+    """
+    backend, configured = get_active_backend()
+    n_jobs = configured if n_jobs is None else n_jobs
+    if n_jobs == 0:
+        raise ValueError("n_jobs=0 has no meaning. Use 1 for this process, or -1 for all cores.")
+    if type(backend).__name__ == "MultiprocessingBackend" and n_jobs != 1:
+        raise ValueError(
+            "joblib's 'multiprocessing' backend forks this process, and torch does not survive a "
+            "fork. Use 'loky' (the default), 'threading', 'dask' or 'ray'."
+        )
+
+
 def run_tasks(job, begins, cut, n_jobs):
     """Yield ``(begin, job(begin, *cut(begin)))`` for each begin, in the order of completion.
 
@@ -51,18 +70,14 @@ def run_tasks(job, begins, cut, n_jobs):
     WorkersLostError
         If workers are lost more than three times, or the cluster is gone.
     ValueError
-        For joblib's "multiprocessing" backend.
+        See `check_backend`.
     """
+    check_backend(n_jobs)
     backend, configured = get_active_backend()
     n_jobs = configured if n_jobs is None else n_jobs
     kind = type(backend).__name__
     if kind == "LokyBackend" and len(begins) == 1:
         n_jobs = 1  # not worth the start of a process
-    if kind == "MultiprocessingBackend" and n_jobs != 1:
-        raise ValueError(
-            "joblib's 'multiprocessing' backend forks this process, and torch does not survive a "
-            "fork. Use 'loky' (the default), 'threading', 'dask' or 'ray'."
-        )
     if n_jobs == 1 or (kind == "DaskDistributedBackend" and _in_dask_task()):
         return ((begin, _work(job, begin, cut(begin))) for begin in begins)
     if kind == "DaskDistributedBackend":

@@ -1,6 +1,7 @@
 """Image folders as people have them: links, clutter, odd files; decoded once into a memory map."""
 
 import os
+import struct
 import time
 
 import numpy as np
@@ -204,6 +205,26 @@ def test_16_bits_per_channel_are_not_cut_in_silence(tmp_path, write, name):
         assert image.mode == "RGB"  # Pillow says nothing
     with pytest.raises(ValueError, match="more than 8 bits per channel; convert the file"):
         load_image_folder(tmp_path)
+
+
+def test_bitmaps_of_16_bits_a_pixel_are_read(tmp_path):
+    (tmp_path / "a").mkdir()
+    head = struct.pack("<IiiHHIIiiII", 40, 4, 4, 1, 16, 0, 32, 0, 0, 0, 0)
+    start = b"BM" + struct.pack("<IHHI", 86, 0, 0, 54)
+    (tmp_path / "a" / "0.bmp").write_bytes(start + head + 16 * b"\x1f\x00")
+    blue = load_image_folder(tmp_path).data[0]
+    assert (blue[2] > 240).all() and (blue[:2] == 0).all()
+
+
+@pytest.mark.parametrize("files", [["test/0.png"], ["val/"], ["test/0.png", "val/.hidden/"]])
+def test_splits_without_class_folders_have_no_numbers(tmp_path, files):
+    for name in ("train/a/0.png", "train/b/0.png", *files):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if name.endswith("/") else save(path, (1, 2, 3))
+    assert len(load_image_folder(tmp_path, split="train").data) == 2
+    with pytest.raises(FileNotFoundError, match="one folder per class"):
+        load_image_folder(tmp_path, split=files[0].split("/")[0])
 
 
 # --- decoded once -------------------------------------------------------------------------------

@@ -60,7 +60,10 @@ def test_inputs_and_labels():
         assert_array_equal(labels, Y[rows])
         assert inputs.dtype == np.uint8 and source is None
     _, labels, _ = split_dataset(Items(X[:2], ["cat", torch.tensor(3)]))
-    assert labels.tolist() == ["cat", "3"]
+    assert labels.tolist() == ["cat", 3]
+    for other in (torch.tensor(3), float("nan"), None):
+        with pytest.raises(ValueError, match="all text or all numbers, and none may be missing"):
+            StandardClassifier(max_epochs=1, verbose=0).fit(Items(X[:2], ["cat", other]))
 
 
 def test_targets_are_believed_where_they_are_the_labels():

@@ -46,6 +46,7 @@ def test_lazy_arrays_are_indexed_like_arrays(kind):
     for key in [
         slice(2, 5), slice(None, None, 3), slice(8, 99), slice(3, 3), np.array([5, 0, 5]), [1, -1],
         mask, 4, -2, np.int64(3), (slice(1, 3), Ellipsis), (slice(0, 2), 0), ([1, 2], Ellipsis),
+        (3, 1), (-1, 2, slice(1, 3)), (np.int64(2), Ellipsis, 0), (mask, 1), (2, slice(None), 3),
     ]:  # fmt: skip
         assert_array_equal(rows[key], X[key])
         assert isinstance(rows[key], np.ndarray)

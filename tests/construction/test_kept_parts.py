@@ -1,0 +1,209 @@
+"""Parts of kept sets, and what a store knows of its source and its labels."""
+
+import copy
+import signal
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import make_pipeline
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback
+from torch import nn
+from torch.utils.data import Subset, random_split
+
+from advfeat import (
+    AdversarialClassifier,
+    ConstructedDataset,
+    NonRobustRelabeler,
+    RobustFeatureInverter,
+    StandardClassifier,
+    from_torch,
+    robust_accuracy_score,
+    save,
+)
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The source takes only", "ignore:The features were matched poorly"
+)
+QUIET = {"random_state": 0, "verbose": 0}
+NAMES = np.array(list("abcdefghij"))
+
+
+def relabelled(source, X, y, **settings):
+    relabeler = NonRobustRelabeler(source, **{"n_steps": 2, **QUIET, **settings})
+    return relabeler.fit_transform(X, y)
+
+
+def test_parts_of_a_float16_store_are_computed_with_in_float32(standard, digits, tmp_path):
+    data = relabelled(
+        FrozenEstimator(standard), digits[0], digits[1], store=tmp_path / "s", dtype="float16"
+    )
+    rows = np.arange(200)
+    part = data[rows]
+    plain = ConstructedDataset(part.X[:].astype("float32"), part.y, part.y_source, part.classes)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    for clf in (
+        StandardClassifier(max_epochs=1, **QUIET),
+        StandardClassifier(linear, max_epochs=1, **QUIET),
+        AdversarialClassifier(max_epochs=1, n_steps=2, **QUIET),
+    ):
+        found, expected = (clf.fit(d).decision_function(digits[2]) for d in (part, plain))
+        assert_array_equal(found, expected)
+    attack = {"norm": 2, "eps": 0.5, "n_steps": 2, "verbose": 0}
+    subset = Subset(data, rows.tolist())
+    expected = robust_accuracy_score(standard, plain, **attack)
+    assert robust_accuracy_score(standard, part, **attack) == expected
+    assert robust_accuracy_score(standard, subset, **attack) == expected
+
+
+def test_parts_with_text_labels_are_predicted(digits):
+    X, y = digits[0][:200], NAMES[digits[1][:200]]
+    source = StandardClassifier(max_epochs=2, **QUIET).fit(X, y)
+    data = relabelled(FrozenEstimator(source), X, y)
+    train, test = random_split(data, [0.5, 0.5], torch.Generator().manual_seed(0))
+    nested = Subset(test, [3, 1, 2])
+    clf = StandardClassifier(max_epochs=1, **QUIET).fit(train)
+    assert_array_equal(clf.predict(test), clf.predict(data.X[list(test.indices)]))
+    assert_array_equal(clf.predict(nested), clf.predict(test)[[3, 1, 2]])
+    assert clf.score(test) == np.mean(clf.predict(test) == data.y[list(test.indices)])
+
+
+class Scaled(nn.Module):
+    """Computes with what is in no state_dict."""
+
+    def __init__(self, scale, mean=0.0):
+        super().__init__()
+        self.scale, self.mean, self.seen = scale, torch.tensor([mean]), None
+        self.register_buffer("shift", torch.zeros(1), persistent=False)
+        self.linear = nn.Linear(4, 2)
+
+    def forward(self, x):
+        self.seen = self.linear((x - self.mean) * self.scale + self.shift)
+        return self.seen
+
+
+def test_a_store_knows_what_a_network_computes_with(tmp_path):
+    X = np.random.default_rng(0).normal(size=(6000, 4)).astype("f")
+    y = np.arange(6000) % 2
+    torch.manual_seed(0)
+    net = Scaled(1.0)
+    others = [copy.deepcopy(net) for _ in range(3)]
+    others[0].scale, others[1].mean = -1.0, torch.tensor([0.5])
+    others[2].shift += 1
+
+    def made(module):
+        source = from_torch(module, classes=[0, 1], input_shape=(4,))
+        return relabelled(source, X, y, store=tmp_path / "s", target="deterministic").X
+
+    first = made(net)
+    net.seen = torch.ones(5000, 2)  # activations that a network keeps say nothing of it
+    assert_array_equal(made(net), first)
+    for other in others:
+        with pytest.raises(ValueError, match="holds something else: it differs in weights"):
+            made(other)
+
+
+def test_frames_whose_columns_have_no_text_names():
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), index=np.arange(60) + 5)
+    y = np.arange(60) % 2
+    clf = StandardClassifier(max_epochs=1, **QUIET)
+    for constructor in (RobustFeatureInverter, NonRobustRelabeler):
+        pipe = make_pipeline(constructor(clf, n_steps=2, **QUIET), clf).fit(X, y)
+        assert not hasattr(pipe[-1], "feature_names_in_")
+        pipe.predict(X)  # warnings are errors
+    found = RobustFeatureInverter(clf, n_steps=2, **QUIET).fit_transform(X, y)
+    assert found.columns.tolist() == [0, 1, 2] and found.index.tolist() == X.index.tolist()
+
+
+def test_a_loaded_store_has_names_and_believes_no_other_labels(tmp_path):
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), columns=list("uvw"))
+    y = np.arange(60) % 2
+    source = StandardClassifier(max_epochs=1, **QUIET).fit(X, y)
+    made = relabelled(FrozenEstimator(source), X, y, store=tmp_path / "s")
+    loaded = ConstructedDataset.load(tmp_path / "s")
+    assert list(loaded.feature_names) == list(made.feature_names) == list("uvw")
+    path = tmp_path / "s" / "y.npy"
+    labels, kept = np.load(path), path.read_bytes()
+    labels[0] = 1 - labels[0]
+    np.save(path, labels)
+    with pytest.raises(ValueError, match="damaged: y.npy is not what was kept.*Repeat the call"):
+        ConstructedDataset.load(tmp_path / "s")
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="damaged.*Repeat the call"):
+        ConstructedDataset.load(tmp_path / "s")
+    path.unlink()
+    with pytest.raises(ValueError, match="damaged: y.npy"):
+        ConstructedDataset.load(tmp_path / "s")
+    path.write_bytes(kept)
+    (tmp_path / "s" / "extras.json").unlink()  # as earlier versions left it
+    assert_array_equal(ConstructedDataset.load(tmp_path / "s").y, made.y)
+    assert_array_equal(relabelled(FrozenEstimator(source), X, y, store=tmp_path / "s").y, made.y)
+
+
+@pytest.mark.parametrize("settings", [{"n_jobs": 0}, {}])
+def test_what_cannot_share_the_work_is_refused_before_the_source_is_trained(settings, digits):
+    def never(**kwargs):
+        raise AssertionError("trained")
+
+    relabeler = NonRobustRelabeler(StandardClassifier(never, **QUIET), **QUIET, **settings)
+    backend = "loky" if settings else "multiprocessing"
+    match = "n_jobs=0 has no meaning" if settings else "forks this process"
+    with joblib.parallel_config(backend, n_jobs=2), pytest.raises(ValueError, match=match):
+        relabeler.fit_transform(digits[0][:20], digits[1][:20])
+
+
+class PressCtrlC(Callback):
+    def on_batch_end(self, net, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+
+
+class Enough(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("callback", [PressCtrlC, Enough])
+def test_ctrl_c_in_the_training_of_a_skorch_source_reaches_the_caller(callback, digits, tmp_path):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    net = NeuralNetClassifier(
+        module,
+        criterion=nn.CrossEntropyLoss,
+        max_epochs=3,
+        callbacks=[callback()],
+        train_split=None,
+        verbose=0,
+    )
+    X, y, store = digits[0][:50], digits[1][:50], tmp_path / "s"
+    if callback is Enough:  # skorch's way to end a training
+        assert len(relabelled(net, X, y, store=store)) == 50
+        return
+    with pytest.raises(KeyboardInterrupt):
+        relabelled(net, X, y, store=store)
+    assert not list(store.glob("*.npy"))
+
+
+class Linear(nn.Module):
+    def __init__(self, n_classes):
+        super().__init__()
+        self.linear = nn.Linear(64, n_classes)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+
+
+def test_another_default_device_changes_nothing(standard, digits, tmp_path):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with torch.device("meta"):
+        save(standard, tmp_path / "a.safetensors")
+        clf = from_torch(
+            module, classes=range(10), input_shape=(1, 8, 8), mean=[0.5], device="cpu"
+        )
+        source = StandardClassifier(Linear, max_epochs=1, device="cpu", **QUIET)
+        data = relabelled(source, digits[0][:50], digits[1][:50])
+    assert clf.predict(digits[2]).shape == (len(digits[2]),)
+    assert np.isfinite(data.X).all()
