@@ -135,7 +135,7 @@ def adversarial_examples(
     True
     """
     target = AttackTarget.of(estimator, X, y, precision, bounds)
-    told = warn_if_blind(target, eps)
+    told = warn_if_blind(target, norm, eps)
     settings = {
         "norm": norm,
         "eps": eps,

@@ -219,7 +219,8 @@ def _linear_module(estimator):
     intercept = np.atleast_1d(estimator.intercept_)
     if len(coef) == 1:  # the score of the second class; the first one's is zero
         coef, intercept = np.vstack([0 * coef, coef]), np.append(0.0, intercept)
-    module = nn.utils.skip_init(nn.Linear, coef.shape[1], len(coef))
+    shape = coef.shape[1], len(coef)
+    module = nn.utils.skip_init(nn.Linear, *shape, device="cpu", dtype=torch.float32)
     with torch.no_grad():
         module.weight.copy_(torch.from_numpy(coef))
         module.bias.copy_(torch.from_numpy(np.broadcast_to(intercept, len(coef)).copy()))

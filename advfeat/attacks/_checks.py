@@ -19,6 +19,7 @@ from advfeat.utils._checks import take_batch
 from advfeat.utils._device import own_modes
 
 _N_SAMPLES = 64
+_N_PROBES = 8
 _N_QUERIES = 200  # of the random search
 _N_STEPS = 20  # along the gradient, on what it finds
 _SHARE = 0.05  # of the samples from which a warning is due
@@ -28,7 +29,7 @@ _ADVICE = "The robustness measured may be too high, see advfeat.exceptions.Evalu
 
 
 @own_modes()
-def warn_if_blind(target, eps):
+def warn_if_blind(target, norm, eps):
     """Warn, before the attack, if the gradient of a network is zero or random.
 
     It costs a step of the attack on 64 samples.
@@ -36,6 +37,7 @@ def warn_if_blind(target, eps):
     Parameters
     ----------
     target : AttackTarget
+    norm : {2, numpy.inf}
     eps : float
         Radius; nothing is checked at zero.
 
@@ -57,17 +59,22 @@ def warn_if_blind(target, eps):
     x, y = _samples(target, np.arange(min(len(X), _N_SAMPLES)))
     with torch.no_grad():
         logits = network(x)
-    if (logits == logits[:1]).all():
+        constant = (logits == logits[:1]).all()  # or one sample, or copies of one
+        if constant:
+            constant = (network(_elsewhere(x, target.view.bounds)) == logits[:1]).all()
+    if constant:
         return False  # a constant, such as a linear model under a strong penalty, is robust indeed
     right = (y >= 0) & (logits.argmax(1) == y)
     if not right.any():
         return False  # nothing to attack; not every network takes an empty batch
     x, y = x[right], y[right]
-    found = _many(stuck := _without_gradient(network, x, y), len(x))
+    ball = make_ball(norm, eps)
+    found = _many(stuck := _without_direction(network, x, y, ball), len(x))
     if found:
         _warn(
-            f"The gradient is exactly zero for {stuck} of {len(x)} correctly classified samples: "
-            "nothing leads an attack (are inputs rounded, or is a softmax inside saturated?)."
+            f"The gradient is exactly zero, or no number, for {stuck} of {len(x)} correctly "
+            "classified samples: nothing leads an attack (are inputs rounded, is a softmax inside "
+            "saturated, or a root taken of zero?)."
         )
     return found
 
@@ -111,7 +118,16 @@ def _many(n, n_samples):
     return n >= min(_AT_LEAST, n_samples) and n > _SHARE * n_samples
 
 
-def _without_gradient(network, x, y):
+def _elsewhere(x, bounds):
+    """Draw a few other inputs, to tell a constant network from a single sample."""
+    draw = torch.Generator(device="cpu").manual_seed(0)
+    shape = (_N_PROBES, *x.shape[1:])
+    noise = torch.randn(shape, generator=draw, device="cpu", dtype=torch.float32).to(x)
+    return into_box(x[:1] + (1 + x[:1].abs()) * noise, bounds)
+
+
+def _without_direction(network, x, y, ball):
+    """Count samples whose gradient gives no direction to step in."""
     with torch.enable_grad():
         z = x.clone().requires_grad_(True)
         value = cw_margin(network(z), y).sum()
@@ -120,7 +136,7 @@ def _without_gradient(network, x, y):
             (gradient,) = torch.autograd.grad(value, z, allow_unused=True)
     if gradient is None:
         return 0  # the attack says so itself
-    return int((gradient.flatten(1) == 0).all(1).sum())
+    return int((ball.direction(gradient).flatten(1) == 0).all(1).sum())
 
 
 def _follow(network, x, y, ball, bounds):

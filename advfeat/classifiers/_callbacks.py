@@ -108,6 +108,11 @@ class BestEpoch(Callback):
         self.attack_ = getattr(net, "attack", None)
 
     @property
+    def kept_score(self):
+        """Score of the weights that are kept; None if the guard has voided the last of all."""
+        return self.best_score_ if math.isfinite(self.best_score_) else None
+
+    @property
     def patience_is_spent(self):
         """Whether the score has not improved for too many epochs."""
         return self.misses_ > self.n_iter_no_change

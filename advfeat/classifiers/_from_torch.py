@@ -290,7 +290,8 @@ class TorchClassifier(NetworkClassifier):
 
 def refuse_estimator_as_network(network: str | Callable[..., torch.nn.Module], owner):
     """Raise a ValueError for the ``network`` of a classifier that is another estimator."""
-    if hasattr(network, "predict") and not isinstance(network, TorchClassifier):
+    kind = network if isinstance(network, type) else type(network)
+    if hasattr(network, "predict") and not issubclass(kind, (TorchClassifier, torch.nn.Module)):
         # scikit-learn's message would print the whole network of a skorch net.
         raise ValueError(
             f"The 'network' parameter of {owner} must be a name, an nn.Module or its class, or "

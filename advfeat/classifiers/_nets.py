@@ -19,7 +19,13 @@ from advfeat.classifiers._interrupts import (
 from advfeat.classifiers._overfitting import FEW, raised
 from advfeat.classifiers._training_batches import BatchIterator, TrainingBatch
 from advfeat.classifiers._training_data import ArrayDataset
-from advfeat.optim import AttackedNetwork, cross_entropy, make_ball, projected_gradient
+from advfeat.optim import (
+    AttackedNetwork,
+    cross_entropy,
+    into_box,
+    make_ball,
+    projected_gradient,
+)
 from advfeat.utils._device import autocast
 from advfeat.utils._random import draws_in_training, isolated_torch_seed, make_generator
 
@@ -246,7 +252,10 @@ class AdversarialNet(TrainingNet):
 
     def _warn_unless_moved(self):
         start, found = self._last_attack
-        if self.attack["eps"] > 0 and len(self.history) == 1 and torch.equal(start, found):
+        if self.attack["eps"] == 0 or len(self.history) > 1:
+            return
+        start = into_box(start, self.attack["bounds"])
+        if (found - start).abs().max() <= 1e-6 * self.attack["eps"]:
             warnings.warn(
                 "The attack moved no sample of the last batch of the first epoch: the gradients "
                 "of the network are zero, and training goes on as if without an adversary. Look "

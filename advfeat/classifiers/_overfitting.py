@@ -43,7 +43,10 @@ class OverfittingGuard(Callback):
         n_steps = net.attack["n_steps"]
         weights, optimizer = self.good_
         net.module_.load_state_dict(weights)
+        rates = [group["lr"] for group in net.optimizer_.param_groups]
         net.optimizer_.load_state_dict(optimizer)
+        for group, lr in zip(net.optimizer_.param_groups, rates, strict=True):
+            group["lr"] = lr  # the schedule goes on
         net.attack = raised(net.attack)
         warnings.warn(
             f"Catastrophic overfitting in epoch {len(net.history)}: of the training samples "

@@ -134,7 +134,7 @@ class StandardClassifier(NetworkClassifier):
         With ``early_stopping``, the accuracy of each epoch on the samples set aside, weighted; in
         adversarial training that under the training attack.
     best_validation_score_ : float or None
-        The score of the weights that were kept.
+        The score of the weights that were kept; None also if their attack has given none yet.
 
     Notes
     -----
@@ -284,7 +284,7 @@ class StandardClassifier(NetworkClassifier):
         self.net_ = net
         best = dict(net.callbacks_).get("best_epoch")
         self.validation_scores_ = best and best.scores_
-        self.best_validation_score_ = best and best.best_score_
+        self.best_validation_score_ = best and best.kept_score
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(

@@ -335,6 +335,7 @@ class GaussianRobustMLE(
 
     def _solve(self, X, y, sample_weight):
         """Robust standard deviations, and what follows from them."""
+        self._adversary = self.adversary
         std = np.array([axes.std for axes in self._scatter.axes])
         weights = self._axis_weights
         total = linalg.norm(np.sqrt(weights) * std.ravel())

@@ -49,7 +49,7 @@ class GaussianMatricesMixin:
     @property
     def _is_linear(self) -> bool:
         """Whether the adversary is a linear map of the deviation from the class mean."""
-        return self.adversary == "average" and bool(self.std_.all())
+        return self._adversary == "average" and bool(self.std_.all())
 
     @property
     def adversary_map_(self) -> NDArray:

@@ -59,7 +59,7 @@ class GaussianTheoryMixin:
         """
         check_is_fitted(self)
         X = validate_data(self, as_array(X), dtype=np.float64, reset=False)
-        adversary = self.adversary if adversary is None else adversary
+        adversary = self._adversary if adversary is None else adversary
         if adversary not in ("average", "pointwise"):
             raise ValueError(
                 "The 'adversary' parameter of perturb must be 'average', 'pointwise' or None. "

@@ -81,7 +81,7 @@ def robust_accuracy_score(
     settings = attack_settings("robust_accuracy_score", norm=norm, eps=eps, **attack)
     target = AttackTarget.of(estimator, X, y, settings["precision"], settings["bounds"])
     weight = check_weight(sample_weight, len(target.labels))
-    told = warn_if_blind(target, eps)
+    told = warn_if_blind(target, norm, eps)
     withstands = ~_fooled(target, settings)
     if not told:
         warn_if_beaten(target, norm, eps, withstands)
@@ -156,7 +156,7 @@ def robust_accuracy_curve(
     target = AttackTarget.of(estimator, X, y, first["precision"], first["bounds"])
     n = len(target.labels)
     weight = check_weight(sample_weight, n)
-    told = warn_if_blind(target, radii.max())
+    told = warn_if_blind(target, norm, radii.max())
     fooled, accuracy = np.zeros(n, dtype=bool), np.empty(len(radii))
     largest = 0.0, fooled  # radius at which samples withstand, and who is fooled there
     for i in np.argsort(radii):

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from advfeat.attacks._adversarial_examples import attack_settings
 from advfeat.attacks._attack import AttackTarget
 from advfeat.datasets._torch_data import unpack_data
-from advfeat.utils._batches import iter_batches
+from advfeat.utils._batches import Forward, iter_batches, run_batches
 from advfeat.utils._frames import as_frame, library_of
 from advfeat.utils._labels import check_labels
 from advfeat.utils._modules import refuse_module
@@ -88,7 +88,7 @@ def transfer_rate(
         )
     y = check_labels(y, len(target.view.X))
     _refuse_other_units(estimator, target.view)
-    right = (source.predict(X) == y) & (estimator.predict(X) == y)  # before the long work
+    right = _is_right(target, settings) & (estimator.predict(X) == y)  # before the long work
     counted = fooling = 0
     with closing(iter_batches(**target.plan(settings))) as parts:
         for begin, (X_adv, fooled) in parts:
@@ -100,6 +100,14 @@ def transfer_rate(
                     X_rows = as_frame(X_rows, X.columns, library)
                 fooling += np.sum(estimator.predict(X_rows) != y[begin + rows])
     return float(fooling / counted) if counted else float("nan")
+
+
+def _is_right(target, settings):
+    """Whether the source classifies each sample correctly, as its attack judges."""
+    job = Forward(target.judge, target.judge.device)
+    run = {name: settings[name] for name in ("batch_size", "n_jobs")}
+    (logits,) = run_batches(job, (target.view.X,), desc="predicting", verbose=0, **run)
+    return logits.argmax(1) == target.labels
 
 
 def _refuse_other_units(estimator, view):

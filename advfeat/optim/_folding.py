@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections import Counter
 from typing import Any
 
@@ -91,18 +92,25 @@ class AttackedNetwork:
         self.device, self.precision = device, precision
         self._module = module
         self._traced: Any = None
+        self._buffers: Any = None  # as they were then
         self.steps = Steps()
         self._n_refreshed = 0
         self._refreshing: Any = None  # a captured graph, where it pays
 
     def __getstate__(self):
         # Only the network travels: unpickling a graph of torch.fx would trace it again.
-        return {**self.__dict__, "_traced": None, "_n_refreshed": 0, "_refreshing": None}
+        fresh = {"_traced": None, "_buffers": None, "_n_refreshed": 0, "_refreshing": None}
+        return {**self.__dict__, **fresh}
 
     def refresh(self) -> None:
         """Fold the present weights."""
         if self._traced is None:
             return
+        now = list(self._module.buffers())
+        if len(now) != len(self._buffers) or any(map(operator.is_not, now, self._buffers)):
+            # A layer puts new tensors in place of its buffers, which a graph does not see.
+            self._traced, self._buffers, self._refreshing = (self._module, []), now, None
+            self.steps.repeatable = False
         self._n_refreshed += 1
         if self.steps.repeatable and self._n_refreshed == REPEATS:
             self._refreshing = capture(self._fold_all, self.device)
@@ -122,6 +130,7 @@ class AttackedNetwork:
             same = agree(self._module, graph, x)
             folds = fold_batch_norm(graph, self.precision) if same else []
             self._traced = graph if same else self._module, folds
+            self._buffers = list(self._module.buffers())
             self.steps.repeatable = same and x.device.type == "cuda"
         with autocast(self.device, self.precision):
             return self._traced[0](x.clone()).float()  # the network may begin in place

@@ -68,6 +68,8 @@ class _Tracer(fx.Tracer):
     While it traces, nn.Module's ``__call__`` and ``__getattr__`` lead here for the whole process.
     """
 
+    proxy_buffer_attributes = True  # else what is computed of buffers becomes a constant
+
     def __init__(self):
         super().__init__()
         self.thread = threading.get_ident()

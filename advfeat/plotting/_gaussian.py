@@ -138,11 +138,11 @@ class GaussianMetricDisplay:
         """
         refuse_module(estimator)
         check_is_fitted(estimator)
-        if np.shape(estimator.means_) != (2, 2) or estimator.per_class:
+        if np.shape(estimator.means_) != (2, 2) or np.ndim(estimator.covariance_) > 2:
             raise ValueError(
                 f"{cls.__name__} needs a model of two classes, two features and one covariance. "
-                f"Got class means of shape {np.shape(estimator.means_)} and "
-                f"per_class={estimator.per_class} instead."
+                f"Got class means of shape {np.shape(estimator.means_)} and covariances of shape "
+                f"{np.shape(estimator.covariance_)} instead."
             )
         display = cls(
             X,

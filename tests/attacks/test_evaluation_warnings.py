@@ -12,6 +12,7 @@ from advfeat import (
     NonRobustRelabeler,
     StandardClassifier,
     adversarial_examples,
+    from_torch,
     make_robust_scorer,
     robust_accuracy_curve,
     robust_accuracy_score,
@@ -272,3 +273,37 @@ def test_relabelling_in_vain_is_told(standard, digits):
     with pytest.warns(ConvergenceWarning, match="100% of those looked at did not move"):
         relabeler = NonRobustRelabeler(FrozenEstimator(clf), eps=0.5, target="other", **settings)
         relabeler.fit_transform(table, table[:, 0] > 0)
+
+
+class Rounded(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return self.module((3 * x).round() / 3)
+
+
+class Rooted(Rounded):
+    """The same network, whose gradient is no number at black pixels."""
+
+    def forward(self, x):
+        return self.module((x * x).sqrt())
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_single_samples_and_copies_of_one_are_told_too(standard, digits, n):
+    clf = from_torch(Rounded(standard.module_), classes=range(10), input_shape=(1, 8, 8))
+    right = np.flatnonzero(clf.predict(digits[2]) == digits[3])[[0] * n]
+    with pytest.warns(EvaluationWarning, match="exactly zero, or no number"):
+        adversarial_examples(
+            clf, digits[2][right], digits[3][right], norm=2, eps=0.05, n_steps=1, verbose=0
+        )
+
+
+def test_gradients_that_are_no_numbers_are_told(standard, digits):
+    clf = from_torch(Rooted(standard.module_), classes=range(10), input_shape=(1, 8, 8))
+    with pytest.warns(EvaluationWarning, match="exactly zero, or no number"):
+        robust_accuracy_score(
+            clf, digits[2][:60], digits[3][:60], norm=2, eps=0.1, n_steps=1, verbose=0
+        )

@@ -140,6 +140,39 @@ def test_adversarial_training_with_zero_gradients_warns(table, random_start):
     AdversarialClassifier(Rounded, eps=0.0, max_epochs=1, verbose=0).fit(*table)
 
 
+@pytest.mark.parametrize("random_start", [False, True])
+def test_zero_gradients_are_told_on_images_too(digits, random_start):
+    """Random starts are clipped to the box, which is no step of the attack."""
+
+    class RoundedImages(nn.Module):
+        def __init__(self, n_classes):
+            super().__init__()
+            self.linear = nn.Linear(64, n_classes)
+
+        def forward(self, x):
+            return self.linear(torch.round(8 * x).flatten(1) / 8)
+
+    with pytest.warns(ConvergenceWarning, match="The attack moved no sample"):
+        AdversarialClassifier(
+            RoundedImages, random_start=random_start, max_epochs=1, verbose=0
+        ).fit(digits[0][:100], digits[1][:100])
+
+
+@pytest.mark.parametrize("given", ["class", "module"])
+def test_modules_may_have_a_method_predict(table, given):
+    class Predicts(nn.Sequential):
+        def __init__(self, n_features, n_classes):
+            super().__init__(nn.Linear(n_features, n_classes))
+
+        def predict(self, x):
+            return self(x).argmax(1)
+
+    module = Predicts(table[0].shape[1], len(np.unique(table[1])))
+    network = Predicts if given == "class" else module
+    clf = StandardClassifier(network, max_epochs=1, random_state=0, verbose=0).fit(*table)
+    assert len(clf.predict(table[0])) == len(table[0])
+
+
 def test_a_head_of_zeros_is_no_fault(table):
     class ZeroHead(nn.Sequential):
         def __init__(self, n_features, n_classes):

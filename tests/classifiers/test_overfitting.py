@@ -13,6 +13,7 @@ from torch import nn
 
 from advfeat import AdversarialClassifier, robust_accuracy_score
 from advfeat.classifiers import _overfitting
+from advfeat.classifiers._overfitting import OverfittingGuard
 from advfeat.optim import AttackedNetwork
 
 
@@ -133,3 +134,43 @@ def test_the_guard_sees_the_weights_after_the_epoch(digits, monkeypatch):
     ).fit(X[:300], y[:300])  # fmt: skip
     assert len(seen) == 3 and len(set(seen)) == 3
     assert all(ours == anew for ours, anew in seen)
+
+
+class Rates(Callback):
+    """Notes the learning rate of every step."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        if training:
+            self.rates.append(net.optimizer_.param_groups[0]["lr"])
+
+
+def test_the_schedule_goes_on_after_an_epoch_was_taken_back(digits, monkeypatch):
+    found = {}
+    for strikes in (False, True):
+        marks = iter([(0.9, 0.0 if strikes else 0.9), *[(0.9, 0.9)] * 9])
+        monkeypatch.setattr(
+            OverfittingGuard, "_accuracies", lambda self, net, data, marks=marks: next(marks)
+        )
+        rates = Rates()
+        clf = AdversarialClassifier(
+            n_steps=1, max_epochs=6, batch_size=100, callbacks=[rates], random_state=0, verbose=0
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            clf.fit(digits[0][:200], digits[1][:200])
+        found[strikes] = rates.rates
+    assert found[True] == found[False]
+
+
+def test_there_is_no_score_of_weights_that_nobody_has_scored(digits, monkeypatch):
+    marks = iter([(0.5, 0.5), (0.9, 0.0)])
+    monkeypatch.setattr(OverfittingGuard, "_accuracies", lambda self, net, data: next(marks))
+    clf = AdversarialClassifier(
+        n_steps=1, max_epochs=2, early_stopping=True, random_state=0, verbose=0
+    )
+    with pytest.warns(ConvergenceWarning, match="Catastrophic overfitting"):
+        clf.fit(digits[0][:300], digits[1][:300])
+    assert clf.best_validation_score_ is None and len(clf.validation_scores_) == 2

@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 
-from advfeat import AdversarialClassifier, robust_accuracy_score
+from advfeat import AdversarialClassifier, GaussianRobustMLE, robust_accuracy_score
 
 KINDS = {"image": (40, 1, 6, 6), "table": (40, 5)}
 
@@ -89,3 +91,13 @@ print(clf.predict_proba(X).shape)
 """
     run = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True)
     assert run.stdout == "(20, 2)\n", run.stderr
+
+
+@pytest.mark.parametrize("estimator", [LogisticRegression(), GaussianRobustMLE(0.1)])
+def test_linear_estimators_are_attacked_all_the_same(estimator):
+    X, y = data("table")
+    estimator = clone(estimator).fit(X, y)
+    attack = {"norm": 2, "eps": 0.1, "n_steps": 2, "verbose": 0}
+    plain = robust_accuracy_score(estimator, X, y, **attack)
+    with default_dtype(torch.float64):
+        assert robust_accuracy_score(estimator, X, y, **attack) == plain

@@ -314,6 +314,15 @@ def test_of_two_classes_one_without_samples_has_probability_zero(per_class, only
     assert_array_equal(priors.fit(X, np.arange(20) % 2).predict_proba(X), expected)
 
 
+def test_a_fitted_model_is_that_of_its_adversary():
+    X, y = load_iris(return_X_y=True)
+    model = GaussianRobustMLE(1.0, adversary="pointwise").fit(X, y)
+    model.set_params(adversary="average")
+    with pytest.raises(AttributeError, match="adversary_map_ needs adversary='average'"):
+        _ = model.adversary_map_
+    assert_allclose(np.linalg.norm(model.perturb(X, y) - X, axis=1), 1.0)
+
+
 @pytest.mark.parametrize("changed", [{"covariance_type": "diag"}, {"per_class": True}])
 def test_partial_fit_goes_on_with_the_kind_of_covariance_it_began_with(changed):
     X, y = load_iris(return_X_y=True)

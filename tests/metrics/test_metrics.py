@@ -172,6 +172,18 @@ def test_bf16_constructions_and_usefulness_are_judged_in_fp32(standard, digits):
     assert_allclose(*gamma, atol=1e-5)
 
 
+def test_sources_of_transfer_that_cast_or_do_not_predict(standard, digits):
+    X, y = digits[2][:60].astype(np.float64), digits[3][:60]
+    torch.manual_seed(0)
+    net = NeuralNetClassifier(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+        criterion=nn.CrossEntropyLoss, max_epochs=5, lr=0.3, verbose=0,
+    ).fit(digits[0], digits[1])  # fmt: skip
+    attack = {"norm": 2, "eps": 1.0, "n_steps": 3, "verbose": 0}
+    expected = transfer_rate(net, standard, X.astype("f"), y, **attack)
+    assert 0 < transfer_rate(net, standard, X, y, **attack) == expected
+
+
 def test_pipeline_is_attacked_after_its_transforms(standard, digits):
     _, _, X_test, y_test = digits
     attack = {"norm": 2, "eps": 0.3, "n_steps": 5, "verbose": 0}

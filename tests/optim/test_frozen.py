@@ -575,3 +575,42 @@ def test_attacked_network_that_cannot_be_traced_is_taken_as_it_is():
     view = AttackedNetwork(net, device="cpu", precision="fp32")
     view.refresh()
     assert_close(view(images()), logits_of(net, images()))
+
+
+class OwnNorm(nn.Module):
+    """Computes with its buffers, which change in place or are replaced."""
+
+    def __init__(self, replaced):
+        super().__init__()
+        self.replaced = replaced
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("var", torch.ones(4))
+        self.linear = nn.Linear(4, 2)
+
+    def change(self):
+        if self.replaced:
+            self.mean, self.var = self.mean + 1, self.var * 9
+        else:
+            self.mean += 1
+            self.var *= 9
+
+    def forward(self, x):
+        return self.linear((x - self.mean) / torch.sqrt(self.var + 1e-5))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_attacked_network_follows_buffers_that_layers_compute_with(replaced):
+    torch.manual_seed(0)
+    net, x = OwnNorm(replaced).eval(), torch.rand(3, 4)
+    view = AttackedNetwork(net, device="cpu", precision="fp32")
+    with torch.no_grad():
+        assert_close(view(x), net(x))
+        for _ in range(3):
+            net.change()
+            view.refresh()
+            assert_close(view(x), net(x))
+    frozen = FrozenNetwork(net, device="cpu")
+    with torch.no_grad():
+        before = net(x)
+        net.change()
+        assert_close(frozen(x), before)

@@ -124,7 +124,7 @@ def test_figure_13_standard_losses_are_brittle_and_robust_training_is_not():
 
 def test_figure_13_refuses_other_decisions():
     X, y = plane(0)
-    with pytest.raises(ValueError, match="needs a linear decision function. That of 'rbf'"):
+    with pytest.raises(ValueError, match="needs a linear decision function.*That of 'rbf'"):
         LinearBoundaryDisplay.from_estimators({"rbf": SVC().fit(X, y)}, X, y, eps=1)
 
 
