@@ -6,7 +6,8 @@ class EvaluationWarning(UserWarning):
 
     Raised by attacks and robust scores if, on some of the samples,
 
-    - the gradient is zero (rounded or quantised inputs, a saturated softmax inside the network);
+    - the gradient is zero (rounded or quantised inputs, a saturated softmax inside the network) or
+      no number (a root of zero);
     - a short random search, without gradients, fools the network where the attack does not;
     - the network is random: its output for one input differs from call to call.
 
