@@ -30,7 +30,7 @@ def print_table(table, records, label):
         rows = [
             row for row in rows_of(records) if any(len(values(records, row, *c)) for c in part)
         ]
-        width = max(map(len, rows)) + 2
+        width = max(map(len, rows), default=0) + 2  # none, where nothing could be measured
         heads = [head(column).split(", ") for column in part]
         each = max(22, *(len(line) for lines in heads for line in lines)) + 2
         for line in range(max(map(len, heads))):
