@@ -17,10 +17,19 @@ _PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "scipy", "skorch",
 
 @functools.cache
 def commit():
-    """Commit of this checkout, with a plus sign if files were changed since; None outside git."""
+    """Commit of this checkout; None outside git.
+
+    A plus sign says that files were changed since, or that the library is not the one in it.
+    """
     try:
         found = _git("rev-parse", "--short=10", "HEAD")
-        return found + "+" * bool(_git("status", "--porcelain", "--untracked-files=no"))
+        other = (
+            not Path(advfeat.__file__)
+            .resolve()
+            .is_relative_to(_git("rev-parse", "--show-toplevel"))
+        )
+        changed = other or _git("status", "--porcelain", "--untracked-files=no")
+        return found + "+" * bool(changed)
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -14,6 +14,7 @@ import pytest
 
 import files
 import keeping
+import provenance
 import work
 from advfeat import StandardClassifier
 from advfeat.utils._files import Lock, writing
@@ -456,3 +457,12 @@ def test_what_another_table_needs_is_not_left_of_one_that_has_all(tmp_path):
         measured("b")
     assert stages.left() == stages.left(other) == ["b", "source"]
     assert stages.left(one) == []
+
+
+@pytest.mark.parametrize(("folder", "sign"), [("repo", ""), ("elsewhere", "+")])
+def test_a_commit_says_whether_the_library_is_its_own(folder, sign, monkeypatch, tmp_path):
+    answers = {"HEAD": "0123456789", "--show-toplevel": str(tmp_path / "repo")}
+    monkeypatch.setattr(provenance, "_git", lambda *arguments: answers.get(arguments[-1], ""))
+    library = tmp_path / folder / "advfeat" / "__init__.py"
+    monkeypatch.setattr(provenance.advfeat, "__file__", str(library))
+    assert provenance.commit.__wrapped__() == f"0123456789{sign}"
