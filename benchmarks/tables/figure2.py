@@ -82,9 +82,9 @@ TABLE = Table(
         *more_robust(_MORE_ROBUST, "D_R from noise", "D_NR from noise"),
     ),
     note=(
-        "The column of robust features alone is a linear model on the robust source's features, "
-        "trained on the same set: what it teaches of D_NR is no evidence of non-robust features. "
-        "AutoAttack is "
-        "torchattacks' standard version, on the same test images as the column beside it."
+        "Robust features alone, where measured, are a linear model on the robust source's "
+        "features, trained on the same set: what it learns of D_NR is no evidence of non-robust "
+        "features. AutoAttack is torchattacks' standard version, on the same test images as the "
+        "column beside it."
     ),
 )
