@@ -108,7 +108,7 @@ def _compared(experiment, name, norm, left, smoke):
         return _compare(classifier, experiment.X_test, experiment.y_test, norm, eps, smoke)
 
     return experiment.stage(
-        "measure",
+        "autoattack",
         f"attack {name} in {NORMS[norm]} {'large' if left is None else format(left, 'g')}",
         (
             "verdict beside AutoAttack",
@@ -140,7 +140,7 @@ def _radii(experiment, name, norm):
         return [float(f"{eps:.1e}") for eps in found]
 
     return experiment.stage(
-        "measure",
+        "autoattack",
         f"radii for {name} in {NORMS[norm]}",
         ("radii", experiment.classifier_key(name), experiment.data_key, norm, LEFT),
         search,

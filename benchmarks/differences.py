@@ -6,14 +6,16 @@ from sets import SETS
 _DROPS = {"step": "drops", "constant": "no drops"}
 
 
-def differences(preset, names, data, restricted_imagenet=False):
-    """List what differs from the paper's preset for the sources and sets in ``names``."""
+def differences(preset, table, data):
+    """List what differs from the paper's preset for the sources and sets of a table."""
+    restricted_imagenet, names = bool(table.load), table.sets
     paper = (RESTRICTED_IMAGENET if restricted_imagenet else PRESETS)["paper"]
     if not names:
         return []
     found = [_data(data, restricted_imagenet)]
     found += _differ("network", preset.network, paper.network)
-    found += _trainings(preset, paper, names)
+    trained_on = names if table.trained_on is None else table.trained_on
+    found += _trainings(preset, paper, trained_on)
     recipes = [SETS[name] for name in names if name in SETS]
     if "adversarial" in names or any(recipe.source == "adversarial" for recipe in recipes):
         found += _differ(
@@ -40,7 +42,7 @@ def _data(data, restricted_imagenet):
     ours = f"{data['n_train']:,} training and {data['n_test']:,} test images of {data['label']}"
     if restricted_imagenet:
         return f"data: {ours} (paper: all images of the classes of Table 2, 224 pixels)"
-    if data["original"] and (data["n_train"], data["n_test"]) == (50_000, 10_000):
+    if data.get("original") and (data["n_train"], data["n_test"]) == (50_000, 10_000):
         return ""
     return f"data: {ours} (paper: 50,000 and 10,000 of CIFAR-10)"
 

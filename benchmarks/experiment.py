@@ -25,7 +25,7 @@ from measures import VERBOSE, accuracy_curve, some_of
 from sets import POSITIONS, SETS
 from stages import Elsewhere, Planned
 
-LEAK = "accuracy, robust features alone"
+LEAK = "accuracy, robust source's features"
 _HASHES = []  # weak references to arrays, and their hash
 
 
@@ -233,7 +233,7 @@ class Experiment:
         )
 
     def leak_records(self, name):
-        """Give what robust features alone teach of a set, as a record."""
+        """Give what a linear model on the robust source's features learns of a set."""
 
         def teach(robust, constructed):
             data = constructed["set"]

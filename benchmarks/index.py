@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 
 import gaussian_speed
+import scale_page
 import speed_page
 import tables
 from differences import differences
 from experiment import LEAK
 from files import read_json, write_text
 from pages import cell, judged, markdown, n_seeds, page
-from presets import PRESETS, of_settings
+from presets import PRESETS, RESTRICTED_IMAGENET, of_settings
 
 _RESULTS = Path(__file__).with_name("results")
 _ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +53,12 @@ def reports(folder):
 
 def _is_whole(report):
     needed = {"title", "data", "seeds", "records", "pictures", "hardware", "versions", "commits"}
-    return needed <= set(report) and isinstance(report["records"], list)
+    if not needed <= set(report) or not isinstance(report["records"], list):
+        return False
+    try:
+        return "settings" not in report or bool(of_settings(report["settings"]))
+    except (KeyError, TypeError):  # of a version with other settings
+        return False
 
 
 def write_list(out):
@@ -84,9 +90,12 @@ def pages_of(results):
             made[size / name / "README.md"] = page(tables.table(name), report)
     if speeds := _speeds(results):
         made[results / "speed" / "README.md"] = speed_page.page(speeds)
-    path = results / "gaussian" / "gaussian_speed.json"
-    if path.exists():
-        made[path.with_name("README.md")] = gaussian_speed.page(read_json(path))
+    for name, write_page in (
+        ("gaussian/gaussian_speed.json", gaussian_speed.page),
+        ("scale/scale.json", scale_page.report),
+    ):
+        if (results / name).exists():
+            made[(results / name).with_name("README.md")] = write_page(read_json(results / name))
     return made
 
 
@@ -194,11 +203,12 @@ def _claims(name, found):
         for table, report in found.items()
     }
     verdicts, best = {}, {}
-    for table in sorted(found, key=lambda table: -found[table]["seeds"]):
-        for text, *_, verdict in judged(tables.table(table), found[table]):
+    for table in found:
+        for text, *_, n, verdict in judged(tables.table(table), found[table]):
             verdicts.setdefault(table, []).append(verdict)
-            if not _is_older(table, found[table]):
-                best.setdefault(text, (verdict, table))  # of several pages, that with most seeds
+            more = n > best.get(text, (0,))[0]  # of several pages, that with most seeds
+            if more and not _is_older(table, found[table]):
+                best[text] = n, verdict, table
     pages = [
         f"{link} {verdicts[table].count('holds')}/{len(verdicts[table])}"
         if table in verdicts
@@ -207,7 +217,7 @@ def _claims(name, found):
     ]
     if not best:
         return [f"Pages: {', '.join(pages)}.", ""]
-    n_holding = [verdict for verdict, _ in best.values()].count("holds")
+    n_holding = [verdict for _, verdict, _ in best.values()].count("holds")
     lines = [
         f"Pages, with how many of their claims hold: {', '.join(pages)}. In all {n_holding} of "
         f"{len(best)} hold.",
@@ -215,7 +225,7 @@ def _claims(name, found):
     ]
     reversed_ones = [
         f"{text} ({links[table]})"
-        for text, (verdict, table) in best.items()
+        for text, (_, verdict, table) in best.items()
         if verdict == "the opposite"
     ]
     if reversed_ones:
@@ -235,31 +245,32 @@ def _is_older(name, report):
     """Whether the preset now has other settings for the sources and sets of a table."""
     if "settings" not in report:
         return False
-    table, data = tables.table(name), {"original": False, **report["data"]}
+    table, data = tables.table(name), report["data"]
+    presets = RESTRICTED_IMAGENET if table.load else PRESETS
     today = dataclasses.replace(
-        PRESETS[report["preset"]], precision=report["settings"]["precision"]
+        presets[report["preset"]], precision=report["settings"]["precision"]
     )
-    try:
-        then = of_settings(report["settings"])
-    except (KeyError, TypeError):
-        return True
-    then, today = (
-        differences(preset, table.sets, data, bool(table.load)) for preset in (then, today)
-    )
-    return then != today
+    then = of_settings(report["settings"])
+    return differences(then, table, data) != differences(today, table, data)
 
 
 def _rows(found):
-    """Give records of the accuracies of every row, each from the table with most seeds."""
-    rows = {}
-    for name in sorted(filter(found.get, _TABLES), key=lambda name: -found[name]["seeds"]):
+    """Give records of the accuracies of every row, each cell from the table with most seeds."""
+    cells = {}
+    for name in filter(found.get, _TABLES):
         mine = {}
         for record in found[name]["records"]:
             if (record["metric"], record["eps"]) in _COLUMNS:
-                mine.setdefault(record["row"], []).append(record)
-        rows = {**mine, **rows}
+                key = record["row"], record["metric"], record["eps"]
+                mine.setdefault(key, []).append(record)
+        cells.update({key: mine[key] for key in mine if len(mine[key]) > len(cells.get(key, ()))})
     order = [row for name in ("overview", *_TABLES) for row in _names(found.get(name))]
-    return [record for row in dict.fromkeys(order) if row in rows for record in rows[row]]
+    return [
+        record
+        for row in dict.fromkeys(order)
+        for column in _COLUMNS
+        for record in cells.get((row, *column), ())
+    ]
 
 
 def _names(report):
@@ -282,7 +293,9 @@ def main(arguments=None):
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--results", type=Path, default=_RESULTS, metavar="FOLDER")
     options = parser.parse_args(arguments)
-    made = {**pages_of(options.results), **documents_of(options.results)}
+    made = pages_of(options.results)
+    if options.results.resolve() == _RESULTS.resolve():  # the documents quote these alone
+        made.update(documents_of(options.results))
     wrong = [
         path
         for path, text in made.items()

@@ -52,7 +52,8 @@ def withstand_autoattack(classifier, X, y, eps):
 def accuracy_of_robust_features(robust, X, y, X_test, y_test):
     """Accuracy of a linear model on the robust source's features, trained on (X, y).
 
-    On a constructed set it says how much of the original labels robust features alone tell.
+    On a constructed set it says how much of the original labels these features alone tell. Not
+    each of them is robust: see the table "usefulness".
     """
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
     linear.fit(robust.features(X), y)

@@ -5,6 +5,8 @@ import re
 import numpy as np
 from scipy import stats
 
+from differences import differences
+from presets import of_settings
 from tables._table import rows_of, values
 
 _SHARES = ("accuracy", "robust accuracy", "transfer rate", "success rate", "share")
@@ -36,7 +38,7 @@ def page(table, report):
     if table.summary and not left:
         lines += [*table.summary(records), ""]
     lines += [table.note, ""] if table.note else []
-    lines += _settings(report)
+    lines += _settings(table, report)
     if rest:
         lines += ["## More", ""]
         for i in range(0, len(rest), _N_COLUMNS):
@@ -105,10 +107,11 @@ def seeds(records):
 
 
 def judged(table, report):
-    """(claim, difference in points, its standard error, verdict) of each claim that was measured.
+    """(claim, difference in points, its standard error, seeds, verdict) of what was measured.
 
     Differences are paired over the seeds. The standard error is that of their mean and that of
-    shares of images, which are the same for all seeds. A difference counts beyond its interval of
+    shares of images, which are the same for all seeds; those of both rows count as independent,
+    since nothing is kept of single images. A difference counts beyond its interval of
     95 % (Student's t, with Welch and Satterthwaite's degrees of freedom).
     """
     found = []
@@ -145,7 +148,7 @@ def judged(table, report):
             if gap < -needed * error
             else "not shown"
         )
-        found.append((claim.text, 100 * float(gap), 100 * float(error), verdict))
+        found.append((claim.text, 100 * float(gap), 100 * float(error), len(gaps), verdict))
     return found
 
 
@@ -164,20 +167,24 @@ def _claims(table, report):
     found = judged(table, report)
     if not found:
         return []
-    alone = ", with this seed" if n_seeds(report["records"]) == 1 else ""
     lines = ["| claim | difference ± standard error, points | |", "|---|---|---|"]
     lines += [
-        f"| {text} | {gap:+.1f} ± {error:.1f} | {said}{alone} |"
-        for text, gap, error, said in found
+        f"| {text} | {gap:+.1f} ± {error:.1f} | {said}{', with this seed' * (n == 1)} |"
+        for text, gap, error, n, said in found
     ]
-    hold = f"hold the spread over the seeds and that of the {table.counted}."
-    if n_seeds(report["records"]) == 1:
-        hold = f"hold that of the {table.counted} alone: another seed may differ by more."
+    hold = f"hold the spread over the seeds and that of the {table.counted}"
+    if all(n == 1 for *_, n, _ in found):
+        hold = f"hold that of the {table.counted} alone: another seed may differ by more"
+    elif any(n == 1 for *_, n, _ in found):
+        hold += ", with one seed the latter alone"
+    same = " Both rows are tested on the same images. Nothing is kept of single ones, so that the "
+    same += "error counts them as independent, which is as a rule too much."
+    same = same if table.counted == "test images" else ""
     return [
         *lines,
         "",
         f"A difference counts beyond its interval of 95 %, at least {N_STANDARD_ERRORS} standard "
-        f"errors, which {hold}",
+        f"errors, which {hold}.{same}",
         "",
     ]
 
@@ -200,7 +207,7 @@ def _line_of_data(table, report):
     )
 
 
-def _settings(report):
+def _settings(table, report):
     lines = ["## Settings", ""]
     if "settings" in report:
         settings = report["settings"]
@@ -211,10 +218,10 @@ def _settings(report):
             f"{settings['attack_steps']} steps each, {settings.get('attack_precision', 'fp32')}, "
             "judged in fp32), unless a row or column says otherwise.",
         ]
-    differ = report.get("differences", [])
-    if differ:
-        lines += ["", "In these settings the run differs from Ilyas et al. (the paper):", ""]
-        lines += [f"- {line}" for line in differ]
+        differ = differences(of_settings(settings), table, report["data"])
+        if differ:
+            lines += ["", "In these settings the run differs from Ilyas et al. (the paper):", ""]
+            lines += [f"- {line}" for line in differ]
     return [*lines, ""] if len(lines) > 2 else []
 
 

@@ -11,7 +11,6 @@ from PIL import Image
 import provenance
 from advfeat.utils._device import resolve_device
 from advfeat.utils._files import writing
-from differences import differences
 from files import make_folder, read_json, write_text
 from pages import cell, columns_of, head, page, seeds
 from stages import Elsewhere
@@ -67,7 +66,8 @@ def write(out, table, records, experiment, label, made, options):
 def is_finished(out, table):
     """Whether a page of the table lies there, with no stage left."""
     path = out / table.name / "results.json"
-    return path.exists() and not read_json(path).get("left")
+    report = read_json(path) if path.exists() else {}  # a broken one is read as {}
+    return bool(report) and not report.get("left")
 
 
 def _pictures(folder, table, records, experiment, known):
@@ -116,9 +116,6 @@ def _report(table, experiment, label, made, options):
             n_test=len(experiment.X_test),
             sample_shape=list(experiment.X.shape[1:]),
             n_classes=len(np.unique(experiment.y)),
-        )
-        report["differences"] = differences(
-            experiment.preset, table.sets, report["data"], bool(table.load)
         )
     return report
 

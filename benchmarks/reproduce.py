@@ -28,7 +28,9 @@ from sklearn.model_selection import train_test_split
 
 import tables
 import work
+from advfeat.classifiers.networks import NETWORKS
 from advfeat.datasets import fetch_cifar10, load_digits, load_image_folder
+from advfeat.utils._device import resolve_device
 from experiment import Experiment
 from files import make_folder
 from index import write_list
@@ -49,6 +51,10 @@ def main(arguments=None):
         return
     wanted = _wanted(options)
     preset = _preset(options)
+    try:
+        resolve_device(options.device)
+    except ValueError as error:
+        sys.exit(f"--device: {error}")
     make_folder(options.out)
     try:
         stages = Stages(options.stages or options.out / "stages", options.budget, options.known)
@@ -167,6 +173,8 @@ def _wanted(options):
 
 
 def _preset(options):
+    if options.network is not None and options.network not in NETWORKS:
+        sys.exit(f"--network: no '{options.network}' there. There are: {', '.join(NETWORKS)}.")
     changes = {"network": options.network, "precision": options.precision}
     changes = {name: value for name, value in changes.items() if value is not None}
     preset = dataclasses.replace(PRESETS[options.preset], **changes)

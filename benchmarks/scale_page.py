@@ -55,8 +55,11 @@ def _goals(rows, n_workers):
 
     rows = [{**row, "shape": list(row["shape"])} for row in rows]
     lines = []
-    sent = [sent_per_byte(row, n_workers) for row in found(constructor="relabeler")]
-    lines.append(f"- Bytes sent beside the networks: at most {max(sent):.2f} per byte of X.")
+    for constructor, name in (("relabeler", "D_rand"), ("inverter", "D_R")):
+        if sent := [sent_per_byte(row, n_workers) for row in found(constructor=constructor)]:
+            lines.append(
+                f"- Bytes sent beside the networks, {name}: at most {max(sent):.2f} per byte of X."
+            )
     for backend in dict.fromkeys(row["backend"] for row in rows):
         at = {
             row["n"]: row

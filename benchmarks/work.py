@@ -31,6 +31,7 @@ KINDS = {
     "invert": (*_EVERYWHERE, "advfeat.construction._inverter"),
     "relabel": (*_EVERYWHERE, "advfeat.construction._relabeler"),
     "measure": (*_EVERYWHERE, "advfeat.metrics", "benchmarks/resuming.py"),
+    "autoattack": (*_EVERYWHERE, "advfeat.metrics", "benchmarks/autoattack.py"),
     **{
         table: (
             *_EVERYWHERE,

@@ -57,6 +57,8 @@ class Table:
         empty where they are of several things.
     sets : tuple of str
         Sources and sets that are made as the paper makes them, to list what differs.
+    trained_on : tuple of str or None
+        Those of them on which networks are trained with the preset's settings; all if None.
     claims : tuple of Claim
     summary : callable or None
         ``summary(records)`` gives sentences for the page.
@@ -81,6 +83,7 @@ class Table:
     figures_of: str = "the paper's"
     counted: str = "test images"
     sets: tuple = ()
+    trained_on: tuple | None = None
     claims: tuple = ()
     summary: Callable | None = None
     note: str = ""

@@ -40,7 +40,7 @@ CLAIMS = (
         "adversarial training is more robust than plain training on D_R", "adversarial", "D_R"
     ),
     Claim(
-        "D_NR teaches more than robust features alone would (not in the paper)",
+        "D_NR teaches more than the robust source's features would (not in the paper)",
         ("D_NR", "accuracy", None),
         ("D_NR", LEAK, None),
     ),
@@ -82,9 +82,9 @@ TABLE = Table(
         *more_robust(_MORE_ROBUST, "D_R from noise", "D_NR from noise"),
     ),
     note=(
-        "Robust features alone, where measured, are a linear model on the robust source's "
-        "features, trained on the same set: what it learns of D_NR is no evidence of non-robust "
-        "features. AutoAttack is torchattacks' standard version, on the same test images as the "
-        "column beside it."
+        "Robust source's features: a linear model on them, trained on the same set, where "
+        "measured. What it learns of D_NR need not come from non-robust features, though not each "
+        "feature of a robust source is robust. AutoAttack is torchattacks' standard version, on "
+        "the same test images as the column beside it."
     ),
 )

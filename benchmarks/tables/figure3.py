@@ -146,6 +146,6 @@ TABLE = Table(
         "fooled; the paper does not say over which. Targets are trained on D with another seed "
         "than the source, also where the architecture is the same. The paper prints no figures, "
         "only the plot. The last row is a linear model on the robust source's features, trained "
-        "on D_det: what robust features alone could teach."
+        "on D_det: what these features alone could teach."
     ),
 )

@@ -108,17 +108,25 @@ def _draw(records, experiment):
     others = dict.fromkeys(r["row"] for r in records if r["row"] not in rows)
     for i, row in enumerate(others):
         found = 100 * values(records, row, "robust accuracy", _EPS)
+        n = _n(records, row)
+        on = "" if n == _n(records, next(iter(rows), row)) else f", on {n:,} images"
         if len(found):
-            ax.axhline(found.mean(), color=f"C{i + 4}", linestyle=":", label=row)
+            ax.axhline(found.mean(), color=f"C{i + 4}", linestyle=":", label=f"{row}{on}")
     ax.set_xscale("log")
     ax.set_xlabel("PGD steps")
-    n = min(r["value"] for r in records if r["metric"] == "test images")
+    n = _n(records, next(iter(rows or others)))
     ax.set_ylabel(f"robust accuracy, %  (L2 {_EPS:g}, {n:,} test images)")
     ax.set_ylim(bottom=0)
     ax.grid(alpha=0.4)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8)
     return {"figure8": figure}
+
+
+def _n(records, row):
+    """Test images behind a row."""
+    wanted = (row, "test images")
+    return next(r["value"] for r in records if (r["row"], r["metric"]) == wanted)
 
 
 TABLE = Table(

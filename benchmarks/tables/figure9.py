@@ -30,6 +30,7 @@ TABLE = Table(
     main=("success rate", "mean distance to x", LEAK),
     counted="",  # shares of the training images
     sets=("standard", "adversarial", "D_rand", "D_det"),
+    trained_on=("standard", "adversarial"),
     note=(
         "Success rate: how often the set's own source says the target. A perturbation's row shows "
         "it around grey, so many times as large as it is. " + table1.LEAKS

@@ -88,7 +88,7 @@ def _draw(records, experiment):
 
 TABLE = Table(
     name="leakage",
-    title="What relabelled sets teach without features, and by robust features alone",
+    title="What relabelled sets teach without features, and by the robust source's features",
     measure=_measure,
     draw=_draw,
     main=("accuracy", LEAK),

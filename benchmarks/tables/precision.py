@@ -52,6 +52,7 @@ TABLE = Table(
     title="float32 against bfloat16",
     measure=_measure,
     draw=_draw,
+    sets=_ROWS,
     note=(
         'Not in the paper. "In bf16": the sources, the sets and the classifiers are made in '
         "bf16; the attack is in fp32, except where the row says otherwise. Examples are always "

@@ -33,6 +33,7 @@ TABLE = Table(
     title="Solvers for the inversion",
     measure=_measure,
     draw=_draw,
+    sets=("standard", "adversarial", *_SETS),
     note=(
         "Not in the paper, which takes 1000 steps of constant length 0.1. Residual: ||g(x_r) - "
         "g(x)|| / ||g(x)||. The rows name the solver, whatever the list above says."

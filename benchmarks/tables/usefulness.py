@@ -53,8 +53,9 @@ def _measure(experiment):
                 {**experiment.record(row, metric, value, radius), "at": feature}
                 for feature, value in enumerate(numbers)
             ]
-        records.append(experiment.record(row, "test images", len(X)))
-        for metric, value, radius in _numbers(rho, gamma, eps):
+        numbers = _numbers(rho, gamma, eps)
+        records += [experiment.record(row, "test images", len(X))] * bool(numbers)
+        for metric, value, radius in numbers:
             records.append(experiment.record(row, metric, value, radius))
     return records
 
@@ -76,9 +77,18 @@ def _draw(records, experiment):
 
     eps = experiment.preset.test_eps[0]
     rows = rows_of(records)
+    if not rows:
+        return {"usefulness": None}
     figure, axes = plt.subplots(
-        1, len(rows), figsize=(9.5, 3.7), sharex=True, sharey=True, layout="constrained"
+        1,
+        len(rows),
+        figsize=(9.5, 3.7),
+        sharex=True,
+        sharey=True,
+        layout="constrained",
+        squeeze=False,
     )
+    axes = axes[0]
     pooled = [r["value"] for r in records if r["metric"] in ("rho", "gamma")]
     bins = np.linspace(min(pooled), max(pooled), 31)
     for ax, row in zip(axes, rows, strict=True):

@@ -12,6 +12,7 @@ from experiment import Experiment
 from presets import PRESETS, RESTRICTED_IMAGENET, of_settings
 from report import _plain
 from sets import SETS
+from tables._table import Table
 
 CIFAR, IMAGENET = "CIFAR", "Restricted ImageNet"
 PAPER = {CIFAR: PRESETS["paper"], IMAGENET: RESTRICTED_IMAGENET["paper"]}
@@ -93,12 +94,17 @@ def test_table_2(imagenet):
     assert sizes == {name: last - first + 1 for name, (first, last) in TABLE_2.items()}
 
 
+def of(names, **options):
+    """A table of these sources and sets."""
+    return Table("x", "x", None, None, sets=names, **options)
+
+
 def test_the_papers_own_settings_differ_in_nothing():
     data = {"label": "CIFAR-10", "original": True, "n_train": 50_000, "n_test": 10_000}
     names = ("standard", "adversarial", *SETS)
-    assert differences(PRESETS["paper"], names, data) == []
+    assert differences(PRESETS["paper"], of(names), data) == []
     # A folder of images may have been compressed, whatever its label says.
-    (line,) = differences(PRESETS["paper"], names, {**data, "original": False})
+    (line,) = differences(PRESETS["paper"], of(names), {**data, "original": False})
     assert line.startswith("data: 50,000 training and 10,000 test images of CIFAR-10 (paper")
 
 
@@ -106,7 +112,7 @@ def test_the_papers_own_settings_differ_in_nothing():
 def test_every_other_preset_says_in_what_it_differs(preset):
     data = {"label": "other", "original": False, "n_train": 10, "n_test": 5}
     names = ("standard", "adversarial", "D_R", "D_R from noise", "D_rand")
-    said = "\n".join(differences(PRESETS[preset], names, data))
+    said = "\n".join(differences(PRESETS[preset], of(names), data))
     assert f"network: {PRESETS[preset].network} (paper: resnet50)" in said
     assert "(paper: 1000 steps of 0.1, gradient of the identity at all units)" in said
     assert "(paper: 10000 steps of 0.1, gradient of the identity at all units)" in said
@@ -120,15 +126,22 @@ def test_the_settings_on_a_page_say_the_same_as_their_preset(preset):
     data = {"label": "other", "original": False, "n_train": 10, "n_test": 5}
     names = ("standard", "adversarial", *SETS)
     settings = json.loads(json.dumps(_plain(preset)))
-    assert differences(of_settings(settings), names, data) == differences(preset, names, data)
+    assert differences(of_settings(settings), of(names), data) == differences(
+        preset, of(names), data
+    )
     settings["inversion"]["n_steps"] += 1
-    assert differences(of_settings(settings), names, data) != differences(preset, names, data)
+    assert differences(of_settings(settings), of(names), data) != differences(
+        preset, of(names), data
+    )
 
 
 def test_only_what_a_table_uses_is_listed():
     data = {"label": "other", "original": False, "n_train": 10, "n_test": 5}
-    said = "\n".join(differences(PRESETS["digits"], ("standard", "D_rand"), data))
+    said = "\n".join(differences(PRESETS["digits"], of(("standard", "D_rand")), data))
     assert "inversion" not in said and "adversarial" not in said and "relabelling" in said
+    table = of(("standard", "D_rand"), trained_on=("standard",))
+    said = "\n".join(differences(PRESETS["digits"], table, data))
+    assert "training on D:" in said and "D_rand" not in said and "relabelling" in said
 
 
 def test_nobody_trains_on_d_rand_with_the_rate_that_fails():

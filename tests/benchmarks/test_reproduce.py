@@ -336,6 +336,28 @@ def test_budget_stops_between_stages_and_says_what_is_left(tiny, tmp_path, capsy
     assert "is spent" not in capsys.readouterr().out and (tmp_path / "table10").exists()
 
 
+def test_no_table_fails_where_nothing_is_measured(tiny, tmp_path, capsys):
+    """One that did took the pages of those after it along."""
+    found = [tables.table(name) for name in tables.NAMES]
+    names = sorted({table.name for table in found if table.needs_images and not table.load})
+    reproduce.main([*names, "--out", str(tmp_path), "--budget", "0"])
+    said = re.findall("(.*): nothing is measured yet", capsys.readouterr().out)
+    assert sorted(said) == names
+    assert not list(tmp_path.glob("*/README.md"))
+
+
+def test_a_broken_page_is_no_finished_one(tiny, tmp_path, capsys):
+    arguments = ["table10", "--out", str(tmp_path)]
+    reproduce.main(arguments)
+    page = (tmp_path / "table10" / "results.json").read_text()
+    _forget(tmp_path, "leak-of-D_det,-seed-0")
+    for broken in ("", page[:99]):
+        (tmp_path / "table10" / "results.json").write_text(broken)
+        reproduce.main([*arguments, "--budget", "0"])
+        assert "is left as it is" not in capsys.readouterr().out
+        assert json.loads((tmp_path / "table10" / "results.json").read_text())["left"]
+
+
 def _forget(folder, *titles):
     for title in titles:
         (path,) = (folder / "stages").glob(f"{title}-*.json")
@@ -526,6 +548,9 @@ def test_the_original_cifar10_by_name(monkeypatch, tmp_path):
         ["--seeds", "0"],
         ["--preset", "small"],
         ["table99", "table99. There are: overview, figure2"],
+        ["--network", "nonsense"],
+        ["--device", "nonsense"],
+        ["--device", "cuda:99"],
     ],
 )
 def test_bad_arguments_end_with_a_message(arguments, tmp_path, capsys):

@@ -12,6 +12,8 @@ import keeping
 import pages
 import tables
 from advfeat.attacks import _attack
+from presets import PRESETS, RESTRICTED_IMAGENET
+from report import _plain
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -171,8 +173,8 @@ def judge(values, low="b", **table):
     claim = tables._table.Claim("a is higher", key["a"], key.get(low, low))
     table = tables._table.Table("x", "x", None, None, claims=(claim,), **table)
     report = values if "records" in values else report_of(values)
-    ((_, *found),) = pages.judged(table, report)
-    return found
+    ((_, gap, error, _, verdict),) = pages.judged(table, report)
+    return gap, error, verdict
 
 
 def of_images(*shares, n=400):
@@ -233,6 +235,55 @@ def test_the_error_is_that_of_what_was_counted():
     assert error == pytest.approx(100 * (0.25 / 100 + 0.16 / 400) ** 0.5)
 
 
+def test_a_claim_says_that_it_was_judged_with_one_seed_among_others_with_more():
+    key = {name: (name, "accuracy", None) for name in "abc"}
+    claims = tuple(tables._table.Claim(f"{x} is higher", key["a"], key[x]) for x in "bc")
+    table = tables._table.Table("x", "x", None, None, claims=claims)
+    said = pages._claims(table, report_of({"a": [0.5, 0.6], "b": [0.1, 0.2], "c": [0.2]}))
+    assert said[2].endswith("| holds |") and said[3].endswith("| holds, with this seed |")
+    assert "spread over the seeds and that of the test images, with one seed the latter" in said[5]
+    assert "counts them as independent" in said[5]
+    (*_, said, _) = pages._claims(table, report_of({"a": [0.5], "c": [0.2]}))
+    assert "another seed may differ by more" in said
+
+
+def test_a_table_of_a_size_takes_each_cell_where_it_is():
+    """At a radius that one page leaves out as well."""
+    few = report_of({"D_R": [0.5, 0.6, 0.7]})
+    more = report_of({"D_R": [0.1, 0.2]})
+    more["records"] += [{**r, "metric": "robust accuracy", "eps": 0.25} for r in more["records"]]
+    found = [
+        (r["metric"], r["eps"], r["value"])
+        for r in index._rows({"overview": few, "figure2": more})
+    ]
+    assert found == [("accuracy", None, value) for value in (0.5, 0.6, 0.7)] + [
+        ("robust accuracy", 0.25, value) for value in (0.1, 0.2)
+    ]
+
+
+def test_pages_of_other_settings_are_told(tmp_path):
+    """Of the trainings only where the table trains: figure9 shows sets alone."""
+    report = json.loads((RESULTS / "cifar" / "figure9" / "results.json").read_text())
+    assert not index._is_older("figure9", report) and not index._is_older("table1", report)
+    report["settings"]["training"]["D_rand"]["epochs"] = 15
+    assert not index._is_older("figure9", report) and index._is_older("table1", report)
+    report["settings"]["relabelling"]["n_steps"] += 1
+    assert index._is_older("figure9", report)
+    small = {**report, "preset": "small", "data": {**report["data"], "label": "ImageNet"}}
+    small["settings"] = json.loads(json.dumps(_plain(RESTRICTED_IMAGENET["small"])))
+    assert not index._is_older("figure11", small)
+    del small["settings"]["training"]
+    assert not index._is_whole(small)
+
+
+def test_results_elsewhere_leave_the_documents_alone(tmp_path, capsys):
+    keep_one_result(tmp_path)
+    (tmp_path / "r" / "digits" / "overview" / "results.json").unlink()
+    index.main(["--results", str(tmp_path / "r")])
+    said = capsys.readouterr().out
+    assert said.splitlines() == [f"written: {tmp_path / 'r' / 'README.md'}"]
+
+
 def test_the_line_of_data_says_how_exact_shares_are():
     report = report_of({"a": [0.5]})
     report["data"].update(label="data", n_train=1000)
@@ -245,12 +296,9 @@ def test_the_line_of_data_says_how_exact_shares_are():
 
 
 def test_the_index_takes_each_row_and_claim_from_the_page_with_most_seeds():
-    def found(n_seeds, values):
-        return {**report_of(values), "seeds": n_seeds}
-
     reports = {
-        "table1": found(1, {"D_rand": [0.5], "other": [0.4]}),
-        "overview": found(2, {"D_rand": [0.1, 0.11]}),
+        "table1": {**report_of({"D_rand": [0.5], "other": [0.4]}), "seeds": 9},  # one measured
+        "overview": report_of({"D_rand": [0.1, 0.11]}),
     }
     rows = {(r["row"], r["value"]) for r in index._rows(reports)}
     assert rows == {("D_rand", 0.1), ("D_rand", 0.11), ("other", 0.4)}
@@ -258,7 +306,7 @@ def test_the_index_takes_each_row_and_claim_from_the_page_with_most_seeds():
     assert "[table1](small/table1/README.md) (one seed) 1/1" in text
     assert "[overview](small/overview/README.md) 0/1" in text
     assert "In all 0 of 1 hold." in text  # two seeds say more than one
-    reports["overview"] = found(2, {"D_rand": [0.01, 0.011]})
+    reports["overview"] = report_of({"D_rand": [0.01, 0.011]})
     (*_, text, _) = index._claims("small", reports)
     assert text == (
         "The opposite is found of: D_rand teaches more than chance "
@@ -282,14 +330,14 @@ def test_a_page_says_with_what_its_stages_were_computed():
     [(2, "(margin and cross-entropy, "), (3, " and 2 targeted"), (100, " and 9 targeted")],
 )
 def test_a_page_describes_the_attack_that_was_run(n_classes, text):
-    report = {"preset": "x", "settings": {"network": "n", "precision": "fp32", "attack_steps": 20}}
-    said = " ".join(pages._settings({**report, "data": {"n_classes": n_classes}}))
+    data = {"label": "x", "n_train": 9, "n_test": 9, "n_classes": n_classes}
+    report = {"preset": "digits", "settings": _plain(PRESETS["digits"]), "data": data}
+    table = tables._table.Table("x", "x", None, None)
+    said = " ".join(pages._settings(table, report))
     assert text in said
     assert "20 steps each, fp32, judged in fp32)" in said
     report["settings"]["attack_precision"] = "bf16"
-    assert "bf16, judged" in " ".join(
-        pages._settings({**report, "data": {"n_classes": n_classes}})
-    )
+    assert "bf16, judged" in " ".join(pages._settings(table, report))
     assert len(_attack._runs(n_classes, 1)) == {2: 2, 3: 4, 100: 11}[n_classes]
 
 
