@@ -2,6 +2,7 @@
 
 import contextlib
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -95,7 +96,7 @@ class Ranks:
             "sample_weight": (data.sample_weight,),
         }
         own = {name: [fingerprint(array) for array in arrays] for name, arrays in parts.items()}
-        own.update({name: repr(getattr(net, name, None)) for name in _DECISIVE})
+        own.update({name: _told(getattr(net, name, None)) for name in _DECISIVE})
         found = self._all(own)
         different = [name for name in own if any(other[name] != own[name] for other in found)]
         if different:
@@ -109,3 +110,12 @@ class Ranks:
         values = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+
+def _told(value):
+    """Text of a setting; of arrays in it, such as bounds, of all their values."""
+    if isinstance(value, dict):
+        return repr({name: _told(part) for name, part in value.items()})
+    if isinstance(value, (list, tuple)):
+        return repr([_told(part) for part in value])
+    return fingerprint(value) if isinstance(value, np.ndarray) else repr(value)

@@ -272,7 +272,7 @@ def _trained_state(classifier):
     state["seed"] = net.seed
     state["history"] = [row_to_plain(row, state["dropped"]) for row in net.history]
     if hasattr(net, "attack"):  # training may have raised the number of steps
-        state["attack"] = [net.attack["n_steps"], float(net.attack["step_size"])]
+        state["attack"] = [int(net.attack["n_steps"]), float(net.attack["step_size"])]
         state["attack_raised"] = net.attack["raised"]
     mean, std = classifier.input_statistics_
     tensors = _prefixed("network.", net.module_.state_dict())

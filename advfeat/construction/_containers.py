@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sklearn
 from sklearn.base import OneToOneFeatureMixin
+from sklearn.utils.validation import check_is_fitted
 
 from advfeat.utils._frames import as_frame, library_of
 
@@ -17,6 +18,31 @@ _CONTAINERS = ("default", "pandas", "polars")
 
 class ContainerMixin(OneToOneFeatureMixin):
     """Feature names and ``set_output`` of a transformer that keeps features and their order."""
+
+    def get_feature_names_out(self, input_features: Any = None) -> Any:
+        """Give the names of the features, which are those of the input.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Checked against those seen in `fit`.
+
+        Returns
+        -------
+        ndarray of str
+
+        Raises
+        ------
+        ValueError
+            For names other than those seen in `fit`, and after images, which have none.
+        """
+        check_is_fitted(self, "input_shape_")
+        if len(self.input_shape_) != 1:
+            raise ValueError(
+                f"{type(self).__name__} was fitted on images of shape {self.input_shape_}: their "
+                "values have no feature names."
+            )
+        return super().get_feature_names_out(input_features)
 
     def set_output(self, *, transform: str | None = None) -> Self:
         """Choose the container of `fit_transform` and `transform`, for (n, d) data.

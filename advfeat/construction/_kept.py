@@ -3,8 +3,11 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from numbers import Integral, Real
+from dataclasses import dataclass, is_dataclass
+from enum import Enum
+from functools import partial
+from numbers import Integral, Number, Real
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -27,6 +30,9 @@ _ELSEWHERE = ("estimator", "n_jobs", "verbose", "store")
 # Parameters of a source that do not change its weights, or in a way that cannot be told from them.
 _NOT_IN_WEIGHTS = {"bounds", "callbacks", "channels", "device", "n_jobs", "verbose", "warm_start"}
 _FEW = 4096  # values of an attribute of a layer
+_DEEP = 6  # levels of containers in one another
+_PLAIN = (Number, str, bytes, np.generic, torch.dtype, torch.device, Enum, slice, range)
+_OF_EVERY_LAYER = {*vars(torch.nn.Module()), "training"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +135,7 @@ class Keeping:
         known.update((k, fingerprint(np.asarray(v))) for k, v in decided.items())
         known["X"] = fingerprint(X)
         if isinstance(source, StandardClassifier):
-            known["bounds"] = repr(resolve_bounds(source.bounds, X.shape[1:]))
+            known["bounds"] = _plain_bounds(resolve_bounds(source.bounds, X.shape[1:]))
         made_with = {}
         if isinstance(source, (StandardClassifier, NeuralNet)):  # one that will be trained
             params = source.get_params(deep=False)
@@ -144,7 +150,7 @@ class Keeping:
         plan._store(known, made_with).check_early()
         return plan
 
-    def make(self, source, extras=None):
+    def make(self, source, extras=None, decided=None):
         """Make the `Store`.
 
         Parameters
@@ -152,11 +158,14 @@ class Keeping:
         source : fitted classifier
         extras : dict of str to ndarray, optional
             See `Store`.
+        decided : dict of str to ndarray, optional
+            What else decides the content.
         """
         learned = {
+            **{k: fingerprint(v) for k, v in (decided or {}).items()},
             # Addresses in a representation differ from process to process.
             "network": _without_addresses(source.module_),
-            "bounds": repr(source.input_bounds_),
+            "bounds": _plain_bounds(source.input_bounds_),
             "weights": _hash_weights(source.module_),
         }
         made_with = {
@@ -185,25 +194,57 @@ def _hash_weights(module):
     kept = module.state_dict()
     apart = ((k, v) for k, v in module.named_buffers() if k not in kept)  # not persistent
     for name, value in (*kept.items(), *apart, *_attributes(module)):
-        if isinstance(value, torch.Tensor):
-            value = value.detach().cpu().numpy()
-        shown = fingerprint(value) if isinstance(value, np.ndarray) else repr(value)
-        total.update(f"{name} {shown}".encode())
+        if isinstance(value, (torch.Tensor, np.ndarray)):
+            value = fingerprint(as_array(value))
+        total.update(f"{name} {value}".encode())
     return total.hexdigest()
 
 
 def _attributes(module):
-    """Plain attributes of a user's own layers, such as a scale that is no buffer."""
+    """Constants of layers that are no buffers, such as a scale or a function, as text."""
     for prefix, layer in module.named_modules():
-        if type(layer).__module__.split(".")[0] in ("torch", "torchvision", "advfeat"):
-            continue  # their representation, or their class, says it
+        ours = type(layer).__module__.split(".")[0] in ("torch", "torchvision", "advfeat")
         for name, value in sorted(vars(layer).items()):
-            if isinstance(value, (torch.Tensor, np.ndarray)):
-                plain = np.prod(value.shape) <= _FEW  # more may be activations that it keeps
-            else:
-                plain = isinstance(value, (Real, str, bytes))
-            if plain and not name.startswith("_") and name != "training":
-                yield f"{prefix}.{name}", value
+            if name in _OF_EVERY_LAYER or (ours and name.startswith("_")):
+                continue
+            yield f"{prefix}.{name}", _constant(value)
+
+
+def _constant(value, depth=0):
+    """Text that differs for constants that differ; that of the type for all that is no constant.
+
+    Large arrays are none: they may be activations that a layer keeps.
+    """
+    if isinstance(value, torch.Tensor):
+        return fingerprint(as_array(value)) if value.numel() <= _FEW else "large"
+    if isinstance(value, np.ndarray):
+        return fingerprint(value) if value.size <= _FEW else "large"
+    if value is None or isinstance(value, _PLAIN):
+        return repr(value)
+    if isinstance(value, partial):
+        value = {"func": value.func, "args": value.args, "keywords": value.keywords}
+    elif is_dataclass(value) or isinstance(value, SimpleNamespace):
+        value = getattr(value, "__dict__", {})
+    if isinstance(value, Mapping):
+        value = list(value.items())
+    if isinstance(value, (set, frozenset)):
+        value = sorted(value, key=repr)
+    if isinstance(value, (list, tuple)):
+        deep = depth > _DEEP
+        return f"[{', '.join('...' if deep else _constant(v, depth + 1) for v in value)}]"
+    code = getattr(value, "__code__", None)
+    if code is not None:  # a function, maybe one of several of a name
+        inner = [c for c in code.co_consts if isinstance(c, _PLAIN)]
+        return f"{_name_of(value)} {code.co_code.hex()} {inner!r} {code.co_names}"
+    return _name_of(value if hasattr(value, "__qualname__") else type(value))
+
+
+def _name_of(value):
+    return f"{getattr(value, '__module__', '')}.{value.__qualname__}"
+
+
+def _plain_bounds(bounds):
+    return bounds and [side if np.ndim(side) == 0 else fingerprint(side) for side in bounds]
 
 
 def _plain(value):

@@ -17,7 +17,7 @@ from advfeat.classifiers import StandardClassifier
 from advfeat.construction._sources import check_network, classes_to_be, refuse_random
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.datasets._constructed import ConstructedDataset, storable_labels
-from advfeat.datasets._torch_data import unpack_data
+from advfeat.datasets._torch_data import inputs_of, unpack_data
 from advfeat.optim import (
     FrozenNetwork,
     L2Ball,
@@ -200,11 +200,11 @@ class NonRobustRelabeler(TrainTimeTransformer):
         """
         self._validate_params()
         data, _ = self._relabel(*unpack_data(self, X, y))
-        data.feature_names = self._names_for(X)
+        data.feature_names = self._names_for(inputs_of(X))
         return data
 
     def _relabel(self, X, y, keeping=None, target_labels=None):
-        names, X = self._names_for(X), self._check_inputs(X)
+        names, X = self._names_for(inputs_of(X)), self._check_inputs(X)
         source, y = self._source, check_labels(y, len(X))
         index = encode_labels(y, source.classes_, len(X))
         if target_labels is None:
@@ -226,7 +226,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
             labels = {"y": classes[target], "y_source": y, "classes": classes}
             labels |= {} if names is None else {"feature_names": names}
             extras = {name: storable_labels(values) for name, values in labels.items()}
-            store = keeping.make(source, extras)
+            store = keeping.make(source, extras, decided={"y_source": index})
         X_adv, success = self._run(job, (X, target), "relabelling", store)
         data = ConstructedDataset(self._as_given(X_adv), classes[target], y, classes)
         if eps > 0:

@@ -119,13 +119,14 @@ def take_batch(X, rows, device):
     """
     if isinstance(X, torch.Tensor):
         rows = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(device)
-        return _in_units(X[rows].clone())
+        return _in_units(X[rows].clone(memory_format=torch.contiguous_format))
     return batch_tensor(X[rows], device)
 
 
 def batch_tensor(X, device):
     """Copy the rows of a batch to the device, as a float32 tensor in input units."""
-    return _in_units(torch.from_numpy(np.array(X)).to(device))
+    # In C order, as other processes get it: some layers round by how their input lies.
+    return _in_units(torch.from_numpy(np.array(X, order="C")).to(device))
 
 
 def _in_units(batch):
@@ -179,7 +180,7 @@ def _with_sample_axis(X):
 
 def _as_table(X, check):
     """X as float32 of shape (n, d) by one of scikit-learn's checks, which knows of frames."""
-    if getattr(getattr(X, "dtype", None), "kind", "f") == "c":
+    if getattr(_held_dtype(X), "kind", "f") == "c":
         raise ValueError("Complex data not supported: X must hold real numbers.")
     with np.errstate(over="ignore"):  # what is too large becomes infinity, and is refused then
         return check(X, dtype=np.float32, ensure_all_finite=False)
@@ -237,8 +238,11 @@ def _refuse_empty(X, owner):
 
 
 def _held_dtype(X):
-    """Dtype before it was made float32; None for frames."""
-    return getattr(X, "held_dtype", None) or getattr(X, "dtype", None)
+    """Dtype before it was made float32; None for frames, of which one may be a column's name."""
+    if isinstance(X, LazyArray):
+        return getattr(X, "held_dtype", X.dtype)
+    dtype = getattr(X, "dtype", None)
+    return dtype if isinstance(dtype, np.dtype) else None
 
 
 def _warn_of_bytes(ends):
@@ -254,7 +258,7 @@ def _warn_of_bytes(ends):
 
 def _warn_of_rounding(given):
     """Warn of features that lie so far from zero that float32 hardly tells their values apart."""
-    if getattr(given, "dtype", None) == np.float32:
+    if _held_dtype(given) == np.float32:
         return
     framed = hasattr(given, "head")
     some = given.head(_N_LOOKED_AT) if framed else np.asarray(given)[:_N_LOOKED_AT]

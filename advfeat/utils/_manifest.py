@@ -28,8 +28,8 @@ class Manifest:
         self.path = folder / "manifest.json"
         self.name = name
         # As it is read again.
-        self.content = json.loads(json.dumps({"format": FORMAT, **content}))
-        self.made_with = json.loads(json.dumps(made_with))
+        self.content = _as_read({"format": FORMAT, **content})
+        self.made_with = _as_read(made_with)
         text = json.dumps(self.content, sort_keys=True).encode()
         self.key = hashlib.blake2b(text, digest_size=8).hexdigest()
 
@@ -109,6 +109,11 @@ class Manifest:
             )
             message += f" It was made with other {', '.join(changed)}."
         return message
+
+
+def _as_read(content):
+    """Return the content as JSON gives it back; NumPy's numbers as plain ones."""
+    return json.loads(json.dumps(content, default=lambda value: value.item()))
 
 
 def refuse_other_files(folder, name, unless):

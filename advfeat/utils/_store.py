@@ -18,6 +18,7 @@ import numpy as np
 
 from advfeat.utils._files import (
     Lock,
+    is_clutter,
     remove_partial_files,
     resolve_folder,
     sync_folder,
@@ -279,8 +280,11 @@ class Store:
         return min(self.batch_size, self.n - begin)
 
     def _has_extras(self):
+        if not self.extras:
+            return True
         try:
-            return all(
+            noted = json.loads((self.folder / _EXTRAS).read_bytes())
+            return noted == _digests_of(self.extras) and all(
                 np.array_equal(np.load(self.folder / f"{key}.npy", allow_pickle=False), array)
                 for key, array in self.extras.items()
             )
@@ -354,7 +358,9 @@ def _read_extras(folder, columns):
         extras = {
             path.stem: np.load(path, allow_pickle=False)
             for path in sorted(folder.glob("*.npy"))
-            if path.stem not in columns and not path.name.startswith(CHECKSUMS)
+            if path.stem not in columns
+            and not path.name.startswith(CHECKSUMS)
+            and not is_clutter(path.name)
         }
         kept = json.loads((folder / _EXTRAS).read_bytes()) if extras else {}
     except FileNotFoundError:

@@ -76,8 +76,8 @@ def run_tasks(job, begins, cut, n_jobs):
     backend, configured = get_active_backend()
     n_jobs = configured if n_jobs is None else n_jobs
     kind = type(backend).__name__
-    if kind == "LokyBackend" and len(begins) == 1:
-        n_jobs = 1  # not worth the start of a process
+    if kind == "LokyBackend" and (len(begins) == 1 or _n_workers(backend, n_jobs) == 1):
+        n_jobs = 1  # in this process, with the network that is here
     if n_jobs == 1 or (kind == "DaskDistributedBackend" and _in_dask_task()):
         return ((begin, _work(job, begin, cut(begin))) for begin in begins)
     if kind == "DaskDistributedBackend":
@@ -85,6 +85,10 @@ def run_tasks(job, begins, cut, n_jobs):
     if kind == "RayBackend":
         return _on_ray(backend, job, begins, cut, n_jobs)
     return _with_joblib(backend, job, begins, cut, n_jobs)
+
+
+def _n_workers(backend, n_jobs):
+    return backend.effective_n_jobs(1 if n_jobs is None else n_jobs)
 
 
 def _work(job, begin, rows):
@@ -154,10 +158,10 @@ def _parallel(backend, job, begins, cut, n_jobs):
         calls = (delayed(_task)(job, begin, cut(begin)) for begin in begins)
     else:
         packed = _pack(job)
-        calls = (delayed(_packed_task)(*packed, begin, *cut(begin)) for begin in begins)
+        calls = (delayed(_packed_task)(*packed, begin, *_sent(cut(begin))) for begin in begins)
     parallel = _Bounded(**settings)
     if settings["return_as"] != "list":
-        parallel.window = 2 * backend.effective_n_jobs(1 if n_jobs is None else n_jobs)
+        parallel.window = 2 * _n_workers(backend, n_jobs)
     yield from parallel.take(parallel(calls))
 
 
@@ -205,6 +209,28 @@ def _pack(job):
     return uuid4().hex, np.frombuffer(packed, dtype=np.uint8)
 
 
+def _sent(rows):
+    """Rows of a task as they can be sent to another process.
+
+    joblib and clusters know plain arrays, not their subclasses. joblib sends of a memory map the
+    place of the rows in its file: wrong where they run backwards, and another content where
+    changes are kept from the file.
+    """
+    return tuple(map(_sendable, rows))
+
+
+def _sendable(rows):
+    if not isinstance(rows, np.ndarray):
+        return rows
+    rows = whole = np.asarray(rows)
+    while whole is not None and not isinstance(whole, np.memmap):
+        whole = getattr(whole, "base", None)
+    backwards = min(rows.strides, default=0) < 0
+    if whole is not None and (whole.mode == "c" or backwards):
+        rows = np.array(rows)
+    return rows
+
+
 def _packed_task(name, packed, begin, *rows):
     with _lock:
         if name not in _unpacked:
@@ -243,7 +269,7 @@ def _on_dask(backend, job, begins, cut):
     import dask
     from distributed import CancelledError, Future, KilledWorker, wait
 
-    client = backend.client
+    client, reading = backend.client, False
 
     def send(*task, **settings):
         # Tasks hold their data, so that the scheduler can give them to another worker. That is
@@ -255,10 +281,14 @@ def _on_dask(backend, job, begins, cut):
     packed = send(_same, packed)  # a task of its own: sent once, made again where it gets lost
 
     def submit(begin):
+        nonlocal reading
+        reading = True
+        rows = _sent(cut(begin))
+        reading = False
         settings = backend.submit_kwargs
         if places and "workers" not in settings:
             settings = {"workers": places.pop(), "allow_other_workers": True, **settings}
-        return send(_packed_task, name, packed, begin, *cut(begin), **settings)
+        return send(_packed_task, name, packed, begin, *rows, **settings)
 
     def finished(futures):
         try:
@@ -283,6 +313,8 @@ def _on_dask(backend, job, begins, cut):
     except KilledWorker as error:
         raise _lost("those that worked on one of the tasks ended again and again") from error
     except (CancelledError, OSError) as error:
+        if reading:  # of the user's files
+            raise
         raise _lost(f"the cluster is gone ({error})") from error
 
 
@@ -303,7 +335,7 @@ def _on_ray(backend, job, begins, cut, n_jobs):
     task = ray.remote(_packed_task).options(max_retries=_LOSSES, **(backend.ray_remote_args or {}))
 
     def submit(begin):
-        return task.remote(name, packed, begin, *cut(begin))
+        return task.remote(name, packed, begin, *_sent(cut(begin)))
 
     def finished(references):
         return ray.wait(references, num_returns=1, timeout=_POLL)[0]

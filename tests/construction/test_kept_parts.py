@@ -2,6 +2,8 @@
 
 import copy
 import signal
+from dataclasses import dataclass
+from functools import partial
 
 import joblib
 import numpy as np
@@ -9,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from skorch import NeuralNetClassifier
@@ -23,9 +26,11 @@ from advfeat import (
     RobustFeatureInverter,
     StandardClassifier,
     from_torch,
+    load,
     robust_accuracy_score,
     save,
 )
+from advfeat.construction._kept import _hash_weights
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The source takes only", "ignore:The features were matched poorly"
@@ -106,6 +111,138 @@ def test_a_store_knows_what_a_network_computes_with(tmp_path):
     for other in others:
         with pytest.raises(ValueError, match="holds something else: it differs in weights"):
             made(other)
+
+
+@dataclass
+class Config:
+    scale: float
+
+
+def second(x):
+    return 2 * x
+
+
+CONSTANTS = {
+    "a tuple": ((0.5, 0.5), (0.5, 0.4)),
+    "nested": ({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}),
+    "a function": (torch.relu, torch.tanh),
+    "functions of one name": (lambda x: x + 1, lambda x: x + 2),
+    "a partial": (partial(pow, 2), partial(pow, 3)),
+    "a callable of one's own": (abs, second),
+    "settings": (Config(1.0), Config(2.0)),
+    "a dtype": (torch.float32, torch.float16),
+    "numpy's number": (np.float32(1), np.float32(2)),
+    "an array in a list": ([np.ones(3)], [np.zeros(3)]),
+    "a bfloat16 tensor": (torch.ones(1, dtype=torch.bfloat16), torch.zeros(1)),
+    "a range": (slice(0, 1), slice(0, 2)),
+}
+
+
+@pytest.mark.parametrize("name", ["scale", "_scale"])
+@pytest.mark.parametrize(("one", "other"), CONSTANTS.values(), ids=CONSTANTS)
+def test_networks_that_differ_in_a_constant_differ(one, other, name):
+    first = nn.Sequential(nn.Linear(2, 2), nn.Flatten())
+    second, third = copy.deepcopy(first), copy.deepcopy(first)
+    for module, value in ((first, one), (second, one), (third, other)):
+        layer = Keeper()
+        setattr(layer, name, value)
+        module.append(layer)
+    assert _hash_weights(first) == _hash_weights(second) != _hash_weights(third)
+
+
+class Keeper(nn.Module):
+    pass
+
+
+def test_layers_of_torch_that_differ_in_what_they_do_not_show_differ():
+    torch.manual_seed(0)
+    layers = [nn.TransformerEncoderLayer(8, 2, norm_first=first) for first in (False, True)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    assert repr(layers[0]) == repr(layers[1])
+    assert _hash_weights(layers[0]) != _hash_weights(layers[1])
+
+
+def test_a_constant_that_holds_itself_ends():
+    layer = Keeper()
+    layer.list = [1]
+    layer.list.append(layer.list)
+    assert _hash_weights(layer)
+
+
+def test_a_source_with_a_bfloat16_buffer_is_kept(tmp_path):
+    net = Scaled(1.0)
+    net.register_buffer("offset", torch.zeros(1, dtype=torch.bfloat16))
+    source = from_torch(net, classes=[0, 1], input_shape=(4,))
+    X = np.random.default_rng(0).normal(size=(20, 4)).astype("f")
+    assert len(relabelled(source, X, np.arange(20) % 2, store=tmp_path / "s")) == 20
+
+
+def test_bounds_of_many_features_are_compared_in_every_value(tmp_path):
+    d, n = 1200, 8
+    net = nn.Linear(d, 2)
+    X = np.full((n, d), 0.5, np.float32)
+    low, high = np.zeros(d), np.ones(d)
+    other = low.copy()
+    other[d // 2] = 0.4
+
+    def made(low):
+        source = from_torch(net, classes=[0, 1], input_shape=(d,), bounds=(low, high + low / 9))
+        return relabelled(source, X, np.arange(n) % 2, store=tmp_path / "s").X
+
+    first = made(low + np.arange(d) / 1e5)
+    with np.printoptions(precision=2):
+        assert_array_equal(made(low + np.arange(d) / 1e5), first)
+    with pytest.raises(ValueError, match="it differs in bounds"):
+        made(other + np.arange(d) / 1e5)
+
+
+def test_other_labels_are_another_set(standard, digits, tmp_path):
+    """Also where the targets do not follow from them."""
+    X, y = digits[0][:40], digits[1][:40]
+    frozen = FrozenEstimator(standard)
+    kept = relabelled(frozen, X, y, store=tmp_path / "s", target="random")
+    with pytest.raises(ValueError, match="it differs in y_source"):
+        relabelled(frozen, X, (y + 1) % 10, store=tmp_path / "s", target="random")
+    again = relabelled(frozen, X, list(y.astype(np.int16)), store=tmp_path / "s", target="random")
+    assert_array_equal(again.y_source, kept.y_source)
+
+
+def test_numpys_numbers_are_parameters(standard, digits, tmp_path):
+    X, y = digits[0][:40], digits[1][:40]
+    settings = {"batch_size": np.int64(16), "n_steps": np.int32(2), "eps": np.float32(0.5)}
+    relabelled(FrozenEstimator(standard), X, y, store=tmp_path / "s", **settings)
+    clf = AdversarialClassifier(n_steps=np.int64(1), max_epochs=np.int64(1), **QUIET).fit(X, y)
+    save(clf, tmp_path / "clf.safetensors")
+    assert_array_equal(load(tmp_path / "clf.safetensors").predict(X), clf.predict(X))
+
+
+def test_a_store_copied_by_a_mac_is_read(standard, digits, tmp_path):
+    made = relabelled(FrozenEstimator(standard), digits[0][:40], digits[1][:40], store=tmp_path)
+    for path in list(tmp_path.glob("*.npy")):
+        (tmp_path / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert_array_equal(ConstructedDataset.load(tmp_path).X, made.X)
+
+
+def test_images_have_no_feature_names(digits):
+    X, y = digits[0][:40], digits[1][:40]
+    for constructor in (RobustFeatureInverter, NonRobustRelabeler):
+        fitted = constructor(StandardClassifier(max_epochs=1, **QUIET), n_steps=1, **QUIET)
+        with pytest.raises(NotFittedError):
+            fitted.get_feature_names_out()
+        fitted.fit(X, y)
+        with pytest.raises(ValueError, match="fitted on images of shape .1, 8, 8.: .* no feature"):
+            fitted.get_feature_names_out()
+
+
+def test_a_part_of_a_named_set_keeps_the_names():
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), columns=list("uvw"))
+    clf = StandardClassifier(max_epochs=1, **QUIET)
+    part = Subset(relabelled(clf, X, np.arange(60) % 2), range(40))
+    for constructor in (RobustFeatureInverter, NonRobustRelabeler):
+        made = constructor(clf, n_steps=1, **QUIET)
+        assert list(made.fit_transform(part).feature_names) == list("uvw")
+    assert list(made.relabel(part).feature_names) == list("uvw")
+    make_pipeline(made, clf).fit(part).predict(X)  # warnings are errors
 
 
 def test_frames_whose_columns_have_no_text_names():

@@ -1,15 +1,19 @@
 """Input checks: what is accepted, what is refused, and what the message says."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 from sklearn.base import BaseEstimator
 from torch.utils.data import TensorDataset
 
+from advfeat import StandardClassifier
 from advfeat.utils._checks import (
     as_array,
+    batch_tensor,
     check_inputs,
     take_batch,
 )
@@ -270,3 +274,20 @@ def test_devices_that_are_not_there_are_refused_in_one_line(name):
     except Exception:
         with pytest.raises(ValueError, match=f"device='{name}' was asked for, but cannot be used"):
             resolve_device(name)
+
+
+def test_a_column_may_be_named_dtype():
+    frame = pd.DataFrame({"dtype": np.arange(20.0), "ndim": np.ones(20) + np.arange(20)})
+    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(frame, np.arange(20) % 2)
+    assert clf.predict(frame).shape == (20,)
+
+
+@pytest.mark.parametrize("layout", ["F", "transposed"])
+def test_batches_lie_in_c_order(layout):
+    """As another process gets them."""
+    X = np.random.default_rng(0).random((6, 4, 5, 3), np.float32)
+    X = np.asfortranarray(X) if layout == "F" else X.transpose(0, 3, 1, 2)
+    for rows in (batch_tensor(X[1:4], "cpu"), take_batch(X, slice(1, 4), "cpu"),
+                 take_batch(torch.from_numpy(X), slice(1, 4), "cpu")):  # fmt: skip
+        assert rows.is_contiguous()
+        assert_array_equal(rows.numpy(), X[1:4])

@@ -407,6 +407,18 @@ def test_extras_are_kept_and_mended(tmp_path):
     assert_array_equal(np.load(tmp_path / "y.npy"), extras["y"])
 
 
+def test_extras_without_their_digests_are_written_again(tmp_path):
+    """As a kill between the two writes leaves them."""
+    for text in (None, "{}", '{"y": "other"}'):
+        extras = {"y": np.array(["a", "b"])}
+        work(make(tmp_path, extras=extras))
+        noted = tmp_path / "extras.json"
+        kept = noted.read_text()
+        noted.unlink() if text is None else noted.write_text(text)
+        work(make(tmp_path, extras=extras))
+        assert noted.read_text() == kept
+
+
 def test_files_that_another_process_is_just_making_are_not_foreign(tmp_path):
     """Seen once in 60 starts: its files appear between two looks at the folder."""
     store = make(tmp_path)

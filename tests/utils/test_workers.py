@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -108,6 +109,20 @@ def test_an_error_on_dask_names_the_rows(client):
     X = np.arange(100.0)
     with joblib.parallel_config("dask"), pytest.raises(BatchError, match="rows 20 to 29.*no such"):
         run_batches(failing, (X,), batch_size=10, n_jobs=None)
+
+
+def test_rows_that_cannot_be_read_are_no_lost_workers(client):
+    class Unreadable(Sequence):
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, rows):
+            if rows.start == 20:
+                raise FileNotFoundError("the drive is gone")
+            return np.zeros((10, 1, 1))
+
+    with joblib.parallel_config("dask"), pytest.raises(FileNotFoundError, match="drive is gone"):
+        run_batches(Sums(np.zeros(1)), (Unreadable(),), batch_size=10, n_jobs=None)
 
 
 def test_a_dask_worker_that_is_killed_once(client, tmp_path):
@@ -231,6 +246,69 @@ def test_a_single_batch_starts_no_process():
         lambda begin, X: (np.full(len(X), os.getpid()),), (X,), batch_size=5, n_jobs=2
     )
     assert found.tolist() == 3 * [os.getpid()]
+
+
+def test_one_job_is_done_here_with_the_network_that_is_here():
+    """Also where it cannot be pickled, and with joblib's own defaults."""
+
+    class Job:
+        def __call__(self, begin, X):
+            return (np.full(len(X), id(self)),)
+
+        def __reduce__(self):
+            raise TypeError("is pickled")
+
+    job, X = Job(), np.arange(6.0)
+    for n_jobs in (None, 1):
+        (found,) = run_batches(job, (X,), batch_size=2, n_jobs=n_jobs)
+        assert found.tolist() == 6 * [id(job)]
+    with joblib.parallel_config("loky", n_jobs=2), pytest.raises(Exception, match="pickle"):
+        run_batches(job, (X,), batch_size=2, n_jobs=None)
+
+
+class Map(np.memmap):
+    """A memory map of one's own kind, as image folders have it."""
+
+
+def views(path):
+    """Rows of memory maps that lie in all ways, and what they hold."""
+    whole = np.arange(2 * 3 * 40, dtype=np.float32).reshape(40, 3, 2)
+    np.save(path, whole)
+    for mode in ("r", "c"):
+        mapped = np.load(path, mmap_mode=mode)
+        for kind in (np.memmap, Map):
+            view = mapped.view(kind)
+            for part in (view, view[::-1], view[:, ::-1], view[3:30:2, :, ::-1], view[:, 1:2]):
+                yield part, np.array(part)
+    changed = np.load(path, mmap_mode="c")
+    changed += 1
+    yield changed, whole + 1
+    yield changed[5:], whole[5:] + 1
+
+
+def test_rows_of_memory_maps_come_to_other_processes_as_they_are(tmp_path):
+    for rows, expected in views(tmp_path / "X.npy"):
+        (sent,) = _workers._sent((rows,))
+        assert type(sent) is np.ndarray
+        assert_array_equal(sent, expected)
+        with joblib.parallel_config("loky"):
+            (found,) = run_batches(Sums(np.zeros(1)), (rows,), batch_size=10, n_jobs=2)
+        assert_array_equal(found, expected.sum((1, 2)))
+
+
+def test_rows_of_maps_are_sent_by_name(tmp_path, monkeypatch):
+    np.save(tmp_path / "X.npy", np.ones((40, 100, 100)))
+    mapped, sizes = np.load(tmp_path / "X.npy", mmap_mode="r"), []
+    send = Connection.send_bytes
+
+    def weighed(self, message, *args):
+        sizes.append(len(memoryview(message)))
+        return send(self, message, *args)
+
+    monkeypatch.setattr(Connection, "send_bytes", weighed)
+    for rows in (mapped, mapped.view(Map), mapped.view(Map)[::2]):
+        run_batches(Sums(np.zeros(1)), (rows,), batch_size=10, n_jobs=2)
+    assert max(sizes) < 65536
 
 
 @pytest.mark.parametrize("backend", ["threading", pytest.param("loky", marks=pytest.mark.slow)])
