@@ -14,18 +14,22 @@ from scipy.sparse import issparse
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, NuSVC
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch import NeuralNet
 from torch import nn
 
 from advfeat.classifiers._from_skorch import from_skorch
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.optim import FrozenNetwork
+from advfeat.optim._balls import LARGEST
 from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import check_data
+from advfeat.utils._frames import library_of
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._typing import Bounds, Inputs
+
+_RANGE = 1e20  # of coefficients that float32 holds well
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +129,8 @@ def attackable(estimator: Any, X: Inputs, precision: str = "fp32", **bounds: Bou
     if hasattr(estimator, "best_estimator_"):
         return attackable(estimator.best_estimator_, X, precision, **bounds)
     if hasattr(estimator, "coef_") and hasattr(estimator, "classes_"):
+        if hasattr(estimator, "feature_names_in_") and library_of(X) is not None:
+            validate_data(estimator, X, reset=False, skip_check_array=True)
         X, box = _check_foreign(estimator, X, **bounds)
         linear = _linear_module(estimator)
         if X.shape[1:] != (linear.in_features,):
@@ -219,6 +225,10 @@ def _linear_module(estimator):
     intercept = np.atleast_1d(estimator.intercept_)
     if len(coef) == 1:  # the score of the second class; the first one's is zero
         coef, intercept = np.vstack([0 * coef, coef]), np.append(0.0, intercept)
+    largest = np.abs(coef).max()
+    if 0 < largest < np.inf and not 1 / _RANGE < largest < _RANGE:  # decisions stay the same
+        coef = coef / largest
+        intercept = np.clip(intercept / largest, -LARGEST, LARGEST)
     shape = coef.shape[1], len(coef)
     module = nn.utils.skip_init(nn.Linear, *shape, device="cpu", dtype=torch.float32)
     with torch.no_grad():

@@ -220,8 +220,11 @@ class GaussianAccuracyMixin:
                 norm,
             )
 
+        # From budgets that hardly reach the weakest direction to those that hide the strongest.
         scale = float(np.linalg.norm(self.std_)) or 1.0
-        grid = np.append(0.0, scale * np.logspace(-4, 3, 71))
+        weakest = float(self.std_[self.std_ > 1e-12 * scale].min(initial=scale))
+        low, high = np.log10([min(1e-4 * scale, 1e-2 * weakest), 1e3 * scale])
+        grid = np.append(0.0, np.logspace(low, high, int(10 * (high - low)) + 1))
         best = int(np.argmax(accuracy(grid)))
         low, high = grid[max(best - 1, 1)], grid[min(best + 1, len(grid) - 1)]
         refined = optimize.minimize_scalar(

@@ -11,6 +11,8 @@ from advfeat.utils._arrays import as_array
 def class_priors(priors, counts):
     """Class probabilities: those given, or those of the samples counted.
 
+    Classes without samples, as partial_fit may have, get none.
+
     Raises
     ------
     ValueError
@@ -29,6 +31,8 @@ def class_priors(priors, counts):
             "The 'priors' parameter of GaussianRobustMLE must sum to 1. Got a sum of "
             f"{priors.sum()} instead; divide by it."
         )
+    seen = np.where(counts > 0, priors, 0.0)  # nothing is known of a class without samples
+    priors = seen if seen.any() else priors
     return priors / priors.sum()
 
 

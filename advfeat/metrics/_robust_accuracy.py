@@ -159,13 +159,15 @@ def robust_accuracy_curve(
     told = warn_if_blind(target, norm, radii.max())
     fooled, accuracy = np.zeros(n, dtype=bool), np.empty(len(radii))
     largest = 0.0, fooled  # radius at which samples withstand, and who is fooled there
-    for i in np.argsort(radii):
+    done = None
+    for i in np.argsort(radii, kind="stable"):
         rows = np.flatnonzero(~fooled)
-        if len(rows):
+        if len(rows) and radii[i] != done:  # the same radius again is the same attack
             # All rows are cut as they lie, which costs less than looking them up.
             fooled[rows] = _fooled(target, by_radius[i], rows if len(rows) < n else None)
             if not fooled.all():
                 largest = float(radii[i]), fooled.copy()
+        done = radii[i]
         accuracy[i] = np.average(~fooled, weights=weight)
     if not told:
         eps, fooled = largest
@@ -223,6 +225,10 @@ class _RobustScorer:
         return robust_accuracy_score(
             estimator, X, y, sample_weight=sample_weight, **{"verbose": 0, **self.settings}
         )
+
+    def _accept_sample_weight(self):
+        """Tell scikit-learn's searches by several scores that weights are taken."""
+        return True
 
     def set_score_request(self, *, sample_weight):
         """Say whether scikit-learn's metadata routing is to hand over the weights.

@@ -29,6 +29,10 @@ from advfeat.utils._sklearn import validate_params
 from advfeat.utils._typing import Bounds, Inputs, RandomState
 
 
+@validate_params(
+    {name: ATTACK_CONSTRAINTS[name] for name in ("batch_size", "bounds")},
+    prefer_skip_nested_validation=True,
+)
 def feature_usefulness(
     estimator: Any,
     X: Inputs,

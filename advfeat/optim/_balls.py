@@ -67,7 +67,8 @@ def useful_radius(norm: float, eps: float, bounds: Box, shape: tuple[int, ...]) 
     if bounds is None:
         return min(eps, LARGEST)
     widths = np.broadcast_to(np.subtract(*bounds[::-1], dtype=np.float64), shape)
-    return min(eps, float(widths.max() if norm == np.inf else np.linalg.norm(widths)))
+    reach = float(widths.max() if norm == np.inf else np.linalg.norm(widths))
+    return min(eps, reach, LARGEST)
 
 
 def _per_sample(values, like):

@@ -107,6 +107,7 @@ class AccuracyBarDisplay:
             name: _check_seeds(values, name, len(self.eps))
             for name, values in check_mapping(accuracy, "accuracy").items()
         }
+        norm_name(norm)
         self.norm = norm
         self.n_steps = n_steps
         self.n_samples = n_samples

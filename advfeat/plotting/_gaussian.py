@@ -19,7 +19,7 @@ from advfeat.plotting._style import (
     import_pyplot,
 )
 from advfeat.utils._checks import check_data
-from advfeat.utils._labels import check_labels
+from advfeat.utils._labels import check_labels, encode_labels
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._norms import norm_name
 
@@ -101,12 +101,19 @@ class GaussianMetricDisplay:
         self.X, self.y = _check_plane(self, X, y)
         self.means = np.asarray(means, dtype=float)
         self.covariance = np.asarray(covariance, dtype=float)
-        self.coef = np.asarray(coef, dtype=float)
+        self.coef = _check_weights(coef, "coef")
         self.intercept = float(intercept)
         (self.eps,) = check_eps(eps).tolist()
         angle = np.linspace(0, 2 * np.pi, 181)
         circle = np.column_stack([np.cos(angle), np.sin(angle)])
-        root, center = np.linalg.cholesky(self.covariance), self.means.mean(axis=0)
+        try:
+            root = np.linalg.cholesky(self.covariance)
+        except np.linalg.LinAlgError as error:
+            raise ValueError(
+                "The display needs a positive definite covariance of shape (2, 2). Got "
+                f"{self.covariance.tolist()}; a model with a positive eps has one."
+            ) from error
+        center = self.means.mean(axis=0)
         self.metric_ball = center + circle @ root.T
         self.l2_ball = center + circle * np.sqrt(np.prod(np.diag(root)))
 
@@ -252,7 +259,8 @@ class LinearBoundaryDisplay:
     ) -> None:
         self.X, self.y = _check_plane(self, X, y)
         self.coef = {
-            name: np.asarray(w, dtype=float) for name, w in check_mapping(coef, "coef").items()
+            name: _check_weights(w, f"coef[{name!r}]")
+            for name, w in check_mapping(coef, "coef").items()
         }
         self.intercept = {name: float(intercept[name]) for name in self.coef}
         (self.eps,), self.norm = check_eps(eps).tolist(), norm
@@ -301,7 +309,7 @@ class LinearBoundaryDisplay:
         Raises
         ------
         ValueError
-            If a decision function is not linear.
+            If a decision function is not linear, or y has other labels than the classifiers.
         """
         import_pyplot(f"{cls.__name__}.from_estimators")
         check_eps(eps)
@@ -309,7 +317,7 @@ class LinearBoundaryDisplay:
         X, y = _check_plane(next(iter(estimators.values())), X, y)
         coef, intercept = {}, {}
         for name, estimator in estimators.items():
-            scores = estimator.decision_function(X)
+            scores = estimator.decision_function(X.astype(np.float64))
             at_origin, *at_units = estimator.decision_function(np.eye(3, 2, k=-1))
             w = np.array(at_units) - at_origin
             linear = np.ndim(scores) == 1  # one score, for two classes
@@ -318,6 +326,8 @@ class LinearBoundaryDisplay:
                     f"{cls.__name__} needs a linear decision function, one score for two classes. "
                     f"That of {name!r} is not."
                 )
+            if hasattr(estimator, "classes_"):  # the scores are of the second of them
+                encode_labels(y, np.asarray(estimator.classes_), len(X))
             coef[name], intercept[name] = w, at_origin
         return cls(X, y, coef=coef, intercept=intercept, eps=eps, norm=norm).plot(ax=ax)
 
@@ -377,6 +387,16 @@ def _check_plane(owner, X, y):
             f"{X.shape[1]} features and {len(np.unique(y))} classes instead."
         )
     return X, y
+
+
+def _check_weights(coef, name):
+    """Two weights, also as a row like scikit-learn's ``coef_``."""
+    coef = np.asarray(coef, dtype=float)
+    if coef.shape not in ((2,), (1, 2)):
+        raise ValueError(
+            f"{name} must have shape (2,), one weight for each feature. Got {coef.shape}."
+        )
+    return coef.reshape(2)
 
 
 def _draw_samples(ax, X, y):

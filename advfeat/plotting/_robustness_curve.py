@@ -21,6 +21,7 @@ from advfeat.plotting._style import (
     import_pyplot,
     style_accuracy_axis,
 )
+from advfeat.utils._norms import norm_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,6 +102,7 @@ class RobustnessCurveDisplay:
                 "accuracy must hold one value for each eps: expected shape "
                 f"{eps.shape}, got {accuracy.shape}."
             )
+        norm_name(norm)
         order = np.argsort(eps)
         self.eps = eps[order]
         self.accuracy = accuracy[order]
@@ -236,7 +238,7 @@ class RobustnessCurveDisplay:
             self.eps, self.accuracy, **{**style, **normalize_kwargs(kwargs, Line2D)}
         )
         ax.set_ylim(0, 1)
-        ax.set_xlim(left=min(0, self.eps[0]))
+        ax.set_xlim(left=min(0, self.eps[0]), auto=None)  # the right end follows all curves
         ax.set_ylabel("Accuracy under attack")
         style_accuracy_axis(ax)
         if ax.get_legend_handles_labels()[0]:

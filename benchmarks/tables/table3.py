@@ -151,8 +151,8 @@ TABLE = Table(
     note=(
         "Three learning rates, two batch sizes, with and without drops of the learning rate, with "
         "and without augmentation (flips and crops, also of digits): 24 settings, each trained on "
-        "80 % of the set, chosen on the other 20 %. The first column is a share of that part, with "
-        "the error that goes with so few images, and the largest of 24. That part comes from the "
+        "80 % of the set, chosen on the other 20 %. The first column is a share of that part, "
+        "with the error that goes with so few images, and the largest of 24. That part comes from the "
         "constructed distribution too: it rewards whatever "
         "predicts the constructed labels, non-robust features of the source included; the rank "
         "correlation says how far it agrees with the original test set, which is shown but never "

@@ -1,9 +1,10 @@
 """The differentiable view: one function for each kind of estimator, open to users' own."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -14,6 +15,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch import nn
 
 from advfeat import (
+    GaussianRobustMLE,
     RobustFeatureInverter,
     StandardClassifier,
     adversarial_examples,
@@ -145,3 +147,45 @@ def test_nothing_is_remembered_on_the_estimator(digits):
     before = set(vars(net))
     attackable(net, X)
     assert set(vars(net)) == before
+
+
+def test_frames_of_linear_classifiers_have_their_columns_in_order(table):
+    """As in their own predict."""
+    X, y = pd.DataFrame(table[0], columns=list("abcd")), table[1]
+    other = X[list("dcba")]
+    for clf in (LogisticRegression(), GaussianRobustMLE(0.1)):
+        clf.fit(X, y)
+        attack = {"norm": 2, "eps": 0.0, "verbose": 0}
+        assert robust_accuracy_score(clf, X, y, **attack) == clf.score(X, y)
+        assert robust_accuracy_score(clf, X.to_numpy(), y, **attack) == clf.score(X, y)
+        for call in (robust_accuracy_score, adversarial_examples):
+            with pytest.raises(ValueError, match="feature names should match"):
+                call(clf, other, y, **attack)
+        with pytest.raises(ValueError, match="feature names should match"):
+            transfer_rate(clf, clf, other, y, norm=2, eps=0.1)
+
+
+@pytest.mark.parametrize("scale", [1e-60, 1e-12, 1e12, 1e300])
+def test_linear_classifiers_decide_the_same_whatever_the_size_of_their_coefficients(table, scale):
+    X, y = table
+    clf = LogisticRegression().fit(X, y)
+    found = {}
+    for factor in (1, scale):
+        same = clone(clf).fit(X, y)
+        same.coef_, same.intercept_ = factor * clf.coef_, factor * clf.intercept_
+        found[factor] = [
+            robust_accuracy_score(same, X, y, norm=2, eps=eps, verbose=0) for eps in (0, 0.3)
+        ]
+    assert found[scale] == pytest.approx(found[1], abs=1 / len(X))
+    assert found[1][0] == clf.score(X, y)
+
+
+def test_a_box_that_is_open_at_one_side_has_finite_examples(table):
+    X, y = np.abs(table[0]), table[1]
+    clf = LogisticRegression().fit(X, y)
+    for norm in (2, np.inf):
+        X_adv, fooled = adversarial_examples(
+            clf, X, y, norm=norm, eps=1e300, bounds=(0, np.inf), verbose=0
+        )
+        assert np.isfinite(X_adv).all() and (X_adv >= 0).all()
+        assert_array_equal(fooled, clf.predict(X_adv.astype(float)) != y)

@@ -212,3 +212,31 @@ def test_other_bad_arguments():
         model.feature_usefulness([1.0, 2.0])
     with pytest.raises(ValueError, match="The 'eps_test' parameter of select_eps must be one"):
         model.select_eps([0.1, 0.2])
+
+
+def test_budgets_that_matter_to_the_weakest_direction_alone_are_searched():
+    X = np.array([[1000, 1e-3], [1000, -1e-3], [-1000, 1e-3], [-1000, -1e-3]])
+    shift = np.array([500, 0.004])
+    X, y = np.vstack([X - shift, X + shift]), np.repeat([0, 1], 4)
+    model = GaussianRobustMLE(1).fit(X, y)
+    eps = model.select_eps(3.5e-3)
+    grid = np.append(0.0, np.logspace(-8, 4, 400))
+    found = [GaussianRobustMLE(e).fit(X, y).accuracy_curve(3.5e-3) for e in (eps, *grid)]
+    assert found[0] >= max(found[1:]) - 1e-3 and found[0] > found[1] + 0.04
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_a_class_of_which_nothing_was_seen_is_never_predicted(per_class):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 3)) + 100
+    y = np.repeat([0, 2], 20)
+    X[y == 2] += 5
+    model = GaussianRobustMLE(0.1, priors=[0.2, 0.5, 0.3], per_class=per_class)
+    model.partial_fit(X, y, classes=[0, 1, 2])
+    assert_allclose(model.priors_, [0.4, 0.0, 0.6])
+    assert set(model.predict(np.vstack([X, np.zeros((1, 3))]))) <= {0, 2}
+    alone = GaussianRobustMLE(0.1, priors=[0.4, 0.6], per_class=per_class).fit(X, y)
+    assert_allclose(model.predict_proba(X)[:, [0, 2]], alone.predict_proba(X))
+    X_1 = rng.normal(size=(20, 3)) + 110
+    model.partial_fit(X_1, np.ones(20))
+    assert_allclose(model.priors_, [0.2, 0.5, 0.3])

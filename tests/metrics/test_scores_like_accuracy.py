@@ -239,3 +239,32 @@ def test_linear_classifiers_take_bounds_too(table):
         adversarial_examples(clf, X, y, eps=3.0, bounds=(2, 0), **ATTACK)
     with pytest.raises(ValueError, match="4 features"):
         adversarial_examples(clf, X[:, :3], y, eps=3.0, **ATTACK)
+
+
+def test_searches_by_several_scores_take_weights(table):
+    X, y, _ = table
+    scoring = {"robust": make_robust_scorer(eps=0.3, **ATTACK), "accuracy": "accuracy"}
+    search = GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, scoring=scoring, refit="robust")
+    weight = np.where(np.arange(120) % 3, 1.0, 0.0)
+    found = search.fit(X, y, sample_weight=weight).cv_results_
+    assert np.isfinite(found["mean_test_robust"]).all()
+    assert (found["mean_test_robust"] <= found["mean_test_accuracy"]).all()
+
+
+def test_a_radius_that_is_asked_for_twice_has_one_accuracy(digits, standard):
+    values = [0.4, 0.2, 0.4, 0.0, 0.2, 0.4]
+    curve = robust_accuracy_curve(
+        standard, *digits[2:], eps_values=values, norm=2, n_steps=1, verbose=0
+    )
+    once = robust_accuracy_curve(
+        standard, *digits[2:], eps_values=[0, 0.2, 0.4], norm=2, n_steps=1, verbose=0
+    )
+    assert_array_equal(curve, once[[2, 1, 2, 0, 1, 2]])
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, None])
+def test_a_bad_batch_size_is_named(table, digits, standard, batch_size):
+    for call in (feature_usefulness, robust_feature_usefulness):
+        more = {} if call is feature_usefulness else {"norm": 2, "eps": 0.1}
+        with pytest.raises(ValueError, match="'batch_size' parameter of .*feature_usefulness"):
+            call(standard, *digits[2:], batch_size=batch_size, **more)

@@ -434,3 +434,20 @@ def test_without_matplotlib_displays_say_how_to_install_it(monkeypatch):
     ):
         with pytest.raises(ImportError, match=r'Display\.\w+ needs.*"advfeat\[plots\]"'):
             call()
+
+
+def test_curves_of_all_radii_stay_inside_their_axes():
+    first = RobustnessCurveDisplay.from_predictions([0, 0.01, 0.03], [0.9, 0.5, 0.1], norm=np.inf)
+    RobustnessCurveDisplay.from_predictions([0, 0.25, 0.5], [0.9, 0.5, 0.1], norm=2, ax=first.ax_)
+    low, high = first.ax_.get_xlim()
+    assert low == 0 and 0.5 <= high < 0.6
+
+
+def test_an_unknown_norm_leaves_no_figure_behind():
+    for call in (
+        lambda: RobustnessCurveDisplay.from_predictions([0, 0.5], [0.9, 0.1], norm=1),
+        lambda: AccuracyBarDisplay.from_predictions({"a": [0.9, 0.1]}, eps=[0, 0.5], norm=1),
+    ):
+        with pytest.raises(ValueError, match="norm"):
+            call()
+    assert plt.get_fignums() == []

@@ -146,3 +146,38 @@ def test_displays_need_the_plane_and_two_classes():
     for bad_X, bad_y in ((np.column_stack([X, X]), y), (X, np.zeros(60)), (X, np.arange(60) % 3)):
         with pytest.raises(ValueError, match="needs samples with two features and of two classes"):
             LinearBoundaryDisplay(bad_X, bad_y, coef={"a": [1, 0]}, intercept={"a": 0}, eps=1)
+
+
+def test_labels_are_those_of_the_classifiers():
+    """Text in another order than the classes would turn accuracies round."""
+    X = np.array([[-2.0, 0.0], [-1.0, 1.0], [1.0, 0.0], [2.0, 1.0]])
+    clf = LogisticRegression().fit(X, [0, 0, 1, 1])
+    for y in (["b", "b", "a", "a"], [1, 1, 2, 2]):
+        with pytest.raises(ValueError, match="y (must hold|contains) labels"):
+            LinearBoundaryDisplay.from_estimators({"a": clf}, X, y, eps=0.1)
+
+
+def test_pipelines_on_features_far_from_zero_are_linear():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], 200)
+    X = rng.normal(size=(400, 2)) + 0.3 * y[:, None] + 1000
+    pipe = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    display = LinearBoundaryDisplay.from_estimators({"a": pipe}, X, y, eps=0.1)
+    assert display.accuracy["a"] == pytest.approx(pipe.score(X, y), abs=0.01)
+
+
+def test_what_has_no_balls_and_no_boundary_is_told():
+    X = np.column_stack([np.arange(8.0), np.repeat([0.0, 1.0], 4)])
+    y = np.repeat([0, 1], 4)
+    flat = GaussianRobustMLE(0).fit(X, y)
+    with pytest.raises(ValueError, match="positive definite covariance"):
+        GaussianMetricDisplay.from_estimator(flat, X, y)
+    clf = LogisticRegression().fit(X, y)
+    same = [
+        LinearBoundaryDisplay(X, y, coef={"a": w}, intercept={"a": 0.0}, eps=0.1).accuracy
+        for w in (clf.coef_, clf.coef_[0])
+    ]
+    assert same[0] == same[1]
+    for coef in ([1.0], [[1.0], [2.0]], [1.0, 2.0, 3.0]):
+        with pytest.raises(ValueError, match="must have shape .2,."):
+            LinearBoundaryDisplay(X, y, coef={"a": coef}, intercept={"a": 0.0}, eps=0.1)
