@@ -42,14 +42,15 @@ def draft_of_net(net):
     return draft
 
 
-def build(net):
-    """Build a net's network, as float32 on the CPU first whatever torch's defaults."""
+@contextlib.contextmanager
+def in_float32_on_cpu():
+    """Build networks as float32 on the CPU first whatever torch's defaults."""
     dtype = torch.get_default_dtype()
     try:
         if dtype != torch.float32:
             torch.set_default_dtype(torch.float32)
         with torch.device("cpu"):
-            net.initialize()
+            yield
     finally:
         if dtype != torch.float32:
             torch.set_default_dtype(dtype)
@@ -74,7 +75,8 @@ def initialize(net, data, weights=None):
         one that the weights belong to.
     """
     with isolated_torch_seed(net.device, net.seed):
-        build(net)
+        with in_float32_on_cpu():
+            net.initialize()
         if weights is not None:
             _load(net, weights)
         smallest = 1 if 1 in (net.batch_size, len(data)) else 2  # rows of the smallest batch
@@ -147,7 +149,7 @@ def on_device(net, device):
     used = {tensor.device for tensor in (*net.module_.parameters(), *net.module_.buffers())}
     if used <= {device} and _with_index(net.device) == device:
         return net
-    moved = copy.deepcopy(net)
+    moved = copy.deepcopy(net, memo_of_copies(net.module_))
     moved.set_params(device=str(device))
     moved.module_.to(device)
     for state in moved.optimizer_.state.values():

@@ -16,6 +16,7 @@ from advfeat.classifiers._own_modules import check_logits, copy_of, has_gradient
 from advfeat.classifiers.networks import Network
 from advfeat.datasets._torch_data import inputs_of
 from advfeat.optim._copying import computed_tensors, copy_network
+from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import CHANNELS
 from advfeat.utils._device import own_modes, resolve_device
@@ -225,7 +226,7 @@ class TorchClassifier(NetworkClassifier):
         module.to(device).eval()
         what = f"The module {name_of(self.module)}"
         logits, x = check_logits(module, shape, len(classes), what, device)
-        if not has_gradient(logits, [x]):
+        if not has_gradient(logits, [x], what):
             raise ValueError(
                 f"{what} gives no gradient with respect to its input (torch.no_grad, detach or "
                 "quantised layers), so it cannot be attacked."
@@ -240,7 +241,7 @@ class TorchClassifier(NetworkClassifier):
         given = getattr(self, name)
         try:
             value = default if given is None else given
-            value = torch.as_tensor(value, dtype=torch.float32, device="cpu")
+            value = torch.from_numpy(np.array(as_array(value), dtype=np.float32))  # a copy
         except (TypeError, ValueError, RuntimeError):
             value = torch.zeros(0, device="cpu")
         per = "channel" if len(shape) == 3 else "feature"

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from advfeat.classifiers._from_torch import starting_point
+from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import build_network
 from advfeat.utils._device import resolve_device
 
@@ -29,7 +30,8 @@ def make_net(estimator, statistics, max_epochs, seed, callbacks):
     -------
     TrainingNet
     """
-    estimator.input_statistics_ = statistics
+    # Copies: the network's own change with its weights.
+    estimator.input_statistics_ = tuple(value.clone() for value in statistics)
     network, mean, std, order = starting_point(estimator.network, *statistics)
     net_class, extra = estimator._net_class()
     return net_class(
@@ -59,6 +61,17 @@ def make_net(estimator, statistics, max_epochs, seed, callbacks):
         verbose=0,
         **extra,
     )
+
+
+def check_same_network(net, network):
+    """Raise a ValueError if a net's network is not the one that is named now."""
+    fitted = net.module__network
+    named = any(isinstance(given, (str, type)) for given in (fitted, network))
+    if named and fitted != network:
+        raise ValueError(
+            f"partial_fit goes on with the network of the last fit, {name_of(fitted)}. Got "
+            f"network={name_of(network)}: use fit, or set it back."
+        )
 
 
 def sgd(groups, **settings):

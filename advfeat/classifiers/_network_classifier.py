@@ -7,22 +7,21 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from advfeat.classifiers._html import network_line
 from advfeat.datasets._torch_data import inputs_of, unpack_data
 from advfeat.optim import FrozenNetwork
-from advfeat.optim._copying import make_picklable
-from advfeat.utils._arrays import as_array
+from advfeat.optim._copying import copy_network, make_picklable
 from advfeat.utils._batches import PREDICTION_BATCH, Forward, run_batches
 from advfeat.utils._bounds import resolve_bounds
 from advfeat.utils._checks import check_inputs
 from advfeat.utils._device import resolve_device
 from advfeat.utils._estimator import EstimatorMixin
 from advfeat.utils._labels import encode_labels
-from advfeat.utils._sklearn import html_block
+from advfeat.utils._sklearn import _clone_parametrized, html_block
 from advfeat.utils._typing import Device, Inputs
+from advfeat.utils._weight import check_weight
 
 
 class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
@@ -116,8 +115,9 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         X, y = unpack_data(self, X, y)
         X = self.check_inputs(X)
         index = encode_labels(y, self.classes_, len(X), unknown="mark")
+        weight = check_weight(sample_weight, len(X))
         found = self._logits_of(X).argmax(1)
-        return float(accuracy_score(index, found, sample_weight=as_array(sample_weight)))
+        return float(np.average(found == index, weights=weight))
 
     def features(self, X: Inputs) -> NDArray:
         """g(X), the penultimate layer: the input of the last linear layer.
@@ -193,6 +193,14 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
     def _sk_visual_block_(self):
         return html_block(self, network_line(self))
 
+    def __sklearn_clone__(self):
+        twin = object.__new__(type(self))  # scikit-learn deep-copies what is no estimator
+        vars(twin).update(vars(self))
+        for name, given in self.get_params(deep=False).items():
+            if isinstance(given, torch.nn.Module):
+                setattr(twin, name, _Cloned(given))
+        return _clone_parametrized(twin)
+
     def __getstate__(self):
         for given in self.get_params(deep=False).values():
             if isinstance(given, torch.nn.Module):
@@ -204,3 +212,13 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         tags.input_tags.three_d_array = False
         tags.non_deterministic = False
         return tags
+
+
+class _Cloned:
+    """A module that scikit-learn's `clone` copies as `copy_network` does."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __sklearn_clone__(self):
+        return copy_network(self.module)

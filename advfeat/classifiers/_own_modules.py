@@ -8,6 +8,7 @@ import warnings
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from advfeat.optim._comparing import close
 from advfeat.optim._copying import copy_network
@@ -124,9 +125,11 @@ def _compare(network, body, again):
             "from_torch(module, ...), to start every fit from a copy of its weights; or a "
             "function that builds a new module."
         )
-    varied = [weight for weight in weights.values() if weight.numel() and weight.std(None) > 0]
     second = dict(again.named_parameters())
-    if varied and all(torch.equal(weights[name], second.get(name)) for name in weights):
+    if any(is_lazy(weight) for weight in weights.values()) or second.keys() != weights.keys():
+        return
+    varied = any(len(weight.detach().unique()) > 1 for weight in weights.values())
+    if varied and all(torch.equal(weights[name], second[name]) for name in weights):
         warnings.warn(
             f"network={name_of(network)} returns the same weights at every call. If they are "
             "trained, note that the mean and std of the training data come in front of them: to "
@@ -194,12 +197,30 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
     return outputs[-1], x
 
 
-def has_gradient(logits, sources):
-    """Whether the logits depend on one of the tensors in a way that has a gradient."""
+def gradients_of(logits, sources, what):
+    """Gradients of the logits with respect to some tensors, None for those without one.
+
+    Raises
+    ------
+    ValueError
+        If the network cannot be differentiated, as cuDNN's recurrent layers in eval mode.
+    """
     if not logits.requires_grad:
-        return False
-    found = torch.autograd.grad(logits.sum(), sources, allow_unused=True)
-    return any(gradient is not None for gradient in found)
+        return [None] * len(sources)
+    try:
+        return torch.autograd.grad(logits.sum(), sources, allow_unused=True)
+    except RuntimeError as error:
+        hint = ""
+        if "cudnn" in str(error).lower():
+            hint = " Set torch.backends.cudnn.enabled = False, or use device='cpu'."
+        raise ValueError(
+            f"{what} cannot be differentiated: {str(error).strip().splitlines()[0]}{hint}"
+        ) from error
+
+
+def has_gradient(logits, sources, what):
+    """Whether the logits depend on one of the tensors in a way that has a gradient."""
+    return any(gradient is not None for gradient in gradients_of(logits, sources, what))
 
 
 def _check_shape(output, n, n_classes, what):

@@ -6,7 +6,6 @@ this package, so no code from the file is run; a network of the user's own is pa
 
 import hashlib
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +13,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
-from skorch.callbacks import Callback
-from skorch.history import History
 
 from advfeat._version import __version__
 from advfeat.classifiers._adversarial import AdversarialClassifier
-from advfeat.classifiers._fitting import build
 from advfeat.classifiers._from_torch import TorchClassifier
-from advfeat.classifiers._making import make_net
-from advfeat.classifiers._own_modules import build_body, name_of
-from advfeat.classifiers._plain import (
-    NotPlain,
-    from_plain,
-    labels_from_plain,
-    labels_to_plain,
-    row_to_plain,
-    to_plain,
-)
+from advfeat.classifiers._plain import from_plain
+from advfeat.classifiers._saved_state import DoesNotFit, check_network, classifier_of, state_of
 from advfeat.classifiers._standard import StandardClassifier
-from advfeat.utils._device import own_modes
 from advfeat.utils._files import writing
-from advfeat.utils._random import isolated_torch_seed
 from advfeat.utils._typing import Device, PathOrStr
 
 _FORMAT = 1
 _KINDS = {
     kind.__name__: kind for kind in (StandardClassifier, AdversarialClassifier, TorchClassifier)
 }
-_NUMBERS = ("validation_scores_", "best_validation_score_")
-_LABELS = ("classes_", "feature_names_in_")
-_CODE = ("callbacks", "random_state")  # not kept where they are objects
 
 
 def save(classifier: Any, path: PathOrStr) -> None:
@@ -93,8 +76,7 @@ def save(classifier: Any, path: PathOrStr) -> None:
         raise FileNotFoundError(f"'{path}' cannot be written: the folder does not exist.")
     header = {"format": _FORMAT, "advfeat": __version__, "torch": torch.__version__}
     header["class"] = name
-    keep = _torch_state if isinstance(classifier, TorchClassifier) else _trained_state
-    state, tensors = keep(classifier)
+    state, tensors = state_of(classifier)
     tensors, header["strides"] = _plain_tensors(tensors)
     text = json.dumps({**header, **state}, allow_nan=False)
     metadata = {"advfeat": text, "checksum": _checksum(text, tensors)}
@@ -148,10 +130,9 @@ def load(path: PathOrStr, *, network: Any = None, device: Device | None = None) 
         if device is not None:
             params["device"] = device
         own = header["network"]
-        _check_network(own, network)
-        build = _load_torch if kind is TorchClassifier else _load_trained
-        return build(kind, params, header, tensors, network if own else None)
-    except _DoesNotFit as error:
+        check_network(own, network)
+        return classifier_of(kind, params, header, tensors, network if own else None)
+    except DoesNotFit as error:
         raise ValueError(f"'{path}': {error}") from error
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise ValueError(
@@ -160,10 +141,6 @@ def load(path: PathOrStr, *, network: Any = None, device: Device | None = None) 
         ) from error
     except ValueError as error:
         raise ValueError(f"'{path}' cannot be read: {_first_line(error)}") from error
-
-
-class _DoesNotFit(Exception):
-    """The file is sound, but not for what was asked."""
 
 
 # ---- the file -----------------------------------------------------------------------------------
@@ -225,168 +202,5 @@ def _plain_tensors(tensors):
     return plain, strides
 
 
-def _prefixed(prefix, tensors):
-    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
-
-
-def _part(prefix, tensors):
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
-
 def _first_line(error):
     return (str(error).strip().splitlines() or [""])[0]
-
-
-# ---- what the classifiers keep ------------------------------------------------------------------
-
-
-def _plain_params(classifier):
-    """Parameters as JSON can hold them, the name of an own network, and what is left out."""
-    params, dropped, own = {}, [], None
-    for name, value in classifier.get_params(deep=False).items():
-        if name in ("network", "module") and not isinstance(value, str):
-            own = name_of(value).strip("<>")
-            continue
-        try:
-            params[name] = to_plain(value)
-        except NotPlain as error:
-            if name not in _CODE:
-                raise TypeError(f"save cannot keep {name}={value!r}: {error}.") from error
-            params[name] = None
-            dropped.append(name)
-    return {"params": params, "network": own, "dropped": dropped}
-
-
-def _torch_state(classifier):
-    return _plain_params(classifier), _prefixed("network.", classifier.module.state_dict())
-
-
-def _trained_state(classifier):
-    net = classifier.net_
-    state = _plain_params(classifier)
-    state.update((name, to_plain(getattr(classifier, name, None))) for name in _NUMBERS)
-    for name in _LABELS:
-        if hasattr(classifier, name):
-            state[name] = labels_to_plain(getattr(classifier, name))
-    state["input_shape_"] = list(classifier.input_shape_)
-    state["seed"] = net.seed
-    state["history"] = [row_to_plain(row, state["dropped"]) for row in net.history]
-    if hasattr(net, "attack"):  # training may have raised the number of steps
-        state["attack"] = [int(net.attack["n_steps"]), float(net.attack["step_size"])]
-        state["attack_raised"] = net.attack["raised"]
-    mean, std = classifier.input_statistics_
-    tensors = _prefixed("network.", net.module_.state_dict())
-    tensors.update({"statistics.mean": mean, "statistics.std": std})
-    for i, weight in enumerate(_optimized(net)):
-        tensors.update(_prefixed(f"optimizer.{i}.", _tensors_of(net.optimizer_.state[weight])))
-    return state, tensors
-
-
-def _optimized(net):
-    return [weight for group in net.optimizer_.param_groups for weight in group["params"]]
-
-
-def _tensors_of(state):
-    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-
-
-# ---- and how they are built again ---------------------------------------------------------------
-
-
-def _check_network(own, network):
-    if own and network is None:
-        raise _DoesNotFit(
-            f"the classifier has a network of its own, {own}, and a file holds no code. Pass it: "
-            f"load(path, network={own})."
-        )
-    if network is not None and not own:
-        raise _DoesNotFit("it names its network, so 'network' must be left out.")
-
-
-def _load_torch(kind, params, header, tensors, network):
-    n_classes = len(params["classes"])
-    module = build_body(network, params["input_shape"], n_classes)
-    _load_weights(module, _part("network.", tensors), header, network)
-    return kind(module, **params)._set_up()
-
-
-def _load_trained(kind, params, header, tensors, network):
-    if network is not None:
-        params["network"] = network
-    if params.get("callbacks") is not None:
-        params["callbacks"] = list(params["callbacks"])
-    classifier = kind(**params)
-    classifier._validate_params()
-    for name in _LABELS:
-        if name in header:
-            setattr(classifier, name, labels_from_plain(header[name]))
-    for name in _NUMBERS:
-        value = from_plain(header[name])
-        setattr(classifier, name, list(value) if isinstance(value, tuple) else value)
-    classifier.input_shape_ = tuple(int(side) for side in header["input_shape_"])
-    if len(classifier.input_shape_) == 1:
-        classifier.n_features_in_ = classifier.input_shape_[0]
-    weights = _part("network.", tensors)
-    statistics = tensors["statistics.mean"], tensors["statistics.std"]
-    callbacks = classifier._callbacks(1, Callback())
-    net = make_net(classifier, statistics, 1, int(header["seed"]), callbacks)
-    # An own network may have been trained with another start, by `from_torch` or with none.
-    for name in ("mean", "std", "order"):
-        net.set_params(**{f"module__{name}": weights.get(name)})
-    with own_modes(), isolated_torch_seed(net.device, net.seed):
-        build(net)
-    _load_weights(net.module_, weights, header, params["network"])
-    net._set_training(False)
-    net.history_ = History(
-        {**{name: from_plain(value) for name, value in row.items()}, "batches": []}
-        for row in header["history"]
-    )
-    if "attack" in header:
-        n_steps, step_size = header["attack"]
-        # Files of before the key: only the guard could have changed the number of steps.
-        raised = header.get("attack_raised", n_steps != params["n_steps"])
-        changes = {"n_steps": n_steps, "step_size": step_size, "raised": raised}
-        net.attack = {**net.attack, **changes}
-    for i, weight in enumerate(_optimized(net)):
-        for name, value in _part(f"optimizer.{i}.", tensors).items():
-            net.optimizer_.state[weight][name] = torch.empty_like(weight).copy_(value)
-    classifier.net_ = net
-    if header["dropped"]:
-        warnings.warn(
-            f"Not kept in the file: {', '.join(header['dropped'])}. Set parameters before you "
-            "train the classifier again.",
-            UserWarning,
-            stacklevel=3,
-        )
-    return classifier
-
-
-def _load_weights(module, weights, header, network):
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise _DoesNotFit(
-            f"its weights do not fit network={name_of(network)}: {_difference(module, weights)}."
-        ) from error
-    for name, weight in module.state_dict(keep_vars=True).items():
-        strides = header["strides"].get(f"network.{name}", torch.empty(weight.shape).stride())
-        spans = [(side - 1) * step for side, step in zip(weight.shape, strides, strict=True)]
-        if weight.stride() != tuple(strides) and sum(spans) + 1 == weight.numel():
-            like = {"dtype": weight.dtype, "device": weight.device}
-            weight.data = torch.empty_strided(weight.shape, strides, **like).copy_(weight.data)
-
-
-def _difference(module, weights):
-    """First difference between the weights that a module has and those given."""
-    own = module.state_dict()
-    for name in [*own, *weights]:
-        if name not in weights:
-            return f"the file lacks {name}"
-        if name not in own:
-            return f"the network has no {name}"
-        if own[name].shape != weights[name].shape:
-            return (
-                f"{name} has the shape {tuple(weights[name].shape)}, in the network "
-                f"{tuple(own[name].shape)}"
-            )
-    return "they cannot be copied"

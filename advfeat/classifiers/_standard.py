@@ -16,7 +16,7 @@ from advfeat.classifiers._callbacks import SCHEDULES, BestEpoch, Progress, make_
 from advfeat.classifiers._distributed import Ranks
 from advfeat.classifiers._fitting import draft_of_net, initialize, input_statistics, on_device
 from advfeat.classifiers._from_torch import TorchClassifier, refuse_estimator_as_network
-from advfeat.classifiers._making import make_net
+from advfeat.classifiers._making import check_same_network, make_net
 from advfeat.classifiers._nets import TrainingNet
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers._training_batches import n_batches
@@ -325,8 +325,7 @@ class StandardClassifier(NetworkClassifier):
         return self
 
     def _partial_fit(self, X, y, classes, sample_weight):
-        first = not hasattr(self, "net_")
-        ranks = Ranks()
+        first, ranks = not hasattr(self, "net_"), Ranks()
         data = self._training_data(X, y, sample_weight, reset=first, classes=classes, whole=False)
         callbacks = self._callbacks(n_batches(len(data), self.batch_size), Callback())
         if first:
@@ -334,6 +333,7 @@ class StandardClassifier(NetworkClassifier):
             net = make_net(self, input_statistics(data), 1, seed, callbacks)
             initialize(net, data)
         else:
+            check_same_network(self.net_, self.network)
             net = draft_of_net(on_device(self.net_, resolve_device(self.device)))
         vars(net).update(
             lr=self.lr,

@@ -8,7 +8,7 @@ from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import is_unit_box, resolve_bounds
 from advfeat.utils._checks import check_inputs, take_batch
-from advfeat.utils._labels import check_labels
+from advfeat.utils._labels import check_labels, encode_labels
 from advfeat.utils._random import make_rng
 from advfeat.utils._sklearn import _check_sample_weight
 
@@ -110,7 +110,7 @@ def check_training_data(estimator, X, y, sample_weight, *, reset, classes=None, 
     weight, rows = _positive_weights(sample_weight, X)
     y = y if rows is None else y[rows]
     _check_classes(estimator, y, classes, reset)
-    index = np.searchsorted(estimator.classes_, y).astype(np.int64)
+    index = encode_labels(y, estimator.classes_, len(y))
     of_class = _class_weights(estimator, index, weight)
     if not of_class[index].any():
         raise ValueError(f"class_weight={estimator.class_weight} leaves no sample with a weight.")
@@ -154,6 +154,11 @@ def _check_classes(estimator, y, classes, reset):
     name, seen = type(estimator).__name__, np.unique(y)
     if reset:
         start = getattr(estimator.network, "classes_", None)  # of a trained network
+        if classes is not None and not (start is None or _same(classes, start)):
+            raise ValueError(
+                f"classes must be those of the trained network, {start}: each belongs to one of "
+                f"its logits. Got {classes}."
+            )
         if classes is not None or start is None:
             start = seen if classes is None else np.unique(classes)
         estimator.classes_ = start
@@ -162,15 +167,17 @@ def _check_classes(estimator, y, classes, reset):
                 f"{name} needs samples of at least 2 classes, but y contains only one class: "
                 f"{estimator.classes_[0]!r}."
             )
-    elif classes is not None and not np.array_equal(np.unique(classes), estimator.classes_):
+    elif classes is not None and not _same(classes, estimator.classes_):
         raise ValueError(
             f"classes must be those of the first call, {estimator.classes_}. Got {classes}."
         )
-    if not np.isin(seen, estimator.classes_).all():
-        raise ValueError(
-            f"y contains labels that are not among the classes {estimator.classes_}: "
-            f"{np.setdiff1d(seen, estimator.classes_)}."
-        )
+
+
+def _same(classes, known):
+    classes = np.unique(classes)
+    return (classes.dtype.kind in "OUS") == (known.dtype.kind in "OUS") and np.array_equal(
+        classes, known
+    )
 
 
 def _class_weights(estimator, index, weight):

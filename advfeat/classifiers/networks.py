@@ -12,7 +12,13 @@ from torchvision import models
 from torchvision.models import vgg
 from torchvision.models.resnet import BasicBlock
 
-from advfeat.classifiers._own_modules import build_body, check_logits, has_gradient, name_of
+from advfeat.classifiers._own_modules import (
+    build_body,
+    check_logits,
+    gradients_of,
+    has_gradient,
+    name_of,
+)
 from advfeat.optim._copying import copy_network, make_picklable
 
 _SMALL = 96  # images with a shorter side than this get a stem without downsampling
@@ -117,7 +123,7 @@ def _check_logits(module, network, input_shape, n_classes):
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     if not weights:
         raise ValueError(f"{what} has no parameter to train: none requires a gradient.")
-    if not has_gradient(logits, weights):
+    if not has_gradient(logits, weights, what):
         raise ValueError(f"{what} cannot be trained: its logits have no gradient.")
 
 
@@ -167,9 +173,10 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
             "further outputs off (aux_logits=False in torchvision)."
         )
     trained = [parameter for parameter in trial.parameters() if parameter.requires_grad]
-    gradients = [None]
-    if output.requires_grad:
-        gradients = torch.autograd.grad(output.sum(), [x, *trained], allow_unused=True)
+    what = f"network={name_of(network)}"
+    gradients = gradients_of(output, [x, *trained], what)
+    if needs_gradient:  # as attacks take it, in eval mode
+        gradients_of(*check_logits(trial, input_shape, n_classes, what, device), what)
     if needs_gradient and gradients[0] is None:
         raise ValueError(
             f"network={name_of(network)} passes no gradient to its input, which adversarial "

@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from advfeat.utils._files import is_clutter, printable
+
+EXTENSIONS = (*IMG_EXTENSIONS, ".gif")
 
 
 def find_class_folders(root):
@@ -72,7 +74,7 @@ def list_image_files(root, classes):
     if empty:
         raise FileNotFoundError(
             f"Expected images in every class folder of '{root}', found none in {len(empty)} of "
-            f"{len(classes)}: {shortened(empty)}. Known extensions: {', '.join(IMG_EXTENSIONS)}."
+            f"{len(classes)}: {shortened(empty)}. Known extensions: {', '.join(EXTENSIONS)}."
         )
     targets = np.repeat(np.arange(len(classes)), [len(paths) for paths in found])
     return [path for paths in found for path in paths], targets
@@ -97,7 +99,7 @@ def _images_below(folder, root, owners, name, seen=None):
                 continue
             if entry.is_dir():
                 yield from _images_below(entry.path, root, owners, name, seen)
-            elif is_image_file(entry.name):
+            elif entry.name.lower().endswith(EXTENSIONS):
                 if not entry.is_file() and os.path.exists(entry.path):
                     raise ValueError(
                         f"'{printable(entry.path)}' has the name of an image, but is no file."

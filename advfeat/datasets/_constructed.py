@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from torch.utils.data import Dataset
 
 from advfeat.datasets._keeping import load_arrays, save_arrays
+from advfeat.utils._checks import batch_tensor
 from advfeat.utils._frames import as_frame
 from advfeat.utils._lazy import LazyArray, select_rows
 from advfeat.utils._typing import PathOrStr
@@ -201,7 +202,7 @@ class ConstructedDataset(Dataset):
 
     def _items(self, rows):
         rows = np.arange(len(self))[np.asarray(rows)]
-        inputs = torch.from_numpy(np.array(self.X[rows], dtype=np.float32))
+        inputs = batch_tensor(self.X[rows], "cpu").float()
         names = np.asarray(self.classes.tolist())
         # Also 0.0, 1.0, ...: torch's losses take classes as integers.
         whole = names.dtype.kind == "f" and bool((names == np.floor(names)).all())

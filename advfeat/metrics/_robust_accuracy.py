@@ -10,9 +10,9 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from advfeat.attacks._adversarial_examples import attack_settings
 from advfeat.attacks._attack import AttackTarget
 from advfeat.attacks._checks import warn_if_beaten, warn_if_blind
-from advfeat.metrics._weight import check_weight
 from advfeat.utils._batches import run_batches
 from advfeat.utils._typing import Inputs
+from advfeat.utils._weight import check_weight
 
 
 def robust_accuracy_score(

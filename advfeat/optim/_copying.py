@@ -30,7 +30,15 @@ def copy_network(module, *, share_weights=False):
         inner = _inner(layer)
         if inner is not None:
             memo[id(layer)] = copy.deepcopy(inner, memo)
-    return copy.deepcopy(module, memo)
+    copied = copy.deepcopy(module, memo)
+    for layer in copied.modules():
+        if parametrize.is_parametrized(layer):
+            # torch made the class for one layer: taking its parametrization away changes it.
+            kind = type(layer)
+            own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+            layer.__class__ = type(kind.__name__, kind.__bases__, own)
+    make_picklable(copied)
+    return copied
 
 
 def memo_of_copies(module):

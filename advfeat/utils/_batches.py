@@ -108,7 +108,10 @@ class Forward:
     def __call__(self, begin, X):
         """Apply the network to rows X."""
         with torch.no_grad(), autocast(self.device, "fp32"):
-            return (self.function(batch_tensor(X, self.device).to(self.dtype)).cpu().numpy(),)
+            found = self.function(batch_tensor(X, self.device).to(self.dtype)).detach()
+            # Half precision of a network's own is no dtype of NumPy's.
+            found = found if found.dtype == torch.float64 else found.float()
+            return (found.cpu().numpy(),)
 
 
 @dataclass(frozen=True, eq=False)

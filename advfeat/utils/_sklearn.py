@@ -5,7 +5,7 @@ Beside these names three conventions of its estimators are used: the attribute
 the method ``_sk_visual_block_``, which says what the HTML view in a notebook shows.
 """
 
-from sklearn.base import _fit_context
+from sklearn.base import _clone_parametrized, _fit_context
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import (
     HasMethods,
@@ -30,6 +30,7 @@ __all__ = [
     "StrOptions",
     "_check_partial_fit_first_call",
     "_check_sample_weight",
+    "_clone_parametrized",
     "_fit_context",
     "_get_feature_names",
     "_safe_indexing",

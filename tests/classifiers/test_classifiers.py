@@ -621,3 +621,14 @@ def test_tables_that_float32_cannot_tell_apart_are_said():
     # No warning: float32 as given, a constant, values that float32 holds.
     for X in ((A + 1e7).astype(np.float32), np.c_[A, np.full(200, 0.1)], A + 1e3, A * 1e20):
         clf.fit(X, y)
+
+
+def test_statistics_are_those_of_the_data_of_the_last_fit(digits):
+    """Also where a warm start puts earlier weights into the network."""
+    X, y = digits[0][:60], digits[1][:60]
+    clf = StandardClassifier(warm_start=True, **QUICK).fit(X, y)
+    first = clf.input_statistics_
+    clf.fit(0.5 * X, y)
+    for now, then in zip(clf.input_statistics_, first, strict=True):
+        assert_allclose(now, 0.5 * then, rtol=1e-4)
+    assert_allclose(clf.module_.mean, first[0])  # of its weights

@@ -493,3 +493,101 @@ def test_torchs_defaults_and_modes_around_the_call_change_nothing(digits):
         assert_array_equal(clf.set_params(std=1.0).decision_function(X), expected)
         assert robust_accuracy_score(net, X, y, **settings) == score
     assert robust_accuracy_score(clf, X, y, **settings) == score
+
+
+def test_mean_and_std_are_copied(digits):
+    X = digits[2]
+    for kind in (np.array, lambda v: torch.tensor(v), list):
+        mean, std = kind([0.25]), kind([0.5])
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        mean = np.asarray(mean, dtype=np.float32) if kind is np.array else mean
+        clf = from_torch(net, **IMAGES, mean=mean, std=std)
+        before = clf.decision_function(X)
+        mean[0] = 0.75
+        assert_array_equal(clf.decision_function(X), before)
+    frozen = np.float32([0.25])
+    frozen.flags.writeable = False
+    from_torch(net, **IMAGES, mean=frozen)  # warnings are errors
+
+
+class Halved(nn.Module):
+    """Logits in bfloat16, or with a graph of their own."""
+
+    def __init__(self, how="bf16", n_classes=10):
+        super().__init__()
+        self.how, self.body = how, nn.Sequential(nn.Flatten(), nn.Linear(64, n_classes))
+
+    def forward(self, x):
+        if self.how == "bf16":
+            with torch.autocast(x.device.type, dtype=torch.bfloat16):
+                return self.body(x)
+        with torch.enable_grad():
+            return self.body(x)
+
+
+@pytest.mark.parametrize("how", ["bf16", "graph"])
+def test_logits_of_any_kind_are_predicted(how, digits):
+    X, y, X_test, y_test = digits
+    for clf in (
+        from_torch(Halved(how), **IMAGES),
+        StandardClassifier(Halved(how), max_epochs=1, verbose=0).fit(X, y),
+    ):
+        logits = clf.decision_function(X_test)
+        assert logits.dtype == np.float64 and logits.shape == (200, 10)
+        assert_array_equal(clf.predict(X_test), logits.argmax(1))
+        assert clf.features(X_test).shape == (200, 64)
+        assert clf.score(X_test, y_test) >= robust_accuracy_score(
+            clf, X_test, y_test, norm=2, eps=0.1, n_steps=1, verbose=0
+        )
+
+
+class _NoBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("cudnn RNN backward can only be called in training mode")
+
+
+class OnlyTrains(nn.Module):
+    """Like recurrent layers of cuDNN."""
+
+    def __init__(self, n_classes=10):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, n_classes))
+
+    def forward(self, x):
+        return self.body(x if self.training else _NoBackward.apply(x))
+
+
+def test_what_has_no_gradient_as_it_predicts_is_refused_before_the_training(digits):
+    told = "cannot be differentiated: cudnn RNN backward.*device='cpu'"
+    with pytest.raises(ValueError, match=told):
+        from_torch(OnlyTrains(), **IMAGES)
+    with pytest.raises(ValueError, match=told):
+        AdversarialClassifier(OnlyTrains, max_epochs=1, verbose=0).fit(*digits[:2])
+    StandardClassifier(OnlyTrains, max_epochs=1, verbose=0).fit(*digits[:2]).predict(digits[2])
+
+
+class Viewing(nn.Linear):
+    def __init__(self, n_classes=10):
+        super().__init__(64, n_classes)
+
+    def forward(self, x):
+        return super().forward(x.view(len(x), -1))  # which wants rows in C order
+
+
+def test_networks_that_rely_on_how_their_input_lies(digits):
+    X, y = digits[0][:100], digits[1][:100]
+    last = np.ascontiguousarray(X.transpose(0, 2, 3, 1))
+    expected = StandardClassifier(Viewing, max_epochs=1, random_state=0, verbose=0).fit(X, y)
+    for given, channels in (
+        (last.transpose(0, 3, 1, 2), "auto"), (last, "last"), (np.asfortranarray(X), "auto"),
+    ):  # fmt: skip
+        clf = StandardClassifier(
+            Viewing, max_epochs=1, random_state=0, verbose=0, channels=channels
+        ).fit(given, y)
+        assert_array_equal(clf.predict(given), expected.predict(X))
+        robust_accuracy_score(clf, given, y, norm=2, eps=0.1, n_steps=1, verbose=0)

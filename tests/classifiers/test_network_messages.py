@@ -1,6 +1,7 @@
 """A network that cannot be trained is told so in one line, before the training."""
 
 import functools
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -207,3 +208,27 @@ def test_tensors_of_other_precision(dtype, table):
     x = torch.from_numpy(X).to(dtype)
     clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(x, y)
     np.testing.assert_array_equal(clf.predict(x), clf.predict(x.float().numpy()))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda n: [nn.LazyLinear(n)],
+        lambda n: [nn.Linear(5, n), nn.PReLU()],
+        lambda n: [nn.Linear(5, n), nn.BatchNorm1d(n)],
+    ],
+)
+def test_functions_may_build_layers_of_any_kind(end, table):
+    def build(n_classes):
+        return nn.Sequential(nn.Flatten(), *end(n_classes))
+
+    StandardClassifier(build, max_epochs=1, verbose=0).fit(*table)  # warnings are errors
+
+
+def test_functions_may_give_other_layers_each_time(table):
+    names = iter("abcdefgh")
+
+    def build(n_features, n_classes):
+        return nn.Sequential(OrderedDict({next(names): nn.Linear(n_features, n_classes)}))
+
+    StandardClassifier(build, max_epochs=1, verbose=0).fit(*table)

@@ -7,14 +7,16 @@ import cloudpickle
 import joblib
 import numpy as np
 import pytest
+import sklearn
 import torch
 from numpy.testing import assert_array_equal
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import cross_val_score
 from torch import nn
 from torch.nn.utils import parametrize
 
-from advfeat import StandardClassifier, from_torch
+from advfeat import NonRobustRelabeler, StandardClassifier, from_torch
 
 NORMED = [
     nn.utils.weight_norm,
@@ -101,3 +103,43 @@ def test_normed_weights_go_to_processes(norm, digits):
     further = StandardClassifier(clf, max_epochs=1, random_state=0, verbose=0)
     alone, shared = (cross_val_score(further, X, y, cv=2, n_jobs=n_jobs) for n_jobs in (1, 2))
     assert_array_equal(alone, shared)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The source takes only")
+@pytest.mark.parametrize("norm", NORMED)
+def test_normed_modules_go_through_clones(norm, digits):
+    X, y = digits[0][:100], digits[1][:100]
+    net = normed_network(norm)
+    net(torch.rand(2, 1, 8, 8)).sum().backward()  # some keep what they have computed
+    clf = StandardClassifier(net, max_epochs=1, random_state=0, verbose=0)
+    twin = clone(clf)
+    assert twin.network is not net and twin.get_params().keys() == clf.get_params().keys()
+    assert cross_val_score(clf, X, y, cv=2).shape == (2,)
+    made = NonRobustRelabeler(clf, n_steps=1, random_state=0, verbose=0).fit_transform(X, y)
+    assert len(made) == 100
+
+
+def test_clones_keep_what_scikit_learn_knows_of_an_estimator():
+    clf = StandardClassifier(nn.Linear(3, 2), lr=0.3)
+    with sklearn.config_context(enable_metadata_routing=True):
+        clf.set_fit_request(sample_weight=True)
+        twin = clone(clf)
+        assert twin.get_metadata_routing().fit.requests == {"sample_weight": True}
+    assert twin.lr == 0.3 and not hasattr(clone(clf.fit(np.eye(3), [0, 1, 1])), "net_")
+
+
+@pytest.mark.parametrize("norm", NORMED[2:])
+def test_a_copy_keeps_its_norm_when_the_original_loses_it(norm, digits):
+    X, y = digits[0][:100], digits[1][:100]
+    for make in (
+        lambda net: from_torch(net, classes=range(10), input_shape=(1, 8, 8)),
+        lambda net: StandardClassifier(net, max_epochs=1, random_state=0, verbose=0).fit(X, y),
+    ):
+        net = normed_network(norm)
+        clf = make(net)
+        before = clf.decision_function(X)
+        parametrize.remove_parametrizations(net[1][0], "weight")
+        assert_array_equal(clf.decision_function(X), before)
+        parametrize.remove_parametrizations(clf.module_.body[1][2], "weight")
+        net(torch.from_numpy(X))

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from torch import nn
 
-from advfeat import AdversarialClassifier, StandardClassifier
+from advfeat import AdversarialClassifier, StandardClassifier, from_torch, load, save
 from advfeat.classifiers._training_data import check_training_data
 
 QUIET = {"random_state": 0, "verbose": 0}
@@ -68,3 +70,56 @@ def test_a_last_step_that_diverges_is_an_error(digits):
     with pytest.raises(ValueError, match="diverged"):
         clf.set_params(lr=1e30).partial_fit(X, y)
     assert_array_equal(clf.decision_function(X), before)
+
+
+@pytest.mark.parametrize("n_classes", [3, 20, 100])
+@pytest.mark.parametrize("text", ["U", "O"])
+def test_text_is_no_label_of_classes_that_are_numbers(n_classes, text):
+    """NumPy would compare both as text, where 10 stands before 2."""
+    y = np.arange(2 * n_classes) % n_classes
+    X = np.random.default_rng(0).normal(size=(len(y), 3)).astype("f")
+    clf = StandardClassifier(max_epochs=1, **QUIET).partial_fit(X, y, classes=range(n_classes))
+    warm = StandardClassifier(max_epochs=1, warm_start=True, **QUIET).fit(X, y)
+    trained = from_torch(nn.Linear(3, n_classes), classes=range(n_classes), input_shape=(3,))
+    go_on = StandardClassifier(trained, max_epochs=1, **QUIET)
+    words = y.astype(str).astype(text)
+    for fit in (clf.partial_fit, warm.fit, go_on.fit):
+        with pytest.raises(ValueError, match="labels of another type"):
+            fit(X, words)
+    with pytest.raises(ValueError, match="classes must be those"):
+        clf.partial_fit(X, y, classes=np.unique(words))
+
+
+def test_classes_of_a_trained_network_keep_their_logits():
+    X, names = np.eye(3, dtype="f"), ["zero", "one", "two"]
+    net = nn.Linear(3, 3)
+    with torch.no_grad():
+        net.weight.copy_(torch.eye(3) * 5), net.bias.zero_()
+    source = from_torch(net, classes=names, input_shape=(3,))
+    clf = StandardClassifier(source, lr=1e-6, **QUIET)
+    with pytest.raises(ValueError, match="classes must be those of the trained network"):
+        clf.partial_fit(X, [0, 1, 2], classes=range(3))
+    with pytest.raises(ValueError, match="classes must be those of the trained network"):
+        clf.partial_fit(X, names, classes=[*names, "three"])
+    clf.partial_fit(X, names, classes=names[::-1])
+    assert clf.predict(X).tolist() == names
+
+
+class Small(nn.Linear):
+    def __init__(self, n_features, n_classes):
+        super().__init__(n_features, n_classes)
+
+
+@pytest.mark.parametrize(("fitted", "other"), [("mlp", "resnet9"), (Small, "mlp"), ("mlp", Small)])
+def test_another_network_does_not_go_on(fitted, other, tmp_path):
+    X = np.random.default_rng(0).normal(size=(20, 3)).astype("f")
+    clf = StandardClassifier(fitted, max_epochs=1, **QUIET).fit(X, np.arange(20) % 2)
+    before = clf.decision_function(X)
+    clf.set_params(network=other)
+    with pytest.raises(ValueError, match="goes on with the network of the last fit, .*set it"):
+        clf.partial_fit(X, np.arange(20) % 2)
+    save(clf, tmp_path / "clf.safetensors")  # what was fitted, whatever is named now
+    own = {} if isinstance(fitted, str) else {"network": fitted}
+    found = load(tmp_path / "clf.safetensors", **own)
+    assert found.network == fitted
+    assert_array_equal(found.decision_function(X), before)

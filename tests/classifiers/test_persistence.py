@@ -454,3 +454,60 @@ def test_files_that_do_not_say_whether_the_attack_was_raised(guarded, tmp_path, 
     save(clf, tmp_path / "file")
     edit(tmp_path / "file", lambda header: header.pop("attack_raised"))
     assert load(tmp_path / "file").net_.attack == clf.net_.attack
+
+
+class Shifted(nn.Module):
+    """With buffers that no state_dict has, one of which is made by use."""
+
+    def __init__(self, n_classes=10):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, n_classes))
+        self.body.register_buffer("shift", torch.zeros(1, 1, 1), persistent=False)
+        self.register_buffer("late", None, persistent=False)
+
+    def forward(self, x):
+        late = 0 if self.late is None else self.late
+        return self.body(x - self.body.shift) + late
+
+
+class Plain(nn.Module):
+    def __init__(self, n_classes=10):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, n_classes))
+
+    def forward(self, x):
+        return self.body(x)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_buffers_that_no_state_dict_has_are_kept(trained, digits, tmp_path):
+    net = Shifted()
+    net.body.shift = torch.full((1, 1, 1), 0.3)
+    net.late = torch.arange(10.0)
+    clf = from_torch(net, classes=range(10), input_shape=(1, 8, 8))
+    if trained:
+        clf = StandardClassifier(net, **QUICK).fit(*digits[:2])
+    save(clf, tmp_path / "clf")
+    found = load(tmp_path / "clf", network=Shifted)
+    assert_array_equal(found.decision_function(digits[2]), clf.decision_function(digits[2]))
+    with pytest.raises(ValueError, match="the network has no buffer .*shift"):
+        load(tmp_path / "clf", network=Plain)
+
+
+def test_loading_a_network_leaves_torch_as_it_was(tmp_path):
+    clf = from_torch(Own(10), classes=range(10), input_shape=(1, 8, 8))
+    X = np.random.default_rng(0).random((5, 1, 8, 8), dtype=np.float32)
+    save(clf, tmp_path / "clf")
+    state = torch.get_rng_state()
+    load(tmp_path / "clf", network=Own)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = load(tmp_path / "clf", network=Own)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_array_equal(found.decision_function(X), clf.decision_function(X))
+    with torch.inference_mode():
+        found = load(tmp_path / "clf", network=Own)
+    assert_array_equal(found.decision_function(X), clf.decision_function(X))
+    adversarial_examples(found, X, np.zeros(5, int), norm=2, eps=0.1, n_steps=1, verbose=0)

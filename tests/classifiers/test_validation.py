@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring
 
@@ -273,3 +274,28 @@ def test_data_sets_of_rows_copy_nothing():
     assert data.X is X and len(data) == 3
     np.testing.assert_array_equal(data.inputs(np.array([0, 2]), "cpu"), X[[1, 7]])
     np.testing.assert_array_equal(data.subset(np.array([2])).inputs(slice(0, 1), "cpu"), X[[7]])
+
+
+@pytest.mark.parametrize(
+    "weight", [[-1.0, 2.0], [np.nan, 1.0], [0.0, 0.0], [1.0], [[1.0], [1.0]], ["a", "b"]]
+)
+def test_weights_of_a_score_are_checked_before_the_predictions(weight, monkeypatch):
+    X, y = blobs()
+    clf = StandardClassifier(**QUICK).fit(X, y)
+
+    def never(*arguments):
+        raise AssertionError("predicted")
+
+    monkeypatch.setattr(StandardClassifier, "_logits_of", never)
+    with pytest.raises(ValueError, match=r"(?i)sample_weight|weights"):
+        clf.score(X[:2], y[:2], sample_weight=weight)
+
+
+def test_weights_of_a_score_are_those_of_scikit_learn():
+    X, y = blobs()
+    clf = StandardClassifier(**QUICK).fit(X, y)
+    weight = np.random.default_rng(0).random(len(y))
+    expected = accuracy_score(y, clf.predict(X), sample_weight=weight)
+    assert clf.score(X, y, sample_weight=weight) == pytest.approx(expected)
+    assert clf.score(X, y, torch.from_numpy(weight)) == pytest.approx(expected)
+    assert clf.score(X, y) == accuracy_score(y, clf.predict(X))

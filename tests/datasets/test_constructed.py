@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
@@ -444,3 +444,16 @@ def test_a_finished_store_is_loaded(blobs, tmp_path):
         ConstructedDataset.load(tmp_path / "r")
     with pytest.raises(ValueError, match="is no store"):
         ConstructedDataset.load(tmp_path)
+
+
+def test_bytes_are_scaled_whoever_reads_them():
+    """As images are everywhere else."""
+    X = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+    y = np.arange(40) % 2
+    data = ConstructedDataset(X, y, y, np.unique(y))
+    assert data[0][0].dtype == torch.float32
+    assert_array_equal(data[3][0].numpy(), X[3].astype(np.float32) / 255)
+    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0)
+    expected = clf.fit(X.astype(np.float32) / 255, y).decision_function(X)
+    for given in (data, Subset(data, range(40)), ConcatDataset([data])):
+        assert_allclose(clf.fit(given).decision_function(X), expected, atol=1e-5)

@@ -320,3 +320,9 @@ def test_restricted_imagenet_as_a_map(imagenet, tmp_path):
     assert isinstance(mapped, np.memmap)
     assert_array_equal(mapped, X)
     assert_array_equal(labels, y)
+
+
+def test_gifs_are_images(tmp_path):
+    for i, name in enumerate(["ant/0.png", "ant/1.gif", "bee/2.GIF", "bee/3.jpg"]):
+        save(tmp_path / name, (60 * i,) * 3)
+    assert numbers(tmp_path)[0] == [0, 60, 120, 180]

@@ -17,11 +17,10 @@ def check_weight(sample_weight, n):
     if sample_weight is None:
         return None
     try:
-        weight = _check_sample_weight(
-            as_array(sample_weight), np.empty(n), dtype=np.float64, ensure_non_negative=True
-        )
-    except TypeError as error:
+        given = np.asarray(as_array(sample_weight), dtype=np.float64)
+    except (TypeError, ValueError) as error:
         raise ValueError(f"sample_weight must hold one number per sample: {error}.") from error
+    weight = _check_sample_weight(given, np.empty(n), dtype=np.float64, ensure_non_negative=True)
     if not weight.any():
         raise ValueError("sample_weight must hold at least one positive weight. All are zero.")
     return weight

@@ -1,0 +1,237 @@
+"""What a file of a classifier holds, and how the classifier is built from it again."""
+
+import warnings
+
+import torch
+from skorch.callbacks import Callback
+from skorch.history import History
+
+from advfeat.classifiers._fitting import in_float32_on_cpu
+from advfeat.classifiers._from_torch import TorchClassifier
+from advfeat.classifiers._making import make_net
+from advfeat.classifiers._own_modules import build_body, name_of
+from advfeat.classifiers._plain import (
+    NotPlain,
+    from_plain,
+    labels_from_plain,
+    labels_to_plain,
+    row_to_plain,
+    to_plain,
+)
+from advfeat.utils._device import own_modes
+from advfeat.utils._random import isolated_torch_seed
+
+_NUMBERS = ("validation_scores_", "best_validation_score_")
+_LABELS = ("classes_", "feature_names_in_")
+_CODE = ("callbacks", "random_state")  # not kept where they are objects
+
+
+class DoesNotFit(Exception):
+    """A file is sound, but not for what was asked."""
+
+
+def _prefixed(prefix, tensors):
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def _part(prefix, tensors):
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def state_of(classifier):
+    """Return what JSON can hold of a fitted classifier, and its tensors by name."""
+    keep = _torch_state if isinstance(classifier, TorchClassifier) else _trained_state
+    return keep(classifier)
+
+
+def classifier_of(kind, params, header, tensors, network):
+    """Build the classifier of a class again from its parameters and from what was kept.
+
+    Parameters
+    ----------
+    kind : class
+    params : dict
+    header : dict
+        What JSON held.
+    tensors : dict of str to Tensor
+    network : nn.Module, class or function, or None
+        The network of one's own.
+
+    Raises
+    ------
+    DoesNotFit
+        If the network is another one.
+    """
+    build = _load_torch if kind is TorchClassifier else _load_trained
+    return build(kind, params, header, tensors, network)
+
+
+def _plain_params(classifier):
+    """Parameters as JSON can hold them, the name of an own network, and what is left out."""
+    params, dropped, own = {}, [], None
+    for name, value in classifier.get_params(deep=False).items():
+        if name == "network":
+            fitted = classifier.net_.module__network  # it may have been changed since
+            value = fitted if isinstance(fitted, str) or isinstance(value, str) else value
+        if name in ("network", "module") and not isinstance(value, str):
+            own = name_of(value).strip("<>")
+            continue
+        try:
+            params[name] = to_plain(value)
+        except NotPlain as error:
+            if name not in _CODE:
+                raise TypeError(f"save cannot keep {name}={value!r}: {error}.") from error
+            params[name] = None
+            dropped.append(name)
+    return {"params": params, "network": own, "dropped": dropped}
+
+
+def _torch_state(classifier):
+    return _plain_params(classifier), _tensors_of_network(classifier.module)
+
+
+def _tensors_of_network(module):
+    """Weights, and buffers that are in no state_dict."""
+    weights = module.state_dict()
+    apart = {name: value for name, value in module.named_buffers() if name not in weights}
+    return {**_prefixed("network.", weights), **_prefixed("buffer.", apart)}
+
+
+def _trained_state(classifier):
+    net = classifier.net_
+    state = _plain_params(classifier)
+    state.update((name, to_plain(getattr(classifier, name, None))) for name in _NUMBERS)
+    for name in _LABELS:
+        if hasattr(classifier, name):
+            state[name] = labels_to_plain(getattr(classifier, name))
+    state["input_shape_"] = list(classifier.input_shape_)
+    state["seed"] = net.seed
+    state["history"] = [row_to_plain(row, state["dropped"]) for row in net.history]
+    if hasattr(net, "attack"):  # training may have raised the number of steps
+        state["attack"] = [int(net.attack["n_steps"]), float(net.attack["step_size"])]
+        state["attack_raised"] = net.attack["raised"]
+    mean, std = classifier.input_statistics_
+    tensors = _tensors_of_network(net.module_)
+    tensors.update({"statistics.mean": mean, "statistics.std": std})
+    for i, weight in enumerate(_optimized(net)):
+        tensors.update(_prefixed(f"optimizer.{i}.", _tensors_of(net.optimizer_.state[weight])))
+    return state, tensors
+
+
+def _optimized(net):
+    return [weight for group in net.optimizer_.param_groups for weight in group["params"]]
+
+
+def _tensors_of(state):
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def check_network(own, network):
+    if own and network is None:
+        raise DoesNotFit(
+            f"the classifier has a network of its own, {own}, and a file holds no code. Pass it: "
+            f"load(path, network={own})."
+        )
+    if network is not None and not own:
+        raise DoesNotFit("it names its network, so 'network' must be left out.")
+
+
+def _load_torch(kind, params, header, tensors, network):
+    n_classes = len(params["classes"])
+    with own_modes(), isolated_torch_seed("cpu", 0), in_float32_on_cpu():
+        module = build_body(network, params["input_shape"], n_classes)
+        _load_weights(module, tensors, header, network)
+        return kind(module, **params)._set_up()
+
+
+def _load_trained(kind, params, header, tensors, network):
+    if network is not None:
+        params["network"] = network
+    if params.get("callbacks") is not None:
+        params["callbacks"] = list(params["callbacks"])
+    classifier = kind(**params)
+    classifier._validate_params()
+    for name in _LABELS:
+        if name in header:
+            setattr(classifier, name, labels_from_plain(header[name]))
+    for name in _NUMBERS:
+        value = from_plain(header[name])
+        setattr(classifier, name, list(value) if isinstance(value, tuple) else value)
+    classifier.input_shape_ = tuple(int(side) for side in header["input_shape_"])
+    if len(classifier.input_shape_) == 1:
+        classifier.n_features_in_ = classifier.input_shape_[0]
+    weights = _part("network.", tensors)
+    statistics = tensors["statistics.mean"], tensors["statistics.std"]
+    callbacks = classifier._callbacks(1, Callback())
+    net = make_net(classifier, statistics, 1, int(header["seed"]), callbacks)
+    # An own network may have been trained with another start, by `from_torch` or with none.
+    for name in ("mean", "std", "order"):
+        net.set_params(**{f"module__{name}": weights.get(name)})
+    with own_modes(), isolated_torch_seed(net.device, net.seed), in_float32_on_cpu():
+        net.initialize()
+    _load_weights(net.module_, tensors, header, params["network"])
+    net._set_training(False)
+    net.history_ = History(
+        {**{name: from_plain(value) for name, value in row.items()}, "batches": []}
+        for row in header["history"]
+    )
+    if "attack" in header:
+        n_steps, step_size = header["attack"]
+        # Files of before the key: only the guard could have changed the number of steps.
+        raised = header.get("attack_raised", n_steps != params["n_steps"])
+        changes = {"n_steps": n_steps, "step_size": step_size, "raised": raised}
+        net.attack = {**net.attack, **changes}
+    for i, weight in enumerate(_optimized(net)):
+        for name, value in _part(f"optimizer.{i}.", tensors).items():
+            net.optimizer_.state[weight][name] = torch.empty_like(weight).copy_(value)
+    classifier.net_ = net
+    if header["dropped"]:
+        warnings.warn(
+            f"Not kept in the file: {', '.join(header['dropped'])}. Set parameters before you "
+            "train the classifier again.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return classifier
+
+
+def _load_weights(module, tensors, header, network):
+    weights = _part("network.", tensors)
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DoesNotFit(
+            f"its weights do not fit network={name_of(network)}: {_difference(module, weights)}."
+        ) from error
+    for name, weight in module.state_dict(keep_vars=True).items():
+        strides = header["strides"].get(f"network.{name}", torch.empty(weight.shape).stride())
+        spans = [(side - 1) * step for side, step in zip(weight.shape, strides, strict=True)]
+        if weight.stride() != tuple(strides) and sum(spans) + 1 == weight.numel():
+            like = {"dtype": weight.dtype, "device": weight.device}
+            weight.data = torch.empty_strided(weight.shape, strides, **like).copy_(weight.data)
+    for name, value in _part("buffer.", tensors).items():
+        path, _, leaf = name.rpartition(".")
+        layer = dict(module.named_modules()).get(path)
+        if layer is None or leaf not in layer._buffers:
+            raise DoesNotFit(
+                f"its weights do not fit network={name_of(network)}: the network has no buffer "
+                f"{name}."
+            )
+        like = layer._buffers[leaf]
+        layer.register_buffer(leaf, value if like is None else value.to(like.device), False)
+
+
+def _difference(module, weights):
+    """First difference between the weights that a module has and those given."""
+    own = module.state_dict()
+    for name in [*own, *weights]:
+        if name not in weights:
+            return f"the file lacks {name}"
+        if name not in own:
+            return f"the network has no {name}"
+        if own[name].shape != weights[name].shape:
+            return (
+                f"{name} has the shape {tuple(weights[name].shape)}, in the network "
+                f"{tuple(own[name].shape)}"
+            )
+    return "they cannot be copied"
