@@ -179,7 +179,8 @@ def _claims(table, report):
         hold += ", with one seed the latter alone"
     same = " Both rows are tested on the same images. Nothing is kept of single ones, so that the "
     same += "error counts them as independent, which is as a rule too much."
-    same = same if table.counted == "test images" else ""
+    apart = all(claim.exclusive for claim in table.claims)  # whose errors are exact
+    same = same if table.counted == "test images" and not apart else ""
     return [
         *lines,
         "",

@@ -28,7 +28,7 @@ from sklearn.model_selection import train_test_split
 
 import tables
 import work
-from advfeat.classifiers.networks import NETWORKS
+from advfeat.classifiers.networks import check_network_name
 from advfeat.datasets import fetch_cifar10, load_digits, load_image_folder
 from advfeat.utils._device import resolve_device
 from experiment import Experiment
@@ -173,8 +173,10 @@ def _wanted(options):
 
 
 def _preset(options):
-    if options.network is not None and options.network not in NETWORKS:
-        sys.exit(f"--network: no '{options.network}' there. There are: {', '.join(NETWORKS)}.")
+    try:
+        check_network_name(options.network or "auto")
+    except ValueError as error:
+        sys.exit(f"--network: {error}")
     changes = {"network": options.network, "precision": options.precision}
     changes = {name: value for name, value in changes.items() if value is not None}
     preset = dataclasses.replace(PRESETS[options.preset], **changes)

@@ -14,7 +14,7 @@ from scipy.sparse import issparse
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, NuSVC
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 from torch import nn
 
@@ -25,8 +25,8 @@ from advfeat.optim._balls import LARGEST
 from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import check_data
-from advfeat.utils._frames import library_of
 from advfeat.utils._modules import refuse_module
+from advfeat.utils._sklearn import _get_feature_names
 from advfeat.utils._typing import Bounds, Inputs
 
 _RANGE = 1e20  # of coefficients that float32 holds well
@@ -129,8 +129,7 @@ def attackable(estimator: Any, X: Inputs, precision: str = "fp32", **bounds: Bou
     if hasattr(estimator, "best_estimator_"):
         return attackable(estimator.best_estimator_, X, precision, **bounds)
     if hasattr(estimator, "coef_") and hasattr(estimator, "classes_"):
-        if hasattr(estimator, "feature_names_in_") and library_of(X) is not None:
-            validate_data(estimator, X, reset=False, skip_check_array=True)
+        _check_names(estimator, X)
         X, box = _check_foreign(estimator, X, **bounds)
         linear = _linear_module(estimator)
         if X.shape[1:] != (linear.in_features,):
@@ -204,6 +203,20 @@ def _(estimator: nn.Module, X, precision="fp32", **bounds):
     refuse_module(estimator)
 
 
+def _check_names(estimator, X):
+    """Refuse a frame whose columns are in another order, as `predict` does."""
+    known, names = getattr(estimator, "feature_names_in_", None), _get_feature_names(X)
+    if known is not None and names is not None and not np.array_equal(known, names):
+        raise ValueError(
+            f"The feature names should match those that {type(estimator).__name__} was fitted "
+            f"with, in their order: {_few(known)}. Got {_few(names)}."
+        )
+
+
+def _few(names):
+    return ", ".join(map(str, names[:5])) + ", ..." * (len(names) > 5)
+
+
 def _check_foreign(estimator, X, bounds="auto"):
     """Check data of an estimator that says nothing of bounds; return them and their bounds."""
     validate_bounds(bounds, "the attack")
@@ -228,7 +241,8 @@ def _linear_module(estimator):
     largest = np.abs(coef).max()
     if 0 < largest < np.inf and not 1 / _RANGE < largest < _RANGE:  # decisions stay the same
         coef = coef / largest
-        intercept = np.clip(intercept / largest, -LARGEST, LARGEST)
+        # Of intercepts only the differences count.
+        intercept = np.clip((intercept - intercept.max()) / largest, -LARGEST, LARGEST)
     shape = coef.shape[1], len(coef)
     module = nn.utils.skip_init(nn.Linear, *shape, device="cpu", dtype=torch.float32)
     with torch.no_grad():

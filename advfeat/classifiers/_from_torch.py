@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +98,8 @@ def from_torch(
             copy_of(module),
             classes=classes,
             input_shape=input_shape,
-            mean=mean,
-            std=std,
+            mean=_own(mean),
+            std=_own(std),
             bounds=bounds,
             channels=channels,
             device=device,
@@ -322,6 +323,13 @@ def starting_point(network: str | Callable[..., torch.nn.Module], mean: ArrayLik
         mean, std = (torch.full((), v, dtype=torch.float32, device="cpu") for v in (0.0, 1.0))
         return network, mean, std, None
     return network, mean, std, None
+
+
+def _own(values):
+    """Copy of a mean or std, so that the user's may change."""
+    if isinstance(values, torch.Tensor):
+        return values.detach().clone()
+    return copy.copy(values)
 
 
 def _what(given):

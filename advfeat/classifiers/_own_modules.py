@@ -128,7 +128,7 @@ def _compare(network, body, again):
     second = dict(again.named_parameters())
     if any(is_lazy(weight) for weight in weights.values()) or second.keys() != weights.keys():
         return
-    varied = any(len(weight.detach().unique()) > 1 for weight in weights.values())
+    varied = any(w.numel() and (w != w.flatten()[0]).any() for w in weights.values())
     if varied and all(torch.equal(weights[name], second[name]) for name in weights):
         warnings.warn(
             f"network={name_of(network)} returns the same weights at every call. If they are "
@@ -172,9 +172,8 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
             # Clones: it may begin in place.
             *outputs, again = [module(x[:n].clone()) for n in (1, 2, 1)]
     except Exception as error:  # whatever the network's own code raises
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ForwardError(
-            f"{what} failed on one sample of shape {tuple(input_shape)}: {reason[0]}"
+            f"{what} failed on one sample of shape {tuple(input_shape)}: {_reason(error)}"
         ) from error
     finally:
         for layer, training in modes.items():
@@ -197,6 +196,10 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
     return outputs[-1], x
 
 
+def _reason(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def gradients_of(logits, sources, what):
     """Gradients of the logits with respect to some tensors, None for those without one.
 
@@ -209,13 +212,13 @@ def gradients_of(logits, sources, what):
         return [None] * len(sources)
     try:
         return torch.autograd.grad(logits.sum(), sources, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         hint = ""
         if "cudnn" in str(error).lower():
             hint = " Set torch.backends.cudnn.enabled = False, or use device='cpu'."
-        raise ValueError(
-            f"{what} cannot be differentiated: {str(error).strip().splitlines()[0]}{hint}"
-        ) from error
+        raise ValueError(f"{what} cannot be differentiated: {_reason(error)}{hint}") from error
 
 
 def has_gradient(logits, sources, what):

@@ -176,7 +176,7 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
     what = f"network={name_of(network)}"
     gradients = gradients_of(output, [x, *trained], what)
     if needs_gradient:  # as attacks take it, in eval mode
-        gradients_of(*check_logits(trial, input_shape, n_classes, what, device), what)
+        gradients_of(trial.eval()(x.clone()), [x], what)
     if needs_gradient and gradients[0] is None:
         raise ValueError(
             f"network={name_of(network)} passes no gradient to its input, which adversarial "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sklearn
 from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
+from torch.utils.data import Subset
 
 from advfeat.utils._frames import as_frame, library_of
 
@@ -85,6 +86,8 @@ class ContainerMixin(OneToOneFeatureMixin):
 
     def _names_for(self, given):
         """Feature names that a constructed set with labels of its own keeps, or None."""
+        while type(given) is Subset:  # of a named set
+            given = given.dataset
         library = self._container_of(given)
         if library is not None:
             unnamed = library_of(given) == library and not hasattr(self, "feature_names_in_")

@@ -17,7 +17,7 @@ from advfeat.classifiers import StandardClassifier
 from advfeat.construction._sources import check_network, classes_to_be, refuse_random
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.datasets._constructed import ConstructedDataset, storable_labels
-from advfeat.datasets._torch_data import inputs_of, unpack_data
+from advfeat.datasets._torch_data import unpack_data
 from advfeat.optim import (
     FrozenNetwork,
     L2Ball,
@@ -200,11 +200,11 @@ class NonRobustRelabeler(TrainTimeTransformer):
         """
         self._validate_params()
         data, _ = self._relabel(*unpack_data(self, X, y))
-        data.feature_names = self._names_for(inputs_of(X))
+        data.feature_names = self._names_for(X)
         return data
 
     def _relabel(self, X, y, keeping=None, target_labels=None):
-        names, X = self._names_for(inputs_of(X)), self._check_inputs(X)
+        names, X = self._names_for(X), self._check_inputs(X)
         source, y = self._source, check_labels(y, len(X))
         index = encode_labels(y, source.classes_, len(X))
         if target_labels is None:

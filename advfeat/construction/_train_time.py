@@ -134,14 +134,14 @@ class TrainTimeTransformer(
         with self._source_kept():
             constructed = self._construct(inputs, labels, keeping, **decided)
         if isinstance(constructed, ConstructedDataset):
-            constructed.feature_names = self._names_for(inputs_of(X))
+            constructed.feature_names = self._names_for(X)
             return constructed
         if isinstance(X, Dataset):
             # New inputs for a set that carries its own labels: they must not get lost.
             source_labels = labels if source_labels is None else source_labels
             classes = X.classes if isinstance(X, ConstructedDataset) else np.unique(labels)
             return ConstructedDataset(
-                constructed, labels, source_labels, classes, self._names_for(inputs_of(X))
+                constructed, labels, source_labels, classes, self._names_for(X)
             )
         return self._in_container(constructed, X)
 

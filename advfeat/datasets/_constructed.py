@@ -202,7 +202,12 @@ class ConstructedDataset(Dataset):
 
     def _items(self, rows):
         rows = np.arange(len(self))[np.asarray(rows)]
-        inputs = batch_tensor(self.X[rows], "cpu").float()
+        inputs = self.X[rows]
+        as_images = inputs.dtype == np.uint8 and inputs.ndim == 4  # scaled to [0, 1]
+        if as_images:
+            inputs = batch_tensor(inputs, "cpu")
+        else:
+            inputs = torch.from_numpy(np.array(inputs, dtype=np.float32))
         names = np.asarray(self.classes.tolist())
         # Also 0.0, 1.0, ...: torch's losses take classes as integers.
         whole = names.dtype.kind == "f" and bool((names == np.floor(names)).all())

@@ -126,7 +126,7 @@ def take_batch(X, rows, device):
 def batch_tensor(X, device):
     """Copy the rows of a batch to the device, as a float32 tensor in input units."""
     # In C order, as other processes get it: some layers round by how their input lies.
-    return _in_units(torch.from_numpy(np.array(X, order="C")).to(device))
+    return _in_units(torch.from_numpy(np.array(X)).to(device).contiguous())
 
 
 def _in_units(batch):

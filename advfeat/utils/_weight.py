@@ -20,6 +20,7 @@ def check_weight(sample_weight, n):
         given = np.asarray(as_array(sample_weight), dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"sample_weight must hold one number per sample: {error}.") from error
+    given = np.full(n, given) if given.ndim == 0 else given
     weight = _check_sample_weight(given, np.empty(n), dtype=np.float64, ensure_non_negative=True)
     if not weight.any():
         raise ValueError("sample_weight must hold at least one positive weight. All are zero.")

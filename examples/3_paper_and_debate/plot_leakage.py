@@ -40,7 +40,7 @@ for name, target in targets.items():
     leaked[name] = linear.score(robust.features(X_test), y_test)
 
 # %%
-# Robust features alone could explain all that D_rand teaches. In D_other no label is true, so a
+# The robust source's features could explain all that D_rand teaches. In D_other no label is true, so a
 # model of them alone learns to avoid the true class and falls below chance: what the network
 # learns it learns in spite of them. D_det teaches the true classes of CIFAR-10 in the paper, not
 # those of these small images.
@@ -48,7 +48,7 @@ for name, target in targets.items():
 fig, ax = plt.subplots(figsize=(5.4, 3.4), layout="constrained")
 for shift, heights, label in (
     (-0.2, learned, "a network"),
-    (0.2, leaked, "robust features alone"),
+    (0.2, leaked, "robust source's features"),
 ):
     bars = ax.bar([i + shift for i in range(3)], heights.values(), 0.38, label=label)
     ax.bar_label(bars, [f"{height:.0%}" for height in heights.values()])

@@ -180,6 +180,14 @@ def test_linear_classifiers_decide_the_same_whatever_the_size_of_their_coefficie
     assert found[1][0] == clf.score(X, y)
 
 
+def test_intercepts_that_outweigh_tiny_coefficients_decide(table):
+    X = table[0]
+    y = np.arange(len(X)) % 3
+    clf = LogisticRegression().fit(X, y)
+    clf.coef_, clf.intercept_ = 1e-32 * clf.coef_, np.array([0.2, 0.5, -0.7])
+    assert robust_accuracy_score(clf, X, y, norm=2, eps=0, verbose=0) == clf.score(X, y)
+
+
 def test_a_box_that_is_open_at_one_side_has_finite_examples(table):
     X, y = np.abs(table[0]), table[1]
     clf = LogisticRegression().fit(X, y)

@@ -505,6 +505,7 @@ def test_mean_and_std_are_copied(digits):
         before = clf.decision_function(X)
         mean[0] = 0.75
         assert_array_equal(clf.decision_function(X), before)
+        assert_array_equal(clf.set_params(channels="first").decision_function(X), before)
     frozen = np.float32([0.25])
     frozen.flags.writeable = False
     from_torch(net, **IMAGES, mean=frozen)  # warnings are errors

@@ -457,3 +457,7 @@ def test_bytes_are_scaled_whoever_reads_them():
     expected = clf.fit(X.astype(np.float32) / 255, y).decision_function(X)
     for given in (data, Subset(data, range(40)), ConcatDataset([data])):
         assert_allclose(clf.fit(given).decision_function(X), expected, atol=1e-5)
+    table = ConstructedDataset(X.reshape(40, -1), y, y, np.unique(y))
+    assert table[0][0].max() > 1  # values of tables are meant as they are
+    swapped = ConstructedDataset(X.astype(">f4"), y, y, np.unique(y))
+    assert_array_equal(swapped[0][0].numpy(), X[0].astype(np.float32))

@@ -287,10 +287,12 @@ def views(path):
 
 
 def test_rows_of_memory_maps_come_to_other_processes_as_they_are(tmp_path):
-    for rows, expected in views(tmp_path / "X.npy"):
+    for i, (rows, expected) in enumerate(views(tmp_path / "X.npy")):
         (sent,) = _workers._sent((rows,))
         assert type(sent) is np.ndarray
         assert_array_equal(sent, expected)
+        if i % 4:
+            continue
         with joblib.parallel_config("loky"):
             (found,) = run_batches(Sums(np.zeros(1)), (rows,), batch_size=10, n_jobs=2)
         assert_array_equal(found, expected.sum((1, 2)))
