@@ -71,7 +71,7 @@ def standard(digits):
     from advfeat import StandardClassifier
 
     X, y, _, _ = digits
-    return StandardClassifier(max_epochs=15, random_state=0, verbose=0).fit(X, y)
+    return StandardClassifier(max_epochs=15, device="cpu", random_state=0, verbose=0).fit(X, y)
 
 
 @pytest.fixture(scope="session")
@@ -80,8 +80,8 @@ def adversarial(digits):
     from advfeat import AdversarialClassifier
 
     X, y, _, _ = digits
-    clf = AdversarialClassifier(eps=1.0, n_steps=3, max_epochs=20, random_state=0, verbose=0)
-    return clf.fit(X, y)
+    settings = {"max_epochs": 20, "device": "cpu", "random_state": 0, "verbose": 0}
+    return AdversarialClassifier(eps=1.0, n_steps=3, **settings).fit(X, y)
 
 
 # Class number and WordNet id of some ILSVRC2012 classes; ids in between are made up, in order.

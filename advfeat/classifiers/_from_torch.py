@@ -51,7 +51,7 @@ def from_torch(
     module : nn.Module
         Returns logits of shape (n, n_classes). It is copied, and stays as it is.
     classes : array-like of shape (n_classes,)
-        The label of each logit, of any type, such as ``range(10)`` or names.
+        The label of each logit: integers, booleans or text, such as ``range(10)`` or names.
     input_shape : tuple
         Shape of one sample: (C, H, W) or (d,).
     mean, std : float or array-like, default=None
@@ -169,7 +169,7 @@ class TorchClassifier(NetworkClassifier):
         X : array-like of shape (n, d) or (n, C, H, W)
             Samples, in input units (images in [0, 1], or uint8).
         y : array-like of shape (n,), optional
-            Not used.
+            Only checked: every label must be among ``classes``.
         sample_weight : ignored
             Not used.
 

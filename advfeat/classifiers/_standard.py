@@ -85,8 +85,8 @@ class StandardClassifier(NetworkClassifier):
         Share of the samples, in (0, 1), set aside if ``early_stopping``, the same of every class.
         Larger gives surer scores and leaves less to train on.
     n_iter_no_change : int, default=10
-        Epochs without an improvement after which ``early_stopping`` ends the training. Larger
-        waits longer.
+        ``early_stopping`` ends the training after more epochs than that without an improvement.
+        Larger waits longer.
     tol : float, default=1e-4
         What counts as an improvement of the score for ``n_iter_no_change``. Larger stops earlier.
     bounds : "auto", None or (low, high), default="auto"
@@ -104,8 +104,8 @@ class StandardClassifier(NetworkClassifier):
         Passed through to the skorch net. One that raises KeyboardInterrupt at the end of an epoch
         (as EarlyStopping does) ends the training; Ctrl-C goes on to the caller.
     precision : {"fp32", "bf16"}, default="fp32"
-        Arithmetic of the network. "bf16" (autocast) is faster where the hardware has it, with 3
-        digits instead of 7.
+        Arithmetic of the training; predictions and features are computed in fp32. "bf16"
+        (autocast) is faster where the hardware has it, with 3 digits instead of 7.
     device : str or torch.device, default="auto"
         Where to compute. "auto" takes CUDA where there is one, else the CPU.
     random_state : int, RandomState or None, default=None

@@ -61,8 +61,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         "paper": steps of constant length, as in the paper, along the gradient of the authors'
         code, in which every unit of the last ReLU, on or off, counts as the identity ("fake
         ReLU"). The other two do so for features that are off only, whose gradient is missing;
-        those that are on keep their own, which comes closer (median residual on digits 0.02
-        against 0.13 after the same steps). "decayed": the length falls from
+        those that are on keep their own, which comes closer. "decayed": the length falls from
         step_size to zero as a half cosine. "momentum": decayed as well, and part of the last step
         is taken again, which comes about as close in a fifth of the steps (docs/speed.md).
     n_steps : int, default=None

@@ -189,7 +189,7 @@ def make_robust_scorer(*, norm: float, eps: float, **attack: Any) -> Callable[..
     Parameters
     ----------
     norm, eps, **attack
-        As in `robust_accuracy_score`.
+        As in `robust_accuracy_score`; ``verbose`` is 0 by default.
 
     Returns
     -------

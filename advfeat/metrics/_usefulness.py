@@ -127,7 +127,8 @@ def robust_feature_usefulness(
     batch_size : int, default=256
         Searches, one for each sample, feature and direction, that run together.
     n_steps, step_size, random_start, n_restarts, n_jobs, bounds, precision, random_state, verbose
-        As in `adversarial_examples`.
+        As in `adversarial_examples`, but ``random_start`` is False by default; ``n_restarts``
+        needs it.
 
     Returns
     -------

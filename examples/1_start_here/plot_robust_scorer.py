@@ -3,7 +3,8 @@ Robust accuracy of any classifier, as a scorer
 ==============================================
 
 ``make_robust_scorer`` makes a scorer that attacks: it goes wherever scikit-learn takes a
-``scoring``. It works for every estimator that has gradients, linear classifiers included.
+``scoring``. It works for networks, and for linear classifiers with one row of ``coef_`` for each
+class.
 """
 
 import matplotlib.pyplot as plt

@@ -28,7 +28,8 @@ models = {
 
 def auto_attack(clf, eps):
     """Accuracy under AutoAttack's standard version."""
-    images, labels = torch.from_numpy(X_test), torch.from_numpy(y_test)
+    device = next(clf.module_.parameters()).device
+    images, labels = (torch.from_numpy(data).to(device) for data in (X_test, y_test))
     attack = torchattacks.AutoAttack(clf.module_.eval(), norm="L2", eps=eps, n_classes=10, seed=0)
     found = clf.module_(attack(images, labels)).argmax(1)
     return float((found == labels).float().mean())

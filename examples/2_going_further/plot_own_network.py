@@ -7,6 +7,7 @@ by name, returns logits, and does not normalise: the estimator does, so that eps
 """
 
 import matplotlib.pyplot as plt
+from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from advfeat import AdversarialClassifier, RobustFeatureInverter, StandardClassifier
@@ -41,7 +42,7 @@ plain = StandardClassifier(**common).fit(X, y)
 # The penultimate features of such a network are found by themselves, so that sets can be built
 # from it.
 
-inverter = RobustFeatureInverter(source, n_steps=100, random_state=0, verbose=0)
+inverter = RobustFeatureInverter(FrozenEstimator(source), n_steps=100, random_state=0, verbose=0)
 X_r = inverter.fit_transform(X, y)
 print(f"median relative residual of the inversion: {sorted(inverter.residual_)[len(X) // 2]:.3f}")
 robustified = StandardClassifier(**common).fit(X_r, y)

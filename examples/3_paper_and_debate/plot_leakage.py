@@ -40,8 +40,8 @@ for name, target in targets.items():
     leaked[name] = linear.score(robust.features(X_test), y_test)
 
 # %%
-# The robust source's features could explain all that D_rand teaches. In D_other no label is true, so a
-# model of them alone learns to avoid the true class and falls below chance: what the network
+# The robust source's features could explain all that D_rand teaches. In D_other no label is true,
+# so a model of them alone learns to avoid the true class and falls below chance: what the network
 # learns it learns in spite of them. D_det teaches the true classes of CIFAR-10 in the paper, not
 # those of these small images.
 

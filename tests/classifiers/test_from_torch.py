@@ -158,7 +158,8 @@ def test_usefulness_transfer_and_displays(clf, standard, digits):
     bars = AccuracyBarDisplay.from_estimators(
         {"torch": clf}, X_test, y_test, norm=2, eps=1.0, n_steps=2, verbose=0
     )
-    assert bars.figure_ is not None
+    score = robust_accuracy_score(clf, X_test, y_test, norm=2, eps=1.0, n_steps=2, verbose=0)
+    assert score in bars.mean
 
 
 @pytest.mark.parametrize("labels", [NAMES, list(NAMES), NAMES.astype(object), 100 - np.arange(10)])

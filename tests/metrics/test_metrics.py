@@ -633,8 +633,11 @@ def test_transfer_hands_over_examples_in_the_units_that_were_given(standard, dig
     with pytest.raises(ValueError, match=r"other labels for X / 255 than for X. Fit it on images"):
         transfer_rate(standard, clone(tree).fit(bytes_, y), bytes_, y, **settings)
     fitted = tree.fit(bytes_ / np.float32(255), y)
-    floats = transfer_rate(standard, fitted, bytes_ / np.float32(255), y, **settings)
-    assert 0 <= floats <= 1
+    images = bytes_ / np.float32(255)
+    X_adv, fooled = adversarial_examples(standard, images, y, **settings)
+    fooled &= (standard.predict(images) == y) & (fitted.predict(images) == y)
+    expected = np.mean(fitted.predict(X_adv[fooled]) != y[fooled])
+    assert transfer_rate(standard, fitted, images, y, **settings) == pytest.approx(expected)
     # A network takes both for the same.
     rates = [transfer_rate(standard, standard, images, y, **settings) for images in (bytes_, X)]
     assert rates == [1.0, 1.0]
