@@ -25,6 +25,7 @@ from advfeat.optim._balls import LARGEST
 from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import check_data
+from advfeat.utils._lazy import InUnits
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._sklearn import _get_feature_names
 from advfeat.utils._typing import Bounds, Inputs
@@ -165,9 +166,11 @@ def _(estimator: Pipeline, X, precision="fp32", **bounds):
 
 def _has_values(X, given):
     """Whether X holds the values of what was given, in whatever container."""
-    if X is given:
+    if X is given or (isinstance(X, InUnits) and X.X is given):
         return True
     X, given = (np.asarray(as_array(data)) for data in (X, given))
+    if given.dtype == np.uint8 and given.ndim == 4 and X.dtype == np.float32:
+        given = given.astype(np.float32) / np.float32(255)  # as images of bytes are meant
     return X.shape == given.shape and bool((X == given).all())
 
 

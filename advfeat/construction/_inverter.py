@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from advfeat.classifiers import AdversarialClassifier
 from advfeat.classifiers._fitting import input_statistics
 from advfeat.classifiers._training_data import ArrayDataset
+from advfeat.construction._kept import as_kept
 from advfeat.construction._sources import check_network, refuse_random, unfrozen
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.optim import (
@@ -224,6 +225,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
             step_size=step_size if self.solver == "paper" else HalfCosine(step_size, n_steps),
             momentum=self.momentum if self.solver == "momentum" else 0.0,
             fake_relu=self.solver == "paper",
+            dtype=self.dtype,
         )
         store = None if keeping is None else keeping.make(source)
         columns = (X,) if starts is None else (X, starts)
@@ -322,6 +324,8 @@ class Inversion:
     momentum : float
     fake_relu : bool
         Whether every unit of the last ReLU passes its gradient, also those that are on.
+    dtype : {"float32", "float16"}
+        In which the inputs are kept, and judged.
     """
 
     network: FrozenNetwork
@@ -332,6 +336,7 @@ class Inversion:
     step_size: Callable | float
     momentum: float
     fake_relu: bool
+    dtype: str = "float32"
 
     def __call__(self, begin, X, starts=None):
         """Return the inputs found, their relative residuals and how far they moved."""
@@ -353,6 +358,7 @@ class Inversion:
             momentum=self.momentum,
             start=start,
         )
+        found = as_kept(found, self.dtype, self.bounds)
         with torch.no_grad():
             if self.judge is not network:
                 target = self.judge.features(x)
@@ -360,7 +366,8 @@ class Inversion:
         residual = gap / scale.clamp_min(torch.finfo(scale.dtype).tiny)
         start = into_box(start, self.bounds)  # where the search began
         distance = row_norms(found - start)
-        return found.cpu().numpy(), residual.float().cpu().numpy(), distance.float().cpu().numpy()
+        kept = found.cpu().numpy().astype(self.dtype, copy=False)
+        return kept, residual.float().cpu().numpy(), distance.float().cpu().numpy()
 
 
 class _Noise:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import partial
@@ -37,27 +37,46 @@ _PLAIN = (Number, str, bytes, np.generic, torch.dtype, torch.device, Enum, slice
 _OF_EVERY_LAYER = {*vars(torch.nn.Module()), "training"}
 
 
-@dataclass(frozen=True, eq=False)
-class InDtype:
-    """A job whose first result, the constructed inputs, is returned in another dtype.
+def as_kept(found, dtype, bounds):
+    """Round inputs to the dtype in which they are kept, and to the inside of the bounds in it.
 
     Parameters
     ----------
-    job : callable
-    dtype : str
+    found : Tensor of shape (n, ...), float32
+    dtype : {"float32", "float16"}
+    bounds : (low, high) or None
+
+    Returns
+    -------
+    Tensor of shape (n, ...), float32
+
+    Raises
+    ------
+    ValueError
+        If the dtype cannot hold a value.
     """
+    if dtype == "float32":
+        return found
+    kept = found.half().float()
+    if torch.isinf(kept).any() and torch.isfinite(found).all():
+        raise ValueError(_too_large(float(found.abs().max())))
+    if bounds is not None:
+        low, high = (
+            torch.from_numpy(_half_inside(side, towards)).to(kept.device)
+            for side, towards in zip(bounds, (np.inf, -np.inf), strict=True)
+        )
+        kept = torch.minimum(torch.maximum(kept, low), high)
+    return kept
 
-    job: Callable
-    dtype: str
 
-    def __call__(self, begin, *rows):
-        """Do the job and cast, so that a worker sends no more than is kept."""
-        found, *rest = self.job(begin, *rows)
-        with np.errstate(over="ignore"):
-            cast = found.astype(self.dtype, copy=False)
-        if np.isinf(cast).any() and np.isfinite(found).all():
-            raise ValueError(_too_large(np.abs(found).max()))
-        return cast, *rest
+def _half_inside(side, towards):
+    """Bounds rounded to float16 in one direction, as float32."""
+    side = np.asarray(side, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        half = side.astype(np.float16)
+    outside = half < side if towards > 0 else half > side
+    half = np.where(outside, np.nextafter(half, np.float16(towards)), half)
+    return half.astype(np.float32)
 
 
 def check_dtype(X, dtype):

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 
 from advfeat.classifiers import StandardClassifier
+from advfeat.construction._kept import as_kept
 from advfeat.construction._sources import check_network, classes_to_be, refuse_random
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.datasets._constructed import ConstructedDataset, storable_labels
@@ -220,6 +221,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
             bounds=source.input_bounds_,
             n_steps=self.n_steps,
             step_size=eps / 5 if self.step_size is None else self.step_size,
+            dtype=self.dtype,
         )
         store, classes = None, source.classes_
         if keeping is not None:
@@ -330,6 +332,8 @@ class Relabelling:
     n_steps : int
         Number of gradient steps.
     step_size : float
+    dtype : {"float32", "float16"}
+        In which the inputs are kept, and judged.
     """
 
     network: FrozenNetwork
@@ -338,6 +342,7 @@ class Relabelling:
     bounds: tuple | None
     n_steps: int
     step_size: float
+    dtype: str = "float32"
 
     def __call__(self, begin, X, target):
         """Return the moved inputs, and whether the network takes each for its target."""
@@ -353,8 +358,9 @@ class Relabelling:
             step_size=self.step_size,
             n_steps=self.n_steps,
         )
+        found = as_kept(found, self.dtype, self.bounds)
         with torch.no_grad():
             logits = self.judge(found)
         # Logits that are no numbers reach no target.
         success = (logits.argmax(1) == target) & torch.isfinite(logits).all(1)
-        return found.cpu().numpy(), success.cpu().numpy()
+        return found.cpu().numpy().astype(self.dtype, copy=False), success.cpu().numpy()

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn import get_config
 from sklearn.base import BaseEstimator, TransformerMixin, clone
@@ -33,7 +34,7 @@ from advfeat.classifiers._from_skorch import check_skorch_net, fit_skorch_net, f
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.construction._containers import ContainerMixin
-from advfeat.construction._kept import InDtype, Keeping, check_dtype, check_folder
+from advfeat.construction._kept import Keeping, check_dtype, check_folder
 from advfeat.construction._sources import unfrozen
 from advfeat.datasets._constructed import ConstructedDataset
 from advfeat.datasets._torch_data import inputs_of, unpack_labelled_data
@@ -44,7 +45,7 @@ from advfeat.utils._errors import add_hint
 from advfeat.utils._estimator import EstimatorMixin
 from advfeat.utils._frames import library_of
 from advfeat.utils._labels import check_labels
-from advfeat.utils._lazy import LazyArray
+from advfeat.utils._lazy import InUnits, LazyArray
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import _fit_context, html_block_around
@@ -149,7 +150,8 @@ class TrainTimeTransformer(
         """Return X unchanged, after checking it.
 
         ``fit(X, y).transform(X)`` is not ``fit_transform(X, y)``: data to predict stay as they
-        are, as in the paper.
+        are, as in the paper. Only their units become those of the constructed set: uint8 images
+        are returned as floats in [0, 1].
 
         Parameters
         ----------
@@ -159,11 +161,13 @@ class TrainTimeTransformer(
         Returns
         -------
         X
-            Lists as an array; after `set_output` in the container chosen.
+            Lists as an array, memory maps of uint8 images as what reads like one; after
+            `set_output` in the container chosen.
         """
         checked = self._check_inputs(X)
         if not (hasattr(X, "shape") or isinstance(X, Dataset)):
             X = self._as_given(checked)
+        X = _in_units(X)
         if isinstance(X, (Dataset, LazyArray)) or self._container_of(X) == library_of(X):
             return X
         return self._in_container(as_array(X), X)
@@ -324,7 +328,6 @@ class TrainTimeTransformer(
             "verbose": self.verbose,
         }
         check_dtype(columns[0], self.dtype)
-        job = InDtype(job, self.dtype)
         if store is None:
             return run_batches(job, columns, **settings)
         with store, closing(iter_batches(job, columns, skip=store.holds, **settings)) as parts:
@@ -343,3 +346,14 @@ class TrainTimeTransformer(
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _in_units(X):
+    """Return uint8 images as floats in [0, 1], those in files lazily; all else as it is."""
+    if isinstance(X, torch.Tensor):
+        return X.float() / 255 if X.dtype == torch.uint8 and X.ndim == 4 else X
+    if getattr(X, "ndim", 0) != 4 or X.dtype != np.uint8:
+        return X
+    if isinstance(X, (LazyArray, np.memmap)):
+        return InUnits(X)
+    return X.astype(np.float32) / np.float32(255)

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from advfeat.datasets._keeping import load_arrays, save_arrays
 from advfeat.utils._checks import batch_tensor
 from advfeat.utils._frames import as_frame
+from advfeat.utils._labels import check_kind
 from advfeat.utils._lazy import LazyArray, select_rows
 from advfeat.utils._typing import PathOrStr
 
@@ -93,6 +94,7 @@ class ConstructedDataset(Dataset):
             )
         if not np.array_equal(self.classes, np.unique(self.classes)):
             raise ValueError(f"classes must be sorted and without repeats. Got {self.classes}.")
+        check_kind(self.y, self.classes)
         unknown = np.setdiff1d(self.y, self.classes)
         if len(unknown):
             raise ValueError(f"y contains labels that are not in classes: {unknown}.")

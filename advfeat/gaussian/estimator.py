@@ -27,6 +27,7 @@ from advfeat.gaussian.robust_covariance import relaxation, robust_std
 from advfeat.gaussian.theory import GaussianTheoryMixin
 from advfeat.utils._arrays import as_array
 from advfeat.utils._estimator import EstimatorMixin, draft_of
+from advfeat.utils._labels import check_kind
 from advfeat.utils._sklearn import (
     Interval,
     StrOptions,
@@ -283,6 +284,7 @@ class GaussianRobustMLE(
             if not first:
                 draft._scatter.check_kind(self.covariance_type, self.per_class)
             X, y, sample_weight = draft._check_batch(X, y, sample_weight, reset=first)
+            check_kind(y, draft.classes_)
             unknown = np.setdiff1d(y, draft.classes_)
             if len(unknown):
                 raise ValueError(

@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from advfeat.gaussian.pointwise import worst_perturbation
 from advfeat.gaussian.robust_covariance import lambda_bounds, min_alignment, vulnerability
 from advfeat.utils._arrays import as_array
+from advfeat.utils._labels import check_kind
 
 
 class GaussianTheoryMixin:
@@ -66,6 +67,7 @@ class GaussianTheoryMixin:
                 f"Got {adversary!r} instead."
             )
         y = np.asarray(self.predict(X) if y is None else y)
+        check_kind(y, self.classes_)
         if y.shape != (len(X),) or not np.isin(y, self.classes_).all():
             raise ValueError(
                 f"The labels 'y' of perturb must be {len(X)} labels among {self.classes_!r}. "

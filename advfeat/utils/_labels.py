@@ -58,6 +58,25 @@ def check_labels(y, n):
     return y
 
 
+def check_kind(y, classes):
+    """Refuse text beside classes that are numbers and the other way round: NumPy makes both text.
+
+    Raises
+    ------
+    ValueError
+    """
+    kinds = y.dtype.kind, classes.dtype.kind
+    if any(a in "SU" and b in "biuf" for a, b in (kinds, kinds[::-1])):
+        raise _of_another_type(y, classes)
+
+
+def _of_another_type(y, classes):
+    return ValueError(
+        f"y must hold labels like the classes {classes}. Got labels of another type: "
+        f"{np.unique(y)[:3].tolist()}{', ...' if len(np.unique(y)) > 3 else ''}."
+    )
+
+
 def encode_labels(y, classes, n, *, unknown="refuse"):
     """Positions of labels in classes.
 
@@ -84,10 +103,7 @@ def encode_labels(y, classes, n, *, unknown="refuse"):
     """
     y = check_labels(y, n)
     if (y.dtype.kind in _TEXT) != (classes.dtype.kind in _TEXT):
-        raise ValueError(
-            f"y must hold labels like the classes {classes}. Got labels of another type: "
-            f"{np.unique(y)[:3].tolist()}{', ...' if len(np.unique(y)) > 3 else ''}."
-        )
+        raise _of_another_type(y, classes)
     index = np.searchsorted(classes, y).clip(0, len(classes) - 1)
     missing = classes[index] != y
     if unknown == "refuse" and np.any(missing):

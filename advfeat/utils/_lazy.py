@@ -101,6 +101,22 @@ class CastArray(LazyArray):
             return np.asarray(self.X[rows], dtype=self.dtype)
 
 
+class InUnits(LazyArray):
+    """Rows of uint8 images as floats in [0, 1].
+
+    Parameters
+    ----------
+    X : memory map or LazyArray of uint8
+    """
+
+    def __init__(self, X):
+        super().__init__(X.shape, np.float32)
+        self.X = X
+
+    def _read(self, rows):
+        return np.asarray(self.X[rows], dtype=np.float32) / np.float32(255)
+
+
 class ChannelsFirst(LazyArray):
     """Images of shape (n, H, W, C) as images of shape (n, C, H, W).
 

@@ -10,10 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from torch import nn
@@ -25,10 +28,12 @@ from advfeat import (
     NonRobustRelabeler,
     RobustFeatureInverter,
     StandardClassifier,
+    adversarial_examples,
     from_torch,
     load,
     robust_accuracy_score,
     save,
+    transfer_rate,
 )
 from advfeat.construction._kept import _hash_weights
 
@@ -397,3 +402,60 @@ def test_another_default_device_changes_nothing(standard, digits, tmp_path):
         data = relabelled(source, digits[0][:50], digits[1][:50])
     assert clf.predict(digits[2]).shape == (len(digits[2]),)
     assert np.isfinite(data.X).all()
+
+
+def test_images_of_bytes_have_the_units_of_the_constructed_set(standard, digits, tmp_path):
+    """For whatever step stands behind a constructor."""
+    X = np.round(255 * digits[0][:200]).astype(np.uint8)
+    X_test, y_test = np.round(255 * digits[2]).astype(np.uint8), digits[3]
+    flat = FunctionTransformer(lambda images: np.asarray(images).reshape(len(images), -1))
+    inverter = RobustFeatureInverter(FrozenEstimator(standard), n_steps=2, **QUIET)
+    pipe = make_pipeline(inverter, flat, LogisticRegression()).fit(X, digits[1][:200])
+    expected = pipe.predict(X_test / np.float32(255))
+    assert len(np.unique(expected)) > 5
+    np.save(tmp_path / "X.npy", X_test)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    for given in (X_test, mapped, mapped[:], list(X_test), torch.from_numpy(X_test)):
+        assert_array_equal(pipe.predict(given), expected)
+    assert inverter.fit(X, digits[1][:200]).transform(X_test).dtype == np.float32
+    # Attacks give the examples that they gave: bytes and floats are the same images.
+    network = make_pipeline(inverter, StandardClassifier(max_epochs=10, **QUIET))
+    network.fit(X, digits[1][:200])
+    attack = {"norm": 2, "eps": 0.3, "n_steps": 2, "verbose": 0}
+    found = [adversarial_examples(network, x, y_test, **attack)[0] for x in (X_test, mapped)]
+    alone = adversarial_examples(network[-1], X_test, y_test, **attack)[0]
+    for examples in found:
+        assert_array_equal(examples, alone)
+    rates = [transfer_rate(network, network, x, y_test, **attack) for x in (X_test, mapped)]
+    assert rates == [1.0, 1.0]
+
+
+def test_what_is_said_of_a_set_in_half_precision_is_said_of_it_as_it_is_kept():
+    rng = np.random.default_rng(0)
+    X, y = rng.uniform(1024, 2048, (60, 8)).astype("f"), np.arange(60) % 2
+    X[:, 0] = np.where(y, 1600, 1590) + rng.normal(size=60)
+    clf = StandardClassifier(max_epochs=20, **QUIET).fit(X, y)
+    settings = {"target": "deterministic", "eps": 0.5, "n_steps": 5, "dtype": "float16", **QUIET}
+    relabeler = NonRobustRelabeler(FrozenEstimator(clf), **settings)
+    data = relabeler.fit_transform(X, y)
+    reached = clf.predict(np.asarray(data.X, dtype=np.float32)) == data.y
+    assert relabeler.success_rate_ == pytest.approx(reached.mean())
+    inverter = RobustFeatureInverter(FrozenEstimator(clf), n_steps=5, dtype="float16", **QUIET)
+    X_r = np.asarray(inverter.fit_transform(X, y), dtype=np.float32)
+    gaps = np.linalg.norm(clf.features(X_r) - clf.features(X), axis=1)
+    expected = gaps / np.linalg.norm(clf.features(X), axis=1)
+    assert_allclose(inverter.residual_, expected, rtol=1e-3)
+
+
+def test_a_set_in_half_precision_stays_inside_its_bounds(digits):
+    mean, std = 0.406, 0.225  # whose bounds no half-precision number meets
+    X, y = ((digits[0][:100] - mean) / std).astype("f"), digits[1][:100]
+    bounds = (-mean / std, (1 - mean) / std)
+    for box in (bounds, tuple(np.array([side]) for side in bounds), (-np.inf, bounds[1])):
+        clf = StandardClassifier(max_epochs=1, bounds=box, **QUIET).fit(X, y)
+        for make in (NonRobustRelabeler, RobustFeatureInverter):
+            made = make(FrozenEstimator(clf), n_steps=2, dtype="float16", **QUIET)
+            found = made.fit_transform(X, y)
+            values = np.asarray(found.X if make is NonRobustRelabeler else found, np.float64)
+            assert np.float64(box[0]) <= values.min() and values.max() <= np.float64(box[1])
+            clone(clf).fit(found, None if make is NonRobustRelabeler else y)

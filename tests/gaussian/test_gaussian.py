@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.neighbors import NearestCentroid
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from advfeat import ConstructedDataset
 from advfeat.gaussian import GaussianRobustMLE
 
 seeds = st.integers(0, 2**32 - 1)
@@ -572,3 +573,20 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was():
     with pytest.raises(ValueError, match="eps=0 needs variance"):
         fresh.partial_fit(X[:1], y[:1], classes=[0, 1])
     assert not hasattr(fresh, "classes_") and not hasattr(fresh, "n_features_in_")
+
+
+@pytest.mark.parametrize("n_classes", [3, 100])
+def test_text_is_no_label_of_classes_that_are_numbers(n_classes):
+    """NumPy would compare both as text, where 10 stands before 2."""
+    y = np.arange(3 * n_classes) % n_classes
+    X = np.random.default_rng(0).normal(size=(len(y), 2)) + y[:, None]
+    model = GaussianRobustMLE(0.1).partial_fit(X, y, classes=np.arange(n_classes))
+    words = y.astype(str)
+    with pytest.raises(ValueError, match="labels of another type"):
+        model.partial_fit(X, words)
+    with pytest.raises(ValueError, match="labels of another type"):
+        GaussianRobustMLE(0.1).partial_fit(X, words, classes=np.arange(n_classes))
+    with pytest.raises(ValueError, match="labels of another type"):
+        model.perturb(X, words)
+    with pytest.raises(ValueError, match="labels of another type"):
+        ConstructedDataset(X, words, words, np.arange(n_classes))
