@@ -11,6 +11,7 @@ from tables._table import rows_of, values
 
 _SHARES = ("accuracy", "robust accuracy", "transfer rate", "success rate", "share")
 _N_COLUMNS = 6  # of a table on a page
+_EXACT = 1e-3  # relative; what varies less has no spread in three digits
 N_STANDARD_ERRORS = 2  # from which a difference is one
 
 
@@ -83,7 +84,8 @@ def cell(records, row, column):
         return ""
     share = column[0].startswith(_SHARES)
     fewer = f", {_of_seeds(len(found))}" if len(found) < n_seeds(records) else ""
-    if not share and len(set(found)) == 1:  # a count or a setting, the same for all seeds
+    exact = not share and np.ptp(found) <= _EXACT * abs(found[0])
+    if exact:  # a count or a setting, the same for all seeds
         return f"{found[0]:{',' if found.dtype.kind == 'i' else '.3g'}}{fewer}"
     found = found.astype(float) * (100 if share else 1)
     digits = ".1f" if share else ",.0f" if found.mean() >= 1000 else ".3g"
