@@ -25,7 +25,8 @@ from advfeat.optim._balls import LARGEST
 from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import check_data
-from advfeat.utils._lazy import InUnits
+from advfeat.utils._errors import shortened
+from advfeat.utils._lazy import InUnits, images_in_units
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._sklearn import _get_feature_names
 from advfeat.utils._typing import Bounds, Inputs
@@ -169,8 +170,8 @@ def _has_values(X, given):
     if X is given or (isinstance(X, InUnits) and X.X is given):
         return True
     X, given = (np.asarray(as_array(data)) for data in (X, given))
-    if given.dtype == np.uint8 and given.ndim == 4 and X.dtype == np.float32:
-        given = given.astype(np.float32) / np.float32(255)  # as images of bytes are meant
+    if X.dtype == np.float32:
+        given = images_in_units(given)
     return X.shape == given.shape and bool((X == given).all())
 
 
@@ -212,12 +213,8 @@ def _check_names(estimator, X):
     if known is not None and names is not None and not np.array_equal(known, names):
         raise ValueError(
             f"The feature names should match those that {type(estimator).__name__} was fitted "
-            f"with, in their order: {_few(known)}. Got {_few(names)}."
+            f"with, in their order: {shortened(known)}. Got {shortened(names)}."
         )
-
-
-def _few(names):
-    return ", ".join(map(str, names[:5])) + ", ..." * (len(names) > 5)
 
 
 def _check_foreign(estimator, X, bounds="auto"):

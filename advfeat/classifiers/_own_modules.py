@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from advfeat.optim._comparing import close
 from advfeat.optim._copying import copy_network
 from advfeat.utils._device import own_modes
+from advfeat.utils._errors import first_line
 from advfeat.utils._random import isolated_torch_seed
 
 
@@ -173,7 +174,7 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
             *outputs, again = [module(x[:n].clone()) for n in (1, 2, 1)]
     except Exception as error:  # whatever the network's own code raises
         raise ForwardError(
-            f"{what} failed on one sample of shape {tuple(input_shape)}: {_reason(error)}"
+            f"{what} failed on one sample of shape {tuple(input_shape)}: {first_line(error)}"
         ) from error
     finally:
         for layer, training in modes.items():
@@ -196,10 +197,6 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
     return outputs[-1], x
 
 
-def _reason(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def gradients_of(logits, sources, what):
     """Gradients of the logits with respect to some tensors, None for those without one.
 
@@ -218,7 +215,7 @@ def gradients_of(logits, sources, what):
         hint = ""
         if "cudnn" in str(error).lower():
             hint = " Set torch.backends.cudnn.enabled = False, or use device='cpu'."
-        raise ValueError(f"{what} cannot be differentiated: {_reason(error)}{hint}") from error
+        raise ValueError(f"{what} cannot be differentiated: {first_line(error)}{hint}") from error
 
 
 def has_gradient(logits, sources, what):

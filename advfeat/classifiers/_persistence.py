@@ -20,6 +20,7 @@ from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._plain import from_plain
 from advfeat.classifiers._saved_state import DoesNotFit, check_network, classifier_of, state_of
 from advfeat.classifiers._standard import StandardClassifier
+from advfeat.utils._errors import first_line
 from advfeat.utils._files import writing
 from advfeat.utils._typing import Device, PathOrStr
 
@@ -137,10 +138,10 @@ def load(path: PathOrStr, *, network: Any = None, device: Device | None = None) 
     except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise ValueError(
             f"'{path}' cannot be read: its header is not that of a classifier "
-            f"({type(error).__name__}: {_first_line(error)})."
+            f"({type(error).__name__}: {first_line(error)})."
         ) from error
     except ValueError as error:
-        raise ValueError(f"'{path}' cannot be read: {_first_line(error)}") from error
+        raise ValueError(f"'{path}' cannot be read: {first_line(error)}") from error
 
 
 # ---- the file -----------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ def _read(path):
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"'{path}' is damaged, or no file of advfeat.save ({_first_line(error)})."
+            f"'{path}' is damaged, or no file of advfeat.save ({first_line(error)})."
         ) from error
     if "advfeat" not in metadata:
         raise ValueError(
@@ -200,7 +201,3 @@ def _plain_tensors(tensors):
         if tensor.stride() != plain[name].stride():  # convolutions round by how weights lie
             strides[name] = list(tensor.stride())
     return plain, strides
-
-
-def _first_line(error):
-    return (str(error).strip().splitlines() or [""])[0]

@@ -152,32 +152,19 @@ def _positive_weights(sample_weight, X):
 
 def _check_classes(estimator, y, classes, reset):
     name, seen = type(estimator).__name__, np.unique(y)
+    classes = None if classes is None else np.unique(classes)
+    # Each class belongs to a logit, of a trained network as of one that was fitted.
+    known = getattr(estimator.network, "classes_", None) if reset else estimator.classes_
+    if classes is not None and known is not None and not np.array_equal(classes, known):
+        whose = "the trained network" if reset else "the first call"
+        raise ValueError(f"classes must be those of {whose}, {known}. Got {classes}.")
     if reset:
-        start = getattr(estimator.network, "classes_", None)  # of a trained network
-        if classes is not None and not (start is None or _same(classes, start)):
-            raise ValueError(
-                f"classes must be those of the trained network, {start}: each belongs to one of "
-                f"its logits. Got {classes}."
-            )
-        if classes is not None or start is None:
-            start = seen if classes is None else np.unique(classes)
-        estimator.classes_ = start
+        estimator.classes_ = next(given for given in (known, classes, seen) if given is not None)
         if len(estimator.classes_) < 2:
             raise ValueError(
                 f"{name} needs samples of at least 2 classes, but y contains only one class: "
                 f"{estimator.classes_[0]!r}."
             )
-    elif classes is not None and not _same(classes, estimator.classes_):
-        raise ValueError(
-            f"classes must be those of the first call, {estimator.classes_}. Got {classes}."
-        )
-
-
-def _same(classes, known):
-    classes = np.unique(classes)
-    return (classes.dtype.kind in "OUS") == (known.dtype.kind in "OUS") and np.array_equal(
-        classes, known
-    )
 
 
 def _class_weights(estimator, index, weight):

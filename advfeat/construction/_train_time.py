@@ -13,7 +13,6 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from sklearn import get_config
 from sklearn.base import BaseEstimator, TransformerMixin, clone
@@ -45,7 +44,7 @@ from advfeat.utils._errors import add_hint
 from advfeat.utils._estimator import EstimatorMixin
 from advfeat.utils._frames import library_of
 from advfeat.utils._labels import check_labels
-from advfeat.utils._lazy import InUnits, LazyArray
+from advfeat.utils._lazy import LazyArray, images_in_units
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import _fit_context, html_block_around
@@ -167,7 +166,7 @@ class TrainTimeTransformer(
         checked = self._check_inputs(X)
         if not (hasattr(X, "shape") or isinstance(X, Dataset)):
             X = self._as_given(checked)
-        X = _in_units(X)
+        X = images_in_units(X)
         if isinstance(X, (Dataset, LazyArray)) or self._container_of(X) == library_of(X):
             return X
         return self._in_container(as_array(X), X)
@@ -346,14 +345,3 @@ class TrainTimeTransformer(
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-
-def _in_units(X):
-    """Return uint8 images as floats in [0, 1], those in files lazily; all else as it is."""
-    if isinstance(X, torch.Tensor):
-        return X.float() / 255 if X.dtype == torch.uint8 and X.ndim == 4 else X
-    if getattr(X, "ndim", 0) != 4 or X.dtype != np.uint8:
-        return X
-    if isinstance(X, (LazyArray, np.memmap)):
-        return InUnits(X)
-    return X.astype(np.float32) / np.float32(255)

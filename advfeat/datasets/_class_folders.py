@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from advfeat.utils._errors import shortened
 from advfeat.utils._files import is_clutter, printable
 
 EXTENSIONS = (*IMG_EXTENSIONS, ".gif")
@@ -110,8 +111,3 @@ def _images_below(folder, root, owners, name, seen=None):
 def _identity(folder):
     status = os.stat(folder)
     return status.st_dev, status.st_ino
-
-
-def shortened(names):
-    """Names for a message, not more than five."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

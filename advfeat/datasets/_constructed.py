@@ -9,10 +9,9 @@ from numpy.typing import ArrayLike
 from torch.utils.data import Dataset
 
 from advfeat.datasets._keeping import load_arrays, save_arrays
-from advfeat.utils._checks import batch_tensor
 from advfeat.utils._frames import as_frame
 from advfeat.utils._labels import check_kind
-from advfeat.utils._lazy import LazyArray, select_rows
+from advfeat.utils._lazy import LazyArray, images_in_units, select_rows
 from advfeat.utils._typing import PathOrStr
 
 _REFUSAL = (
@@ -204,12 +203,8 @@ class ConstructedDataset(Dataset):
 
     def _items(self, rows):
         rows = np.arange(len(self))[np.asarray(rows)]
-        inputs = self.X[rows]
-        as_images = inputs.dtype == np.uint8 and inputs.ndim == 4  # scaled to [0, 1]
-        if as_images:
-            inputs = batch_tensor(inputs, "cpu")
-        else:
-            inputs = torch.from_numpy(np.array(inputs, dtype=np.float32))
+        inputs = images_in_units(np.asarray(self.X[rows]))
+        inputs = torch.from_numpy(np.array(inputs, dtype=np.float32))
         names = np.asarray(self.classes.tolist())
         # Also 0.0, 1.0, ...: torch's losses take classes as integers.
         whole = names.dtype.kind == "f" and bool((names == np.floor(names)).all())

@@ -8,8 +8,8 @@ from joblib import Parallel, delayed
 from sklearn.utils import resample
 from torch.utils.data import Dataset
 
-from advfeat.datasets._class_folders import shortened
 from advfeat.datasets._decoding import MAX_PIXELS, decode
+from advfeat.utils._errors import shortened
 from advfeat.utils._files import printable
 from advfeat.utils._fingerprint import BLOCK, fingerprint
 from advfeat.utils._progress import progress_bar

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from advfeat.datasets._bunch import as_bunch
-from advfeat.datasets._class_folders import find_class_folders, list_image_files, shortened
+from advfeat.datasets._class_folders import find_class_folders, list_image_files
 from advfeat.datasets._decoding import MAX_PIXELS
 from advfeat.datasets._image_files import ImageFiles, read_array
+from advfeat.utils._errors import shortened
 from advfeat.utils._sklearn import Interval, StrOptions, validate_params
 from advfeat.utils._typing import PathOrStr, RandomState
 

@@ -1,7 +1,8 @@
 """Pictures, as displays in scikit-learn's form; they need ``pip install "advfeat[plots]"``."""
 
 from advfeat.plotting._accuracy_bars import AccuracyBarDisplay
-from advfeat.plotting._gaussian import GaussianMetricDisplay, LinearBoundaryDisplay
+from advfeat.plotting._gaussian_metric import GaussianMetricDisplay
+from advfeat.plotting._linear_boundary import LinearBoundaryDisplay
 from advfeat.plotting._robustness_curve import RobustnessCurveDisplay
 from advfeat.plotting._sample_grid import SampleGridDisplay
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from functools import cached_property
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from advfeat.utils._arrays import as_array
@@ -114,7 +115,7 @@ class InUnits(LazyArray):
         self.X = X
 
     def _read(self, rows):
-        return np.asarray(self.X[rows], dtype=np.float32) / np.float32(255)
+        return images_in_units(np.asarray(self.X[rows]))
 
 
 class ChannelsFirst(LazyArray):
@@ -254,3 +255,14 @@ def _input(item, i):
             "(float) or PILToTensor() (uint8)."
         )
     return value
+
+
+def images_in_units(X):
+    """Return uint8 images as floats in [0, 1], those in files lazily; all else as it is."""
+    if isinstance(X, torch.Tensor):
+        return X.float() / 255 if X.dtype == torch.uint8 and X.ndim == 4 else X
+    if getattr(X, "ndim", 0) != 4 or X.dtype != np.uint8:
+        return X
+    if isinstance(X, (LazyArray, np.memmap)):
+        return InUnits(X)
+    return X.astype(np.float32) / np.float32(255)

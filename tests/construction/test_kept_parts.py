@@ -35,7 +35,7 @@ from advfeat import (
     save,
     transfer_rate,
 )
-from advfeat.construction._kept import _hash_weights
+from advfeat.construction._network_fingerprint import network_fingerprint
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The source takes only", "ignore:The features were matched poorly"
@@ -170,7 +170,7 @@ def test_networks_that_differ_in_a_constant_differ(one, other, name):
 
 
 def hash_of(module, d=2):
-    return _hash_weights(module, (d,))
+    return network_fingerprint(module, (d,))
 
 
 class Keeper(nn.Module):

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from advfeat.gaussian import GaussianRobustMLE
-from advfeat.plotting._gaussian import GaussianMetricDisplay, LinearBoundaryDisplay
+from advfeat.plotting import GaussianMetricDisplay, LinearBoundaryDisplay
 
 pytestmark = pytest.mark.filterwarnings("ignore:The average adversary:UserWarning")
 seeds = st.integers(0, 2**32 - 1)

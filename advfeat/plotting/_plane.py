@@ -1,0 +1,58 @@
+"""Samples with two features, of two classes, and linear decisions on them: checked and drawn."""
+
+import numpy as np
+
+from advfeat.datasets._torch_data import unpack_data
+from advfeat.plotting._style import COLORS
+from advfeat.utils._checks import check_data
+from advfeat.utils._labels import check_labels
+
+_SAMPLES = {"s": 6, "alpha": 0.35, "linewidths": 0}
+
+
+def check_plane(owner, X, y):
+    """Check samples with two features and labels of two classes."""
+    X, y = unpack_data(owner, X, y)
+    X = np.asarray(check_data(X, type(owner).__name__)[:])
+    y = check_labels(y, len(X))
+    if X.ndim != 2:
+        raise ValueError(
+            f"The display needs a table of samples, of shape (n, 2). Got shape {X.shape}."
+        )
+    if X.shape[1] != 2 or len(np.unique(y)) != 2:
+        raise ValueError(
+            "The display needs samples with two features and of two classes. Got "
+            f"{X.shape[1]} features and {len(np.unique(y))} classes instead."
+        )
+    return X, y
+
+
+def check_weights(coef, name):
+    """Two weights, also as a row like scikit-learn's ``coef_``."""
+    coef = np.asarray(coef, dtype=float)
+    if coef.shape not in ((2,), (1, 2)):
+        raise ValueError(
+            f"{name} must have shape (2,), one weight for each feature. Got {coef.shape}."
+        )
+    return coef.reshape(2)
+
+
+def draw_samples(ax, X, y):
+    """Scatter the classes, on axes of equal scale."""
+    for color, label in zip(COLORS, np.unique(y), strict=False):
+        ax.scatter(*X[y == label].T, color=color, **_SAMPLES)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def draw_boundary(ax, X, coef, intercept, color, style, label):
+    """Draw the line where a score is zero, without moving the limits of the axes much."""
+    center = X.mean(axis=0)
+    foot = center - (center @ coef + intercept) / (coef @ coef) * coef
+    along = np.array([-coef[1], coef[0]]) / np.linalg.norm(coef) * X.std()
+    return ax.axline(foot, foot + along, color=color, ls=style, label=label)
+
+
+def dark(ax):
+    """Return the colour of the axes, which contrasts with the background of any style."""
+    return ax.spines["left"].get_edgecolor()
