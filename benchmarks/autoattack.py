@@ -6,9 +6,9 @@
 Models: those of the tables on digits (reproduce.py, seed 0). Radii: those that leave about three
 quarters, a half and a quarter of a model's accuracy, found on training images, since a radius at
 which all or none withstand compares nothing; and one large radius in each norm. Both attacks see
-the same test images; AutoAttack is torchattacks' "standard" version. Each model and each radius is
-a stage: what is finished is kept, and ``--models`` lets several processes share the work, each
-with its own. The command without it, at the end, makes the table of all. Seconds are those of one
+the same test images; AutoAttack is the standard version of its authors' code. Each model and each
+radius is a stage: what is finished is kept, and ``--models`` lets several processes share the work,
+each with its own. The command without it, at the end, makes the table of all. Seconds are those of one
 run of each attack, one after the other; on a machine with other work they are only a hint.
 """
 
@@ -19,16 +19,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
-import torchattacks
 
+import measures
 import provenance
 from advfeat import robust_accuracy_curve, robust_accuracy_score
 from advfeat.datasets import load_digits
 from advfeat.utils._device import resolve_device
 from experiment import Experiment
 from files import make_folder, write_text
-from measures import some_of
 from presets import PRESETS
 from stages import Stages
 
@@ -111,7 +109,7 @@ def _compared(experiment, name, norm, left, smoke):
         "autoattack",
         f"attack {name} in {NORMS[norm]} {'large' if left is None else format(left, 'g')}",
         (
-            "verdict beside AutoAttack",
+            "verdict beside AutoAttack of its authors",
             experiment.classifier_key(name),
             experiment.data_key,
             experiment.test_key,
@@ -131,7 +129,7 @@ def _radii(experiment, name, norm):
     """Radii that leave the shares LEFT of the accuracy, to two digits, as a stage."""
 
     def search(classifier):
-        X, y = some_of(min(_N_TRIED, len(experiment.X)), experiment.X, experiment.y)
+        X, y = measures.some_of(min(_N_TRIED, len(experiment.X)), experiment.X, experiment.y)
         accuracy = robust_accuracy_curve(
             classifier, X, y, norm=norm, eps_values=[0, *_TRIED[norm]], verbose=0
         )
@@ -149,36 +147,25 @@ def _radii(experiment, name, norm):
 
 
 def _compare(classifier, X, y, norm, eps, smoke):
-    device = resolve_device(classifier.device)
     begun = time.perf_counter()
     ours = robust_accuracy_score(classifier, X, y, norm=norm, eps=eps, verbose=0)
     seconds = time.perf_counter() - begun
-    network = classifier.module_.to(device).eval()
-    labels = torch.from_numpy(np.searchsorted(classifier.classes_, y)).to(device)
-    images = torch.from_numpy(X).to(device)
-    attack = torchattacks.AutoAttack(
-        network, norm=NORMS[norm], eps=eps, n_classes=len(classifier.classes_), seed=0
-    )
-    if smoke:
-        attack = torchattacks.APGD(network, norm=NORMS[norm], eps=eps, steps=2)
+    adapt = _shortened if smoke else None
     begun = time.perf_counter()
-    with torch.no_grad():
-        right = network(images).argmax(1) == labels
-    withstands = right.clone()
-    if right.any():
-        found = attack(images[right], labels[right])
-        with torch.no_grad():
-            withstands[right] = network(found).argmax(1) == labels[right]
-    theirs = float(withstands.float().mean())
+    withstand = measures.withstand_autoattack(classifier, X, y, eps, NORMS[norm], adapt)
     return {
         "eps": eps,
-        "clean": float(right.float().mean()),
+        "clean": classifier.score(X, y),
         "ours": ours,
-        "AutoAttack": theirs,
+        "AutoAttack": float(withstand.mean()),
         "seconds ours": seconds,
         "seconds AutoAttack": time.perf_counter() - begun,
-        "hardware": provenance.hardware(device),
+        "hardware": provenance.hardware(resolve_device(classifier.device)),
     }
+
+
+def _shortened(attack):
+    attack.attacks_to_run, attack.apgd.n_iter = ["apgd-ce"], 2
 
 
 def _line(row):
@@ -198,7 +185,7 @@ def _write(options, rows, n):
         "# The default attack beside AutoAttack",
         "",
         f"Accuracy in % that is left on {n} test images of digits, and seconds of one run, of the "
-        "models of the tables (seed 0). AutoAttack is the standard version of torchattacks.",
+        "models of the tables (seed 0). AutoAttack is the standard version of its authors' code.",
         "",
         *_findings(parted),
         "",
@@ -221,8 +208,8 @@ def _write(options, rows, n):
         ]
     lines += [
         f"Made by `{command}` on {' and '.join(sorted(machines))}, {provenance.today()}, commit "
-        f"{provenance.commit()}, torch {versions['torch']}, torchattacks "
-        f"{versions['torchattacks']}. Ours: `robust_accuracy_score`, with margin, cross-entropy "
+        f"{provenance.commit()}, torch {versions['torch']}, pyautoattack "
+        f"{versions['pyautoattack']}. Ours: `robust_accuracy_score`, with margin, cross-entropy "
         "and nine targeted margins, 20 steps each, fp32. Its seconds count the checks that come "
         "with it.",
         "",

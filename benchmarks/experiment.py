@@ -184,7 +184,14 @@ class Experiment:
         found = self.stage(
             "measure",
             f"autoattack {name}{_with(network)}",
-            (self.classifier_key(name, network), self.test_key, n, eps_values, self.attack),
+            (
+                "AutoAttack of its authors",
+                self.classifier_key(name, network),
+                self.test_key,
+                n,
+                eps_values,
+                self.attack,
+            ),
             lambda folder, classifier: {
                 "AutoAttack": resuming.autoattack_curve(classifier, X, y, eps_values, folder),
                 "this library": accuracy_curve(classifier, X, y, eps_values, self.attack),

@@ -1,4 +1,4 @@
-"""The index of benchmarks/results, made from the results that lie there.
+"""Pages of benchmarks/results and figures in the documents, made from the results there.
 
 python benchmarks/index.py                # make every page of benchmarks/results again
 python benchmarks/index.py --check        # say which pages are not what the results give
@@ -118,7 +118,7 @@ def _speeds(results):
 
 def _quoted(results, begin, name, columns, end):
     if name == "speed":
-        lines = getattr(speed_page, columns)(_speeds(results))
+        lines = speed_page.TABLES[columns](_speeds(results))
         return "\n".join([begin, *lines, "", end])
     records = read_json(results / name / "results.json")["records"]
     wanted = [_column(column.strip()) for column in columns.split(";")]
@@ -150,8 +150,8 @@ def _index(results):
         "them. Each folder holds the page of one table or figure with its pictures, `table.csv`",
         "(tidy) and `results.json` (settings, versions, machine, commit, every value). Robust",
         "accuracy is L2; mean ± standard deviation over the seeds; in brackets the paper's",
-        "figures, which are for CIFAR-10 and ResNet-50 and stand here for the pattern only. A",
-        "claim that several pages judge counts once in the sums, by the page with most seeds.",
+        "figures, which are for CIFAR-10 and ResNet-50 and stand here for the pattern only. If",
+        "several pages judge a claim, the sums count the page with most seeds.",
         "",
     ]
     for size in _sizes(results):
@@ -234,9 +234,9 @@ def _claims(name, found):
 
 
 def _state(name, report):
-    """Tell what a page lacks: stages, the preset's settings of today, seeds for its claims."""
+    """Tell what a page lacks: stages, the preset's settings of today, seeds."""
     said = ["not finished"] * bool(report.get("left"))
-    said += ["one seed"] * bool(tables.table(name).claims and n_seeds(report["records"]) == 1)
+    said += ["one seed"] * (n_seeds(report["records"]) == 1)
     said += ["of older settings, not counted"] * _is_older(name, report)
     return f" ({', '.join(said)})" if said else ""
 

@@ -179,8 +179,8 @@ def _claims(table, report):
         hold = f"hold that of the {table.counted} alone: another seed may differ by more"
     elif any(n == 1 for *_, n, _ in found):
         hold += ", with one seed the latter alone"
-    same = " Both rows are tested on the same images. Nothing is kept of single ones, so that the "
-    same += "error counts them as independent, which is as a rule too much."
+    same = " Both rows are tested on the same images, of which only the sums are kept. The error "
+    same += "treats the rows as independent, so it is usually too large."
     apart = all(claim.exclusive for claim in table.claims)  # whose errors are exact
     same = same if table.counted == "test images" and not apart else ""
     return [
@@ -254,8 +254,9 @@ def _made(report):
     by = f"computed {computed}; page" if computed else "made"
     untimed = report.get("untimed")
     but = f" but for {untimed} of earlier runs, whose time is not known" if untimed else ""
+    minutes = f"{report['minutes']:g}" if report["minutes"] else "Less than 0.1"
     return (
-        f"{report['minutes']:g} minutes of computing for all stages behind this table{but}, those "
+        f"{minutes} minutes of computing for all stages behind this table{but}, those "
         f"shared with other tables included; {by} at commit {report['commit']}, {report['date']}, "
         f"on {machine['processor']} ({machine['capability']}"
         f"{'' if machine['device'] == 'CPU' else ', ' + machine['device']}), torch "

@@ -12,7 +12,7 @@ import torch
 
 import advfeat
 
-_PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "scipy", "skorch", "torchattacks")
+_PACKAGES = ("torch", "torchvision", "scikit-learn", "numpy", "scipy", "skorch", "pyautoattack")
 
 
 @functools.cache

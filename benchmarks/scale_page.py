@@ -19,7 +19,10 @@ def report(result):
         "",
         f"`python benchmarks/scale.py`, {result['date']}, commit {commits}, "
         f"{machine['processor']}, {machine['cores']} cores, torch {result['versions']['torch']}; "
-        f"{n_workers} workers. What each column means stands at the head of the script.",
+        f"{n_workers} workers. Memory is private memory (RssAnon), looked at ten times a second; "
+        "shm is what lies in /dev/shm for workers. `reopen` is the same call again: everything is "
+        "there, and is checked. Sent bytes are measured for loky and dask, counted at submission "
+        "for ray.",
         "Load is the number of processes that wanted a core at the end, ours among them: where it "
         "is above the number of cores, wall times say nothing and only CPU times do.",
         "",

@@ -64,7 +64,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         ReLU"). The other two do so for features that are off only, whose gradient is missing;
         those that are on keep their own, which comes closer. "decayed": the length falls from
         step_size to zero as a half cosine. "momentum": decayed as well, and part of the last step
-        is taken again, which comes about as close in a fifth of the steps (docs/speed.md).
+        is taken again, which needs a fifth of the paper's steps (compared in docs/speed.md).
     n_steps : int, default=None
         By default 200 for "momentum", 100 for "decayed", 1000 for "paper".
     step_size : float, default=None

@@ -109,8 +109,8 @@ class NonRobustRelabeler(TrainTimeTransformer):
 
     Notes
     -----
-    D_rand and D_other want a low learning rate and many epochs: the paper takes 0.01 for D_rand
-    (Table 3), and ResNets of others who took 0.1 stayed at chance.
+    D_rand and D_other of photographs want a low learning rate and many epochs: the paper takes
+    0.01 for D_rand (Table 3).
 
     References
     ----------

@@ -68,7 +68,7 @@ class Table:
         Whether the others are left out, for time.
     needs_images : bool
     load : callable or None
-        ``load(options, preset)`` gives data of its own and their label.
+        ``load(options, preset)`` gives data of its own, their label, class names and preset.
     prepare : callable or None
         ``prepare(experiment)`` gives the experiment on which all of it is measured, if that has
         samples of its own.

@@ -15,6 +15,7 @@ _NOISE = {  # row: share of D_R's distance
     "D with half of that noise": 0.5,
     "D with a quarter of that noise": 0.25,
 }
+_SHARES = {1.0: "its distance", 0.5: "half its distance", 0.25: "a quarter of its distance"}
 _MOVED = "mean distance to the start"
 _ROWS = ("standard", "D_R", "D_NR", _FAR, *_NOISE)
 _N_TRIED = 256  # images on which the length of the steps is chosen
@@ -132,8 +133,10 @@ TABLE = Table(
         *more_robust("D_R is more robust than a D_NR that is moved as far", "D_R", _FAR),
         *(
             claim
-            for row in _NOISE
-            for claim in more_robust(f"D_R is more robust than {row}", "D_R", row)
+            for row, share in _NOISE.items()
+            for claim in more_robust(
+                f"D_R is more robust than D with noise of {_SHARES[share]}", "D_R", row
+            )
         ),
     ),
     note=(

@@ -8,7 +8,7 @@ _STEPS = (7, 3, 2, 1)
 
 
 def _measure(experiment):
-    records = experiment.records("standard") + _time(experiment, "standard", "standard")
+    records = experiment.records("standard")
     for n_steps in _STEPS:
         run = experiment.variant(
             adversary=replace(experiment.preset.adversary, n_steps=n_steps, step_size=None)
@@ -16,19 +16,7 @@ def _measure(experiment):
         row = f"adversarial, {n_steps} step{'s' if n_steps > 1 else ''}"
         records += run.records("adversarial", row=row)
         records += run.autoattack_records("adversarial", row=row)
-        records += _time(run, "adversarial", row)
     return records
-
-
-def _time(run, name, row):
-    seconds = run.stage(
-        "train",
-        f"read the time of {row}",
-        ("time", run.classifier_key(name)),
-        lambda classifier: sum(epoch["dur"] for epoch in classifier.history_),
-        needs=[lambda: run.classifier(name)],
-    )
-    return [run.record(row, "seconds of training", seconds)]
 
 
 def _draw(records, experiment):
@@ -43,7 +31,7 @@ TABLE = Table(
     sets=("standard", "adversarial"),
     note=(
         "Not in the paper, which takes 7 steps of eps / 5. Steps of 2.5 eps / n here, as many as "
-        "the row says, whatever the list below says. Times are of a machine that may have been "
-        "busy, and of stages made at different times: compare none."
+        "the row says, whatever the list below says. How long a training takes is measured by "
+        "`benchmarks/speed.py`."
     ),
 )

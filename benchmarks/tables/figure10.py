@@ -9,6 +9,7 @@ from tables._table import Claim, Table, chance, values
 _SETS = table1.SETS
 _MIDDLE, _END = "accuracy, middle third of the epochs", "accuracy, last third"
 _LAST, _HIGHEST = "accuracy, last epoch", "accuracy, highest of any epoch"
+_COLOURS = {"D_rand": "C0", "D_other": "C1", "D_det": "C2"}
 
 
 def _measure(experiment):
@@ -59,11 +60,13 @@ def _draw(records, experiment):
         for name in names:
             epochs = sorted({r["at"] for r in records if r["row"] == name and r.get("at")})
             seeds = [100 * values(records, name, "accuracy", at=epoch) for epoch in epochs]
-            (line,) = ax.plot(epochs, [cell.mean() for cell in seeds], label=name.split(",")[0])
+            label = name.split(",")[0]
+            style = {"label": label, "color": _COLOURS[label]}
+            ax.plot(epochs, [cell.mean() for cell in seeds], **style)
             low, high = [cell.min() for cell in seeds], [cell.max() for cell in seeds]
-            ax.fill_between(epochs, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+            ax.fill_between(epochs, low, high, color=style["color"], alpha=0.2, linewidth=0)
         ax.axhline(chance(experiment), color="0.5", linestyle=":", label="chance")
-        ax.set_xlabel("epoch (band: range of the seeds)")
+        ax.set_xlabel("epoch")
         ax.set_ylim(bottom=0)
         ax.grid(alpha=0.4)
         ax.spines[["top", "right"]].set_visible(False)

@@ -3,13 +3,13 @@ Accuracy over eps, with AutoAttack beside
 =========================================
 
 A robust accuracy is only as good as its attack. Here is this library's beside AutoAttack, the
-usual yardstick, from torchattacks. Both attack the network itself: ``module_`` takes images
-in [0, 1] and returns logits.
+usual yardstick, in its authors' code (``pip install pyautoattack``). Both attack the network
+itself: ``module_`` takes images in [0, 1] and returns logits.
 """
 
 import matplotlib.pyplot as plt
 import torch
-import torchattacks
+from pyautoattack import AutoAttack
 
 from advfeat import AdversarialClassifier, StandardClassifier
 from advfeat.datasets import load_digits
@@ -28,11 +28,9 @@ models = {
 
 def auto_attack(clf, eps):
     """Accuracy under AutoAttack's standard version."""
-    device = next(clf.module_.parameters()).device
-    images, labels = (torch.from_numpy(data).to(device) for data in (X_test, y_test))
-    attack = torchattacks.AutoAttack(clf.module_.eval(), norm="L2", eps=eps, n_classes=10, seed=0)
-    found = clf.module_(attack(images, labels)).argmax(1)
-    return float((found == labels).float().mean())
+    attack = AutoAttack(clf.module_.eval(), norm="L2", eps=eps, seed=0, device=clf.net_.device)
+    _, found = attack.run_standard_evaluation(torch.from_numpy(X_test), torch.from_numpy(y_test))
+    return float((found.numpy() == y_test).mean())
 
 
 # %%

@@ -4,9 +4,43 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
-pytest.importorskip("torchattacks")
-import autoattack  # noqa: E402
+import autoattack
+import measures
+from advfeat import StandardClassifier
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 4, 5, 10])
+def test_the_standard_version_is_that_of_its_authors(n_classes):
+    """Croce and Hein 2020: 100 steps, at most 9 targets, 5000 queries."""
+    rng = np.random.default_rng(n_classes)
+    X, y = 0.3 * rng.random((60, 1, 5, 5), dtype=np.float32), np.arange(60) % n_classes
+    X[np.arange(60), 0, y // 5, y % 5] = 1  # one pixel tells the class
+    clf = StandardClassifier("mlp", max_epochs=20, random_state=0, verbose=0).fit(X, y)
+    before, seen = torch.random.get_rng_state(), []
+
+    def look(attack):
+        seen.append(attack)
+        attack.square.n_queries = 5
+
+    with_gradients = [parameter.grad for parameter in clf.module_.parameters()]
+    withstand = measures.withstand_autoattack(clf, X[:10], y[:10], 1e-4, adapt=look)
+    assert np.array_equal(withstand, clf.predict(X[:10]) == y[:10])
+    (attack,) = seen
+    parts = attack.apgd, attack.apgd_targeted, attack.fab
+    assert [part.n_iter for part in parts] == [100] * 3
+    assert not attack.square.rescale_schedule
+    if n_classes < 4:
+        assert attack.attacks_to_run == ["apgd-ce", "fab", "square"]
+    else:
+        assert attack.attacks_to_run == ["apgd-ce", "apgd-t", "fab-t", "square"]
+        assert [part.n_target_classes for part in parts[1:]] == [min(9, n_classes - 1)] * 2
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(
+        parameter.grad is grad
+        for parameter, grad in zip(clf.module_.parameters(), with_gradients, strict=True)
+    )
 
 
 def test_smoke(tmp_path, capsys):

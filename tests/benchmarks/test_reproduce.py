@@ -104,7 +104,7 @@ def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, ca
         assert [r["eps"] for r in mine if r["metric"] == "robust accuracy"] == ["0.5"] * 2
     report = json.loads((folder / "results.json").read_text())
     assert report["settings"]["inversion"]["n_steps"] == 2 and report["seeds"] == 2
-    assert {"torch", "torchattacks", "advfeat", "python"} <= set(report["versions"])
+    assert {"torch", "pyautoattack", "advfeat", "python"} <= set(report["versions"])
     assert {"commit", "commits", "date"} <= set(report)
     assert report["hardware"]["processor"] and sum(report["commits"].values()) == 56
     page = (folder / "README.md").read_text()
