@@ -7,9 +7,10 @@ Models: those of the tables on digits (reproduce.py, seed 0). Radii: those that 
 quarters, a half and a quarter of a model's accuracy, found on training images, since a radius at
 which all or none withstand compares nothing; and one large radius in each norm. Both attacks see
 the same test images; AutoAttack is the standard version of its authors' code. Each model and each
-radius is a stage: what is finished is kept, and ``--models`` lets several processes share the work,
-each with its own. The command without it, at the end, makes the table of all. Seconds are those of one
-run of each attack, one after the other; on a machine with other work they are only a hint.
+radius is a stage: what is finished is kept, and ``--models`` lets several processes share the
+work, each with its own. The command without it, at the end, makes the table of all. Seconds are
+those of one run of each attack, one after the other; on a machine with other work they are only a
+hint.
 """
 
 import argparse

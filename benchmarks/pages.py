@@ -48,11 +48,11 @@ def page(table, report):
     return "\n".join([*lines, _made(report)]) + "\n"
 
 
-def markdown(records, columns, paper, rows=None):
+def markdown(records, columns, paper):
     """Table of the rows that have any of the columns, with the paper's figures in brackets."""
     heads = ["", *map(head, columns)]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for row in rows or rows_of([record for record in records if record.get("at") is None]):
+    for row in rows_of([record for record in records if record.get("at") is None]):
         cells = [cell(records, row, column) for column in columns]
         if not any(cells):
             continue

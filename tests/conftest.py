@@ -55,6 +55,17 @@ def close_figures():
         sys.modules["matplotlib.pyplot"].close("all")
 
 
+@pytest.fixture(autouse=True)
+def own_draws():
+    """Let each test draw from the global generators as if it were the only one."""
+    in_torch, in_numpy = torch.get_rng_state(), np.random.get_state()
+    torch.manual_seed(0)
+    np.random.seed(0)
+    yield
+    torch.set_rng_state(in_torch)
+    np.random.set_state(in_numpy)
+
+
 @pytest.fixture(scope="session")
 def digits():
     """(X, y, X_test, y_test): 600 training and 200 test images of handwritten digits."""

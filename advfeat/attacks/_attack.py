@@ -149,7 +149,8 @@ class Attack:
                 n_steps=self.n_steps,
                 start=self._start(run, begin, x, rows),
                 keep="best",
-                is_better=lambda logits, t, ys=ys: cw_margin(logits, ys) > 0,
+                # As `_judge` counts: logits that are no numbers are misclassified.
+                is_better=lambda logits, t, ys=ys: ~(cw_margin(logits, ys) <= 0),
                 until_better=not self.keeps_examples and self.network is self.judge,
             )
             found_margin, found_fools = _judge(self.judge, found, ys)

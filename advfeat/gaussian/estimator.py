@@ -93,8 +93,9 @@ class GaussianRobustMLE(
     adversary : {"average", "pointwise"}, default="average"
         What the budget bounds. "average": the mean of the squared lengths, which has a
         closed form and depends on the data through means and covariance only.
-        "pointwise": the length of every single perturbation; solved numerically in the
-        principal axes of the data, and without ``partial_fit``.
+        "pointwise": the length of every single perturbation; solved numerically, and without
+        ``partial_fit``. It keeps the class means and the principal axes of the data, which is
+        exact for classes that are symmetric along each of these axes, such as Gaussians.
     priors : array-like of shape (n_classes,), default=None
         Class probabilities. ``None`` takes the (weighted) class frequencies.
 
@@ -144,7 +145,8 @@ class GaussianRobustMLE(
         variances of the two adversaries differ by ``O(1 / d_eff_)``.
     robust_nll_ : float
         Value of the game: mean negative log-likelihood of a sample, given its class, under
-        the robust model and attack.
+        the robust model and attack. With the pointwise adversary, on classes that are not
+        symmetric, an upper bound of it.
     coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
         Weights of the linear decision function. Missing if ``per_class``.
     intercept_ : ndarray of shape (1,) or (n_classes,)
@@ -162,8 +164,9 @@ class GaussianRobustMLE(
     -----
     The classes need not be symmetric around zero nor equally likely, as they are in the
     paper, and the covariance may be singular: directions without variance get the standard
-    deviation ``lambda_ ** (-1/2)``. The solution holds for any data with these means and
-    covariances, Gaussian or not.
+    deviation ``lambda_ ** (-1/2)``. The solution for the average adversary holds for any data
+    with these means and covariances, Gaussian or not; that for the pointwise one depends on the
+    samples.
 
     References
     ----------

@@ -14,6 +14,7 @@ import pickle
 import threading
 import time
 from contextlib import closing
+from mmap import mmap
 from multiprocessing import current_process
 from uuid import uuid4
 
@@ -213,8 +214,8 @@ def _sent(rows):
     """Rows of a task as they can be sent to another process.
 
     joblib and clusters know plain arrays, not their subclasses. joblib sends of a memory map the
-    place of the rows in its file: wrong where they run backwards, and another content where
-    changes are kept from the file.
+    place of the rows in its file: wrong where they run backwards or in another order than the
+    file, and another content where changes are kept from the file.
     """
     return tuple(map(_sendable, rows))
 
@@ -223,12 +224,15 @@ def _sendable(rows):
     if not isinstance(rows, np.ndarray):
         return rows
     rows = whole = np.asarray(rows)
-    while whole is not None and not isinstance(whole, np.memmap):
+    while whole is not None and not isinstance(getattr(whole, "base", None), mmap):
         whole = getattr(whole, "base", None)
+    if not isinstance(whole, np.memmap):
+        return rows
     backwards = min(rows.strides, default=0) < 0
-    if whole is not None and (whole.mode == "c" or backwards):
-        rows = np.array(rows)
-    return rows
+    # joblib forgets the strides of rows without gaps, and takes the order of the whole file.
+    order = "f_contiguous" if whole.flags.f_contiguous else "c_contiguous"
+    turned = rows.flags.forc and not getattr(rows.flags, order)
+    return np.array(rows) if whole.mode == "c" or backwards or turned else rows
 
 
 def _packed_task(name, packed, begin, *rows):
@@ -366,9 +370,8 @@ def _windowed(begins, submit, finished, result, alive, window, cancel=None):
                 try:
                     outcome = result(task)
                 except Exception as error:
-                    failure = (
-                        failure or error
-                    )  # not before the others that are done were handed on
+                    # Not raised before the others that are done were handed on.
+                    failure = failure or error
                 else:
                     yield outcome
             if failure is not None:

@@ -141,9 +141,10 @@ TABLE = Table(
         (f"CW margin, {_CW_STEPS} steps", "robust accuracy", _EPS): 48.27,
     },
     note=(
-        "PGD with steps of constant length on the cross-entropy, no random start; the last number "
-        "of steps. AutoAttack (the standard version of its authors' code) and this library's "
-        "attack (see the settings) are run as elsewhere. The paper has 48.27 for both of its attacks, which in Table 7 is the "
-        "figure of D_R from noise; from images it is 48.20."
+        "PGD with steps of constant length on the cross-entropy, no random start; the last "
+        "number of steps. AutoAttack (the standard version of its authors' code) and this "
+        "library's attack (see the settings) are run as elsewhere. The paper has 48.27 for "
+        "both of its attacks, which in Table 7 is the figure of D_R from noise; from images it "
+        "is 48.20."
     ),
 )

@@ -307,3 +307,36 @@ def test_gradients_that_are_no_numbers_are_told(standard, digits):
         robust_accuracy_score(
             clf, digits[2][:60], digits[3][:60], norm=2, eps=0.1, n_steps=1, verbose=0
         )
+
+
+def test_data_that_are_sorted_by_class_are_looked_at_in_all_classes(standard, digits):
+    X, y = digits[0], digits[1]
+    rows = np.concatenate([np.flatnonzero(y == 0)[:70], np.flatnonzero(y != 0)[:200]])
+
+    def hard(logits):
+        said = logits.argmax(1)
+        steps = 10.0 * nn.functional.one_hot(said, 10) + 0 * logits
+        return torch.where((said == 0)[:, None], logits, steps)
+
+    estimator = Estimator(Around(standard.module_, after=hard))
+    with pytest.warns(EvaluationWarning, match="exactly zero"):
+        robust_accuracy_score(estimator, X[rows], y[rows], norm=2, eps=0.1, n_steps=1, verbose=0)
+
+
+class NumbersUpTo(nn.Module):
+    """Class 0 everywhere; where the mean of x is large, the logits are no numbers."""
+
+    def forward(self, x):
+        mean = x.flatten(1).mean(1)
+        logits = torch.stack([1 + 0 * mean, 0.1 * mean, *8 * [0 * mean]], 1)
+        return torch.where(mean[:, None] > 0.3, torch.nan, logits)
+
+
+def test_an_attack_may_lead_where_logits_are_no_numbers():
+    """They count as misclassified."""
+    X, y = np.zeros((5, 1, 2, 2), dtype=np.float32), np.zeros(5, dtype=int)
+    estimator = Estimator(NumbersUpTo())
+    assert robust_accuracy_score(estimator, X, y, norm=2, eps=1, verbose=0) == 0
+    assert robust_accuracy_score(estimator, X, y, norm=2, eps=0.1, verbose=0) == 1
+    examples, fools = adversarial_examples(estimator, X, y, norm=2, eps=1, verbose=0)
+    assert fools.all() and (examples.mean(axis=(1, 2, 3)) > 0.3).all()

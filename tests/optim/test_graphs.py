@@ -145,7 +145,7 @@ def test_bookkeeping_of_replays(keep, monkeypatch):
 
 
 def test_bookkeeping_of_refreshes(monkeypatch):
-    on_the_cpu(monkeypatch)
+    replay = on_the_cpu(monkeypatch)
     net, x, _ = problem("cpu")
     attacked = AttackedNetwork(net, device="cpu", precision="fp32")
     attacked(x)
@@ -157,6 +157,7 @@ def test_bookkeeping_of_refreshes(monkeypatch):
         attacked.refresh()
         fresh = AttackedNetwork(net, device="cpu", precision="fp32")
         assert torch.equal(attacked(x), fresh(x))
+    assert replay.n_replays == 10  # all after the twentieth
 
 
 def test_steps_of_a_network_of_ones_own_are_its_own_affair():

@@ -280,6 +280,18 @@ def views(path):
             view = mapped.view(kind)
             for part in (view, view[::-1], view[:, ::-1], view[3:30:2, :, ::-1], view[:, 1:2]):
                 yield part, np.array(part)
+    for order in "CF":
+        np.save(path.with_name(f"{order}.npy"), np.asarray(whole, order=order))
+        mapped = np.load(path.with_name(f"{order}.npy"), mmap_mode="r")
+        for part in (mapped, mapped.T, mapped[5:], mapped.T[:, 5:], mapped.T[::-1]):
+            yield part, np.array(part)
+    path.with_name("raw").write_bytes(whole.tobytes())  # whose map has one dimension
+    raw = np.memmap(path.with_name("raw"), dtype=whole.dtype, mode="r")
+    for order in "CF":
+        yield (
+            raw.reshape(whole.shape, order=order),
+            whole.ravel().reshape(whole.shape, order=order),
+        )
     changed = np.load(path, mmap_mode="c")
     changed += 1
     yield changed, whole + 1
