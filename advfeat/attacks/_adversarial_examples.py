@@ -114,6 +114,18 @@ def adversarial_examples(
     fooled : ndarray of shape (n,), bool
         Whether the estimator misclassifies ``X_adv``.
 
+    Raises
+    ------
+    NotFittedError
+        If the estimator is not fitted.
+    TypeError
+        If no gradients can be had from the estimator.
+    ValueError
+        For unusable X, y or settings: values outside the bounds, bounds for an advfeat classifier,
+        which has its own, and text for labels where the classes are numbers, among others.
+    BatchError
+        If the work on a batch fails, most often in the network.
+
     Warns
     -----
     EvaluationWarning

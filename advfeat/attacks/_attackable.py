@@ -131,7 +131,7 @@ def attackable(estimator: Any, X: Inputs, precision: str = "fp32", **bounds: Bou
     if hasattr(estimator, "best_estimator_"):
         return attackable(estimator.best_estimator_, X, precision, **bounds)
     if hasattr(estimator, "coef_") and hasattr(estimator, "classes_"):
-        _check_names(estimator, X)
+        check_names(estimator, X)
         X, box = _check_foreign(estimator, X, **bounds)
         linear = _linear_module(estimator)
         if X.shape[1:] != (linear.in_features,):
@@ -207,7 +207,7 @@ def _(estimator: nn.Module, X, precision="fp32", **bounds):
     refuse_module(estimator)
 
 
-def _check_names(estimator, X):
+def check_names(estimator, X):
     """Refuse a frame whose columns are in another order, as `predict` does."""
     known, names = getattr(estimator, "feature_names_in_", None), _get_feature_names(X)
     if known is not None and names is not None and not np.array_equal(known, names):

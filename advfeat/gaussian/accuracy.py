@@ -8,7 +8,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from advfeat.gaussian.discriminant import linear_discriminant
-from advfeat.gaussian.robust_covariance import relaxation, robust_std
+from advfeat.gaussian.robust_covariance import check_budget, relaxation, robust_std
 
 
 class GaussianAccuracyMixin:
@@ -48,7 +48,7 @@ class GaussianAccuracyMixin:
         True
         """
         self._check_two_classes("accuracy_curve")
-        eps_test = _check_budget(eps_test, "eps_test", "accuracy_curve")
+        eps_test = check_budget(eps_test, "eps_test", "accuracy_curve")
         return gaussian_accuracy(
             self.coef_[0],
             self.intercept_[0],
@@ -109,7 +109,7 @@ class GaussianAccuracyMixin:
                 "The 'w' parameter of feature_usefulness must have shape (n_features,) or "
                 f"(n, n_features) with {self.n_features_in_} features. Got {w.shape} instead."
             )
-        eps = _check_budget(eps, "eps", "feature_usefulness")
+        eps = check_budget(eps, "eps", "feature_usefulness")
         axes = self._scatter.axes[0]
         spread = np.prod(self.priors_)
         difference = w @ (self.means_[1] - self.means_[0])
@@ -134,6 +134,14 @@ class GaussianAccuracyMixin:
             ``adversary_std``, ``d_eff`` and, unless ``per_class``, ``coef`` and
             ``intercept``, as the attributes that end in ``_``. Also ``n_iter``.
 
+        Raises
+        ------
+        NotFittedError
+            Before :meth:`fit`.
+        ValueError
+            If a budget is negative, infinite or no number, or ``eps_values`` is empty or has more
+            than one dimension.
+
         Examples
         --------
         >>> from sklearn.datasets import load_iris
@@ -147,7 +155,7 @@ class GaussianAccuracyMixin:
         True
         """
         check_is_fitted(self)
-        eps_values = np.atleast_1d(_check_budget(eps_values, "eps_values", "eps_path"))
+        eps_values = np.atleast_1d(check_budget(eps_values, "eps_values", "eps_path"))
         s = np.ravel(self.std_)
         robust = robust_std(s, eps_values, weights=self._axis_weights)
         shape = (len(eps_values), *self.std_.shape)
@@ -202,7 +210,7 @@ class GaussianAccuracyMixin:
         True
         """
         self._check_two_classes("select_eps")
-        eps_test = _check_budget(eps_test, "eps_test", "select_eps")
+        eps_test = check_budget(eps_test, "eps_test", "select_eps")
         if eps_test.ndim:
             raise ValueError(
                 f"The 'eps_test' parameter of select_eps must be one number. Got {eps_test!r}."
@@ -288,14 +296,3 @@ def gaussian_accuracy(coef, intercept, axes, means, priors, eps, norm):
         with np.errstate(divide="ignore", invalid="ignore"):
             accuracy = accuracy + prior * ndtr(np.where(margin == 0, 0.0, margin / std))
     return accuracy
-
-
-def _check_budget(eps, name, method):
-    """Non-negative finite number or one-dimensional array of them, as an array."""
-    eps = np.asarray(eps, dtype=float)
-    if eps.ndim > 1 or not np.all((eps >= 0) & np.isfinite(eps)):
-        raise ValueError(
-            f"The '{name}' parameter of {method} must be a non-negative finite number or a "
-            f"one-dimensional array of them. Got {eps!r} instead."
-        )
-    return eps

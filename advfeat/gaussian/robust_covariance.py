@@ -88,12 +88,7 @@ def robust_std(s, eps, *, weights=None):
     (array([3., 3.]), 0.333333333333)
     """
     s, weights = _check_axes(s, weights)
-    eps = np.asarray(eps, dtype=float)
-    if eps.ndim > 1 or not np.all((eps >= 0) & np.isfinite(eps)):
-        raise ValueError(
-            "The 'eps' parameter of robust_std must be a non-negative finite number or a "
-            f"one-dimensional array of them. Got {eps!r} instead."
-        )
+    eps = check_budget(eps, "eps", "robust_std")
     # Scaled by a power of two, which is exact, no square below can overflow or vanish.
     budget = np.atleast_1d(eps)[:, None]
     unit = np.exp2(np.frexp(np.maximum(s.max(), budget))[1] - 1)
@@ -290,3 +285,14 @@ def bracket(s, eps, weights):
     low = np.sqrt(e[:, -1:]) * np.sqrt(e[:, -1:] + power_mean)
     high = np.min(np.sqrt(e) * np.sqrt(e + mean), axis=1, keepdims=True)
     return low, np.maximum(low, high)
+
+
+def check_budget(eps, name, method):
+    """Non-negative finite number or one-dimensional array of them, as an array."""
+    eps = np.asarray(eps, dtype=float)
+    if eps.ndim > 1 or eps.size == 0 or not np.all((eps >= 0) & np.isfinite(eps)):
+        raise ValueError(
+            f"The '{name}' parameter of {method} must be a non-negative finite number or a "
+            f"one-dimensional array of them. Got {eps!r} instead."
+        )
+    return eps

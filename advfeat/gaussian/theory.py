@@ -121,6 +121,13 @@ class GaussianTheoryMixin:
             Expected rise, infinite below the threshold; the mean over the classes if
             ``per_class``.
 
+        Raises
+        ------
+        NotFittedError
+            Before :meth:`fit`.
+        ValueError
+            If a price is zero, negative or NaN, or ``C`` has more than one dimension.
+
         References
         ----------
         Ilyas et al. 2019, Theorem 1, with the penalty squared.

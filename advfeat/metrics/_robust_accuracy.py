@@ -126,6 +126,22 @@ def robust_accuracy_curve(
     ndarray of shape (n_eps,), float64
         In [0, 1], in the order of ``eps_values``.
 
+    Raises
+    ------
+    NotFittedError
+        If the estimator is not fitted.
+    TypeError
+        If no gradients can be had from the estimator, or for unknown settings.
+    ValueError
+        For unusable X, y, settings or weights, as in `robust_accuracy_score`, and if
+        ``eps_values`` is no list of one radius or more, or one is negative or NaN.
+
+    Warns
+    -----
+    EvaluationWarning
+        As in `robust_accuracy_score`; gradients are compared with random search at the largest
+        radius at which samples withstand.
+
     References
     ----------
     Ilyas et al. 2019, Table 7 and Appendix D.2.
@@ -197,6 +213,13 @@ def make_robust_scorer(*, norm: float, eps: float, **attack: Any) -> Callable[..
         ``scorer(estimator, X, y=None, sample_weight=None)`` gives the robust accuracy. With
         scikit-learn's metadata routing, ``scorer.set_score_request(sample_weight=True)`` asks for
         the weights.
+
+    Raises
+    ------
+    TypeError
+        For unknown settings.
+    ValueError
+        For values that a setting does not take.
 
     Examples
     --------

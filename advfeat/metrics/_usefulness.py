@@ -65,6 +65,16 @@ def feature_usefulness(
     rho : ndarray of shape (n_classes, n_hidden)
         Rows in the order of the classes; NaN for features that are constant on X.
 
+    Raises
+    ------
+    NotFittedError
+        If the estimator is not fitted.
+    TypeError
+        If no gradients can be had from the estimator.
+    ValueError
+        For unusable X, y, ``batch_size`` or ``bounds``, or if the network does not end in a linear
+        layer.
+
     References
     ----------
     Ilyas et al. 2019, eq. 1.
@@ -136,6 +146,15 @@ def robust_feature_usefulness(
         Robust usefulness of f where rho >= 0 and of -f where rho < 0, so that it is at most
         ``|rho|``; NaN for features that are constant on X. A useful feature is robust if
         gamma > 0. Measured in fp32 whatever the precision of the search.
+
+    Raises
+    ------
+    NotFittedError
+        If the estimator is not fitted.
+    TypeError
+        If no gradients can be had from the estimator.
+    ValueError
+        For unusable X, y or settings, or if the network does not end in a linear layer.
 
     References
     ----------

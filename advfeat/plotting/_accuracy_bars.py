@@ -149,6 +149,23 @@ class AccuracyBarDisplay:
         Returns
         -------
         AccuracyBarDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        NotFittedError
+            If a classifier is not fitted.
+        TypeError
+            If no gradients can be had from a classifier, or for unknown keywords.
+        ValueError
+            If estimators is no mapping, or holds an empty list; for unusable X, y or settings, as
+            in `robust_accuracy_score`; for radii that are infinite or given twice.
+
+        Warns
+        -----
+        EvaluationWarning
+            As `robust_accuracy_score`.
         """
         import_pyplot(f"{cls.__name__}.from_estimators")
         eps = check_eps(eps)
@@ -209,6 +226,13 @@ class AccuracyBarDisplay:
         Returns
         -------
         AccuracyBarDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If shapes do not fit, or a value is out of range.
         """
         display = cls(accuracy, eps=eps, norm=norm, n_steps=n_steps, n_samples=n_samples)
         return display.plot(ax=ax)

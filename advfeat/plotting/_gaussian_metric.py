@@ -8,8 +8,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-from advfeat.plotting._plane import check_plane, check_weights, dark, draw_boundary, draw_samples
-from advfeat.plotting._style import COLORS, check_eps, get_axes
+from advfeat.plotting._plane import (
+    check_constant,
+    check_plane,
+    check_plane_of,
+    check_weights,
+    dark,
+    draw_boundary,
+    draw_samples,
+)
+from advfeat.plotting._style import COLORS, check_radius, get_axes
 from advfeat.utils._modules import refuse_module
 
 if TYPE_CHECKING:
@@ -51,6 +59,12 @@ class GaussianMetricDisplay:
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
 
+    Raises
+    ------
+    ValueError
+        If X and y are no samples with two features and of two classes, coef does not hold two
+        weights, the covariance is not positive definite, or intercept or eps is not one number.
+
     See Also
     --------
     advfeat.GaussianRobustMLE : The model.
@@ -88,8 +102,8 @@ class GaussianMetricDisplay:
         self.means = np.asarray(means, dtype=float)
         self.covariance = np.asarray(covariance, dtype=float)
         self.coef = check_weights(coef, "coef")
-        self.intercept = float(intercept)
-        (self.eps,) = check_eps(eps).tolist()
+        self.intercept = check_constant(intercept, "intercept")
+        self.eps = check_radius(eps)
         angle = np.linspace(0, 2 * np.pi, 181)
         circle = np.column_stack([np.cos(angle), np.sin(angle)])
         try:
@@ -114,7 +128,7 @@ class GaussianMetricDisplay:
         estimator : GaussianRobustMLE
             Fitted on two classes and two features, with ``per_class=False``.
         X : array-like of shape (n, 2)
-            Samples to be shown.
+            Samples to be shown; a data frame with its columns as in the fit.
         y : array-like of shape (n,)
             Their labels.
         ax : matplotlib Axes, default=None
@@ -126,17 +140,31 @@ class GaussianMetricDisplay:
 
         Raises
         ------
+        ImportError
+            If matplotlib is not installed.
+        NotFittedError
+            If the model is not fitted.
+        TypeError
+            If it is no `GaussianRobustMLE`.
         ValueError
-            If the model has other than two classes, two features and one covariance.
+            If it has other than two classes, two features and one covariance, or one that is not
+            positive definite; if X and y are no samples with two features and of two classes; if
+            the columns of a frame are not those of the fit, in their order.
         """
         refuse_module(estimator)
         check_is_fitted(estimator)
+        if not hasattr(estimator, "robust_covariance_"):
+            raise TypeError(
+                f"{cls.__name__} needs a fitted GaussianRobustMLE, as it draws the metric that "
+                f"this has learned. Got {type(estimator).__name__} instead."
+            )
         if np.shape(estimator.means_) != (2, 2) or np.ndim(estimator.covariance_) > 2:
             raise ValueError(
                 f"{cls.__name__} needs a model of two classes, two features and one covariance. "
                 f"Got class means of shape {np.shape(estimator.means_)} and covariances of shape "
                 f"{np.shape(estimator.covariance_)} instead."
             )
+        X, y, _ = check_plane_of([estimator], X, y)
         display = cls(
             X,
             y,

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from advfeat.plotting._plane import check_plane, check_weights, dark, draw_boundary, draw_samples
+from advfeat.plotting._plane import (
+    check_constant,
+    check_plane,
+    check_plane_of,
+    check_weights,
+    dark,
+    draw_boundary,
+    draw_samples,
+)
 from advfeat.plotting._style import (
     COLORS,
     SMALL,
-    check_eps,
     check_mapping,
+    check_radius,
     get_axes,
     import_pyplot,
 )
@@ -59,6 +67,13 @@ class LinearBoundaryDisplay:
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure
 
+    Raises
+    ------
+    ValueError
+        If X and y are no samples with two features and of two classes, coef does not hold two
+        weights, intercept lacks one of its names, an intercept or eps is not one number, or norm
+        is another one.
+
     References
     ----------
     Ilyas et al. 2019, Figure 13.
@@ -91,8 +106,16 @@ class LinearBoundaryDisplay:
             name: check_weights(w, f"coef[{name!r}]")
             for name, w in check_mapping(coef, "coef").items()
         }
-        self.intercept = {name: float(intercept[name]) for name in self.coef}
-        (self.eps,), self.norm = check_eps(eps).tolist(), norm
+        check_mapping(intercept, "intercept")
+        if any(name not in intercept for name in self.coef):
+            raise ValueError(
+                f"intercept must hold one number for each name of coef, {list(self.coef)}. Got "
+                f"numbers for {list(intercept)}."
+            )
+        self.intercept = {
+            name: check_constant(intercept[name], f"intercept[{name!r}]") for name in self.coef
+        }
+        self.eps, self.norm = check_radius(eps), norm
         norm_name(norm)
         sign = np.where(self.y == np.unique(self.y)[1], 1, -1)
         self.accuracy, self.robust_accuracy = {}, {}
@@ -121,7 +144,7 @@ class LinearBoundaryDisplay:
             Each with a ``decision_function`` that is linear in ``X``; pipelines that scale the
             features first are such.
         X : array-like of shape (n, 2)
-            Samples.
+            Samples. The classifiers get a data frame as a frame, with columns as in their fit.
         y : array-like of shape (n,)
             Their labels.
         eps : float
@@ -137,17 +160,24 @@ class LinearBoundaryDisplay:
 
         Raises
         ------
+        ImportError
+            If matplotlib is not installed.
+        NotFittedError
+            If a classifier is not fitted.
         ValueError
-            If a decision function is not linear, or y has other labels than the classifiers.
+            If X and y are no samples with two features and of two classes; if the columns of a
+            frame are not those of a fit, in their order; if a decision function is not linear;
+            if y has other labels than the classifiers; if eps or norm is out of range.
         """
         import_pyplot(f"{cls.__name__}.from_estimators")
-        check_eps(eps)
+        eps = check_radius(eps)
         check_mapping(estimators, "estimators")
-        X, y = check_plane(next(iter(estimators.values())), X, y)
+        X, y, as_given = check_plane_of(list(estimators.values()), X, y)
+        samples, corners = as_given(X.astype(np.float64)), as_given(np.eye(3, 2, k=-1))
         coef, intercept = {}, {}
         for name, estimator in estimators.items():
-            scores = estimator.decision_function(X.astype(np.float64))
-            at_origin, *at_units = estimator.decision_function(np.eye(3, 2, k=-1))
+            scores = estimator.decision_function(samples)
+            at_origin, *at_units = estimator.decision_function(corners)
             w = np.array(at_units) - at_origin
             linear = np.ndim(scores) == 1  # one score, for two classes
             if not (linear and np.allclose(X @ w + at_origin, scores, atol=1e-6 * np.ptp(scores))):

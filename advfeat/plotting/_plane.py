@@ -1,10 +1,14 @@
 """Samples with two features, of two classes, and linear decisions on them: checked and drawn."""
 
+from functools import partial
+
 import numpy as np
 
+from advfeat.attacks._attackable import check_names
 from advfeat.datasets._torch_data import unpack_data
-from advfeat.plotting._style import COLORS
+from advfeat.plotting._style import COLORS, one_number
 from advfeat.utils._checks import check_data
+from advfeat.utils._frames import as_frame, library_of
 from advfeat.utils._labels import check_labels
 
 _SAMPLES = {"s": 6, "alpha": 0.35, "linewidths": 0}
@@ -27,6 +31,37 @@ def check_plane(owner, X, y):
     return X, y
 
 
+def check_plane_of(estimators, X, y):
+    """Check samples and labels as `check_plane`, and the names of columns with each estimator.
+
+    Parameters
+    ----------
+    estimators : list of fitted estimators
+    X : array-like of shape (n, 2), data frame or torch Dataset
+    y : array-like of shape (n,)
+
+    Returns
+    -------
+    X : ndarray of shape (n, 2)
+    y : ndarray of shape (n,)
+    as_given : callable
+        Makes a frame of an array where X is a frame: estimators may ask for columns by name.
+
+    Raises
+    ------
+    ValueError
+        As `check_plane`, or if columns have other names than in the fit, or another order.
+    """
+    given, y = unpack_data(estimators[0], X, y)
+    for estimator in estimators:
+        check_names(estimator, given)
+    X, y = check_plane(estimators[0], given, y)
+    library = library_of(given)
+    if library is None:
+        return X, y, np.asarray
+    return X, y, partial(as_frame, names=given.columns, library=library)
+
+
 def check_weights(coef, name):
     """Two weights, also as a row like scikit-learn's ``coef_``."""
     coef = np.asarray(coef, dtype=float)
@@ -35,6 +70,14 @@ def check_weights(coef, name):
             f"{name} must have shape (2,), one weight for each feature. Got {coef.shape}."
         )
     return coef.reshape(2)
+
+
+def check_constant(intercept, name):
+    """Return one number, also of an array of one like scikit-learn's ``intercept_``."""
+    constant = one_number(intercept)
+    if np.isnan(constant):
+        raise ValueError(f"{name} must be one number. Got {intercept!r} instead.")
+    return constant
 
 
 def draw_samples(ax, X, y):

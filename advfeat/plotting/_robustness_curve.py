@@ -151,6 +151,23 @@ class RobustnessCurveDisplay:
         Returns
         -------
         RobustnessCurveDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        NotFittedError
+            If the classifier is not fitted.
+        TypeError
+            If no gradients can be had from the classifier, or for unknown keywords.
+        ValueError
+            For unusable X, y or settings, as in `robust_accuracy_curve`; also for radii that are
+            infinite or given twice.
+
+        Warns
+        -----
+        EvaluationWarning
+            As `robust_accuracy_curve`.
         """
         import_pyplot(f"{cls.__name__}.from_estimator")
         eps = np.sort(check_eps(eps_values))
@@ -192,6 +209,13 @@ class RobustnessCurveDisplay:
         Returns
         -------
         RobustnessCurveDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If lengths differ, or a value is out of range.
         """
         display = cls(
             eps=eps, accuracy=accuracy, norm=norm, name=name, n_steps=n_steps, n_samples=n_samples

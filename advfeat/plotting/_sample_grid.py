@@ -38,8 +38,8 @@ class SampleGridDisplay:
     images : mapping of str to array-like of shape (n, C, H, W)
         For each set its images: floats in [0, 1] or uint8, grey (C = 1) or RGB (C = 3).
         Column i must show the same sample in each set.
-    labels : mapping of str to sequence of n str, default=None
-        Texts to write under the images, for those sets that have some.
+    labels : mapping of str to sequence of n str or numbers, default=None
+        Texts to write under the images, for those sets that have some; numbers become text.
     indices : array-like of shape (n,), default=None
         Where the samples lie in the sets that they were drawn from; kept for reference.
 
@@ -79,14 +79,16 @@ class SampleGridDisplay:
         self,
         images: Mapping[str, ArrayLike],
         *,
-        labels: Mapping[str, Sequence[str]] | None = None,
+        labels: Mapping[str, Sequence[Any]] | None = None,
         indices: ArrayLike | None = None,
     ) -> None:
         self.images = {
             name: _check_images(values, name)
             for name, values in check_mapping(images, "images").items()
         }
-        self.labels = {name: list(texts) for name, texts in (labels or {}).items()}
+        self.labels = {
+            name: [str(text) for text in as_array(texts)] for name, texts in (labels or {}).items()
+        }
         self.indices = None if indices is None else np.asarray(indices)
         _check_lengths(self.images)
         n = len(next(iter(self.images.values())))
@@ -134,9 +136,12 @@ class SampleGridDisplay:
 
         Raises
         ------
+        ImportError
+            If matplotlib is not installed.
         ValueError
-            If lengths differ, y is not what a set was constructed from, or there are fewer
-            samples or class names than needed.
+            If a set is no batch of images, lengths differ, y is not what a set was constructed
+            from, ``n_samples`` is not from 1 to the number of samples, or class names are not one
+            for each label, or given for labels that are text in some sets and numbers in others.
         """
         import_pyplot(f"{cls.__name__}.from_datasets")
         check_mapping(datasets, "datasets")
@@ -255,9 +260,18 @@ def _label_texts(y, datasets, sets, class_names):
     """Map each label that occurs to its text."""
     parts = [data.classes for data in datasets.values() if isinstance(data, ConstructedDataset)]
     parts += [labels for _, *own in sets.values() for labels in (*own, y) if labels is not None]
-    classes = np.unique(np.concatenate(parts)).tolist() if parts else []
+    found = {label for part in parts for label in part.tolist()}
+    # Apart, as NumPy makes text of numbers beside text.
+    numbers = sorted(label for label in found if not isinstance(label, str))
+    words = sorted(label for label in found if isinstance(label, str))
+    classes = numbers + words
     if class_names is None:
         return {label: str(label) for label in classes}
+    if numbers and words:
+        raise ValueError(
+            "class_names must name labels of one type, all text or all numbers. Got both, "
+            f"{classes}; leave class_names out, or give all sets labels of one type."
+        )
     if len(class_names) != len(classes):
         raise ValueError(
             f"class_names must hold one name for each label, {classes}, in this order. Got "

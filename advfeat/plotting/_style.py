@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from advfeat.attacks import adversarial_examples
+from advfeat.utils._arrays import as_array
 from advfeat.utils._norms import norm_name
 
 # Okabe and Ito's palette, which the common colour vision deficiencies leave distinct. Yellow is
@@ -100,6 +101,31 @@ def check_eps(eps):
             f"Got {eps!r} instead."
         )
     return values
+
+
+def one_number(value):
+    """Return the one number of a scalar or of an array of any shape; NaN for all else."""
+    try:
+        numbers = np.asarray(as_array(value), dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.nan
+    return numbers.item() if numbers.size == 1 else np.nan
+
+
+def check_radius(eps):
+    """Return eps, which must be one radius, as a float.
+
+    Raises
+    ------
+    ValueError
+        If it is several, or negative, infinite or no number.
+    """
+    radius = one_number(eps)
+    if not 0 <= radius < np.inf:
+        raise ValueError(
+            f"eps must be one finite, non-negative number, in input units. Got {eps!r} instead."
+        )
+    return radius
 
 
 def check_mapping(value, name):

@@ -196,7 +196,7 @@ def test_closed_forms_need_two_classes_with_one_covariance(method):
             getattr(model, method)(argument)
 
 
-@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf, [[1.0]]])
+@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf, [[1.0]], []])
 def test_bad_budgets(bad):
     model = fitted(0)
     for method in (model.accuracy_curve, model.select_eps, model.eps_path):

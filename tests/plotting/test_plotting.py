@@ -7,10 +7,12 @@ import sys
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from sklearn.linear_model import LogisticRegression
+from torch.utils.data import TensorDataset
 
 import advfeat.plotting
 from advfeat import ConstructedDataset, StandardClassifier, robust_accuracy_score
@@ -354,9 +356,25 @@ def test_grid_names_the_classes():
         SampleGridDisplay.from_datasets({"D": data}, class_names=list("abc"), n_samples=2)
 
 
-def test_grid_draws_into_given_axes_and_tensors():
-    import torch
+def test_grid_writes_labels_of_two_types_as_they_are():
+    X = np.zeros((2, 1, 4, 4), dtype=np.float32)
+    numbers = TensorDataset(torch.from_numpy(X), torch.tensor([0, 1]))
+    sets = {"D": numbers, "D_det": constructed(X, ["cat", "dog"], ["dog", "cat"])}
+    display = SampleGridDisplay.from_datasets(sets, n_samples=2)
+    texts = [text.get_text() for text in display.texts_]
+    assert texts == ["0", "1", "cat → dog", "dog → cat"]
+    with pytest.raises(ValueError, match=r"labels of one type.* Got both, \[0, 1, 'cat', 'dog'\]"):
+        SampleGridDisplay.from_datasets(sets, class_names=["cat", "dog"], n_samples=2)
 
+
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor])
+def test_grid_writes_numbers_as_text(make):
+    display = SampleGridDisplay({"D": IMAGES[:3]}, labels={"D": make([3, 1, 2])}).plot()
+    assert display.labels == {"D": ["3", "1", "2"]}
+    assert [text.get_text() for text in display.texts_] == ["3", "1", "2"]
+
+
+def test_grid_draws_into_given_axes_and_tensors():
     figure, axes = plt.subplots(2)
     X = torch.rand(4, 3, 6, 6)
     display = SampleGridDisplay.from_datasets({"D": X}, n_samples=2, ax=axes[1])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import pyplot as plt
@@ -13,6 +14,7 @@ from sklearn.svm import SVC, LinearSVC
 
 from advfeat.gaussian import GaussianRobustMLE
 from advfeat.plotting import GaussianMetricDisplay, LinearBoundaryDisplay
+from advfeat.utils._sklearn import _get_feature_names
 
 pytestmark = pytest.mark.filterwarnings("ignore:The average adversary:UserWarning")
 seeds = st.integers(0, 2**32 - 1)
@@ -132,11 +134,14 @@ def test_figure_13_refuses_radii_and_classifiers_that_it_cannot_draw():
     X, y = plane(0)
     two = LogisticRegression().fit(X, y)
     three = LogisticRegression().fit(X, np.arange(60) % 3)
-    for eps in (-1, np.nan, np.inf):
-        with pytest.raises(ValueError, match="eps must be one or more different, finite"):
+    model = {"means": np.eye(2), "covariance": np.eye(2), "coef": [1, 0], "intercept": 0}
+    for eps in (-1, np.nan, np.inf, [0.1, 0.5], [], None, "a"):
+        with pytest.raises(ValueError, match="eps must be one finite, non-negative number"):
             LinearBoundaryDisplay.from_estimators({"a": two}, X, y, eps=eps)
-        with pytest.raises(ValueError, match="eps must be one or more different, finite"):
+        with pytest.raises(ValueError, match="eps must be one finite, non-negative number"):
             LinearBoundaryDisplay(X, y, coef={"a": [1, 0]}, intercept={"a": 0}, eps=eps)
+        with pytest.raises(ValueError, match="eps must be one finite, non-negative number"):
+            GaussianMetricDisplay(X, y, **model, eps=eps)
     with pytest.raises(ValueError, match="one score for two classes. That of 'three'"):
         LinearBoundaryDisplay.from_estimators({"three": three}, X, y, eps=1)
 
@@ -181,3 +186,76 @@ def test_what_has_no_balls_and_no_boundary_is_told():
     for coef in ([1.0], [[1.0], [2.0]], [1.0, 2.0, 3.0]):
         with pytest.raises(ValueError, match="must have shape .2,."):
             LinearBoundaryDisplay(X, y, coef={"a": coef}, intercept={"a": 0.0}, eps=0.1)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_columns_of_frames_are_those_of_the_fit(library):
+    X, y = plane(0)
+    frame = pytest.importorskip(library).DataFrame({"a": X[:, 0], "b": X[:, 1]})
+    if _get_feature_names(frame) is None:
+        pytest.skip("scikit-learn before 1.9 reads no names from frames of polars 2")
+    model = GaussianRobustMLE().fit(frame, y)
+    scaled = make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, y)
+    display = LinearBoundaryDisplay.from_estimators(  # without a warning
+        {"model": model, "scaled": scaled}, frame, y, eps=0.1
+    )
+    assert display.accuracy == {"model": model.score(frame, y), "scaled": scaled.score(frame, y)}
+    ball = GaussianMetricDisplay.from_estimator(model, frame, y)
+    assert_allclose(ball.X, X, rtol=1e-6, atol=1e-6)
+    names = "feature names should match.* in their order: a, b. Got b, a"
+    turned = frame[["b", "a"]]
+    with pytest.raises(ValueError, match=names):
+        GaussianMetricDisplay.from_estimator(model, turned, y)
+    for estimator in (model, scaled):
+        with pytest.raises(ValueError, match=names):
+            LinearBoundaryDisplay.from_estimators({"a": estimator}, turned, y, eps=0.1)
+
+
+def test_names_are_compared_with_each_estimator():
+    X, y = plane(0)
+    frame = pytest.importorskip("pandas").DataFrame(X, columns=["a", "b"])
+    estimators = {
+        "first": LogisticRegression().fit(frame, y),
+        "second": LogisticRegression().fit(frame[["b", "a"]], y),
+    }
+    with pytest.raises(ValueError, match="in their order: b, a. Got a, b"):
+        LinearBoundaryDisplay.from_estimators(estimators, frame, y, eps=0.1)
+
+
+@pytest.mark.parametrize("make", [float, lambda c: [c], lambda c: np.array([[c]]), torch.tensor])
+def test_an_intercept_is_one_number_of_any_shape(make):
+    X, y = plane(0)
+    clf = LogisticRegression().fit(X, y)
+    c = clf.intercept_.item()
+    display = LinearBoundaryDisplay(X, y, coef={"a": clf.coef_}, intercept={"a": make(c)}, eps=0.1)
+    assert display.intercept["a"] == pytest.approx(c)
+    assert display.accuracy["a"] == clf.score(X, y)
+    model = {"means": np.eye(2), "covariance": np.eye(2), "coef": clf.coef_, "eps": 0.1}
+    ball = GaussianMetricDisplay(X, y, **model, intercept=make(c))
+    assert ball.intercept == pytest.approx(c)
+
+
+@pytest.mark.parametrize("intercept", [[0.0, 1.0], [], None, "a", [[1.0], [1.0, 2.0]]])
+def test_an_intercept_that_is_not_one_number_is_refused(intercept):
+    X, y = plane(0)
+    with pytest.raises(ValueError, match=r"intercept\['a'\] must be one number. Got"):
+        LinearBoundaryDisplay(X, y, coef={"a": [1, 0]}, intercept={"a": intercept}, eps=0.1)
+    model = {"means": np.eye(2), "covariance": np.eye(2), "coef": [1, 0], "eps": 0.1}
+    with pytest.raises(ValueError, match="intercept must be one number. Got"):
+        GaussianMetricDisplay(X, y, **model, intercept=intercept)
+
+
+def test_intercepts_have_the_names_of_coef():
+    X, y = plane(0)
+    coef = {"a": [1, 0], "b": [0, 1]}
+    with pytest.raises(ValueError, match=r"of coef, \['a', 'b'\]. Got numbers for \['a'\]"):
+        LinearBoundaryDisplay(X, y, coef=coef, intercept={"a": 0.0}, eps=0.1)
+    with pytest.raises(ValueError, match="intercept must be a mapping.* Got float"):
+        LinearBoundaryDisplay(X, y, coef=coef, intercept=0.0, eps=0.1)
+
+
+def test_figure_4_says_which_estimator_it_needs():
+    X, y = plane(0)
+    for other in (LogisticRegression(), make_pipeline(StandardScaler(), GaussianRobustMLE())):
+        with pytest.raises(TypeError, match="needs a fitted GaussianRobustMLE.* Got (Log|Pipe)"):
+            GaussianMetricDisplay.from_estimator(other.fit(X, y), X, y)
