@@ -38,18 +38,18 @@ for network, lr in networks.items():
             n_steps=5,
             verbose=0,
         )
-        points.setdefault(network, []).append((fooled, learned))
+        points.setdefault(network, []).append((learned, fooled))
 
 # %%
 # Three architectures, two seeds each; chance is 10 %. The convolutional network has the source's
 # architecture. The perceptron learns the images instead of the perturbations: they show another
-# class than their label, so it falls below chance.
+# class than their label, so it falls below chance. Six points are too few for a correlation.
 
 fig, ax = plt.subplots(figsize=(4.8, 3.6), layout="constrained")
 for (network, pairs), marker in zip(points.items(), "os^", strict=True):
     ax.plot(*zip(*pairs, strict=True), marker, label=network)
-ax.axhline(0.1, color="gray", ls=":", lw=1)
-ax.set_xlabel("transfer rate of the source's examples, L2, eps 0.75")
-ax.set_ylabel("test accuracy after D_det")
+ax.axvline(0.1, color="gray", ls=":", lw=1)
+ax.set_xlabel("test accuracy after D_det")
+ax.set_ylabel("transfer rate of the source's examples, L2, eps 0.75")
 ax.legend(frameon=False)
 plt.show()
