@@ -50,7 +50,7 @@ for name, target in {"D_rand": "random", "D_det": "deterministic"}.items():
 # %%
 # On digits the leak is large: the robust network's features of D_rand teach more than its images
 # do, and not by labels that are true by chance, as the control shows. Even eps 0.5 is much for 8x8
-# pixels. On D_det the linear model stays below chance, while the network at eps 1 is well above it.
+# pixels. On D_det the linear model stays below chance, while the network at eps 1 is well above.
 
 fig, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
 for column, label in enumerate(
