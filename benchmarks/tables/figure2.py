@@ -84,7 +84,7 @@ TABLE = Table(
     note=(
         "Robust source's features: a linear model on them, trained on the same set, where "
         "measured. What it learns of D_NR need not come from non-robust features, though not each "
-        "feature of a robust source is robust. AutoAttack is the standard version of its authors' "
-        "code, on the same test images as the column beside it."
+        "feature of a robust source is robust. AutoAttack, where it was run, is the standard "
+        "version of its authors' code, on the same test images as the column beside it."
     ),
 )

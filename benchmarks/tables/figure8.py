@@ -142,8 +142,8 @@ TABLE = Table(
     },
     note=(
         "PGD with steps of constant length on the cross-entropy, no random start; the last "
-        "number of steps. AutoAttack (the standard version of its authors' code) and this "
-        "library's attack (see the settings) are run as elsewhere. The paper has 48.27 for "
+        "number of steps. AutoAttack, where it was run, is the standard version of its authors' "
+        "code; this library's attack is that of the settings. The paper has 48.27 for "
         "both of its attacks, which in Table 7 is the figure of D_R from noise; from images it "
         "is 48.20."
     ),
