@@ -179,11 +179,8 @@ def _claims(table, report):
         hold = f"hold that of the {table.counted} alone: another seed may differ by more"
     elif any(n == 1 for *_, n, _ in found):
         hold += ", with one seed the latter alone"
-    same = (
-        " It treats the rows as independent: where both are tested on the same images, of which "
-    )
-    same += "only the sums are kept, it is usually too large."
-    apart = all(claim.exclusive for claim in table.claims)  # whose errors are exact
+    same = " The error treats rows as independent: where both are tested on the same images, of "
+    same += "which only the sums are kept, it is usually too large."
     same = same if table.counted == "test images" and not apart else ""
     return [
         *lines,
