@@ -181,6 +181,7 @@ def _claims(table, report):
         hold += ", with one seed the latter alone"
     same = " The error treats rows as independent: where both are tested on the same images, of "
     same += "which only the sums are kept, it is usually too large."
+    apart = all(claim.exclusive for claim in table.claims)  # whose errors are exact
     same = same if table.counted == "test images" and not apart else ""
     return [
         *lines,
