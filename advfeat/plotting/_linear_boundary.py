@@ -144,7 +144,7 @@ class LinearBoundaryDisplay:
             Each with a ``decision_function`` that is linear in ``X``; pipelines that scale the
             features first are such.
         X : array-like of shape (n, 2)
-            Samples. The classifiers get a data frame as a frame, with columns as in their fit.
+            Samples. Classifiers that were fitted on a data frame get one, with columns as there.
         y : array-like of shape (n,)
             Their labels.
         eps : float
@@ -173,11 +173,11 @@ class LinearBoundaryDisplay:
         eps = check_radius(eps)
         check_mapping(estimators, "estimators")
         X, y, as_given = check_plane_of(list(estimators.values()), X, y)
-        samples, corners = as_given(X.astype(np.float64)), as_given(np.eye(3, 2, k=-1))
         coef, intercept = {}, {}
         for name, estimator in estimators.items():
-            scores = estimator.decision_function(samples)
-            at_origin, *at_units = estimator.decision_function(corners)
+            named = as_given if hasattr(estimator, "feature_names_in_") else np.asarray
+            scores = estimator.decision_function(named(X.astype(np.float64)))
+            at_origin, *at_units = estimator.decision_function(named(np.eye(3, 2, k=-1)))
             w = np.array(at_units) - at_origin
             linear = np.ndim(scores) == 1  # one score, for two classes
             if not (linear and np.allclose(X @ w + at_origin, scores, atol=1e-6 * np.ptp(scores))):
