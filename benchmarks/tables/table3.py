@@ -78,6 +78,8 @@ def _measure(experiment):
     records = []
     for name in experiment.preset.grid_sets:
         found = _search(experiment, name)
+        # Asked for also while planning, so that the page says whether it is missing.
+        leak = experiment.leak_records(name) if SETS[name].relabelled else []
         each = list(zip(found["settings"], found["validation"], found["test"], strict=True))
         if not each:  # only planned
             continue
@@ -99,8 +101,7 @@ def _measure(experiment):
             experiment.record(row, "images", n),
             experiment.record(row, "epochs", experiment.preset.grid_epochs),
         ]
-        if SETS[name].relabelled:
-            records += [{**record, "row": row} for record in experiment.leak_records(name)]
+        records += [{**record, "row": row} for record in leak]
         if min(len(set(found["validation"])), len(set(found["test"]))) > 1:
             correlation = float(spearmanr(found["validation"], found["test"])[0])
             records.append(experiment.record(row, "rank correlation of the two", correlation))
