@@ -12,6 +12,26 @@ from advfeat.utils._files import is_clutter, printable
 EXTENSIONS = (*IMG_EXTENSIONS, ".gif")
 
 
+def find_split(root, split):
+    """Path of the folder of a split.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none in ``root``; the message names the folders that are there.
+    """
+    folder = Path(root).expanduser() / split
+    if folder.parent.is_dir() and not folder.is_dir():
+        there = [path.name for path in folder.parent.iterdir() if path.is_dir()]
+        there = sorted(printable(name) for name in there if not is_clutter(name))
+        raise FileNotFoundError(
+            f"Expected the split {split!r} in '{folder.parent}', found no folder '{folder}'. "
+            f"These folders are there: {shortened(there) or 'none'}. Choose another split, or "
+            "give its folder this name."
+        )
+    return folder
+
+
 def find_class_folders(root):
     """Names of the class folders of ``root`` in alphabetical order.
 
@@ -22,14 +42,17 @@ def find_class_folders(root):
     FileNotFoundError
         If there are none.
     ValueError
-        If a name is not UTF-8, or two are links to one folder.
+        If a name is not UTF-8, or a link leads nowhere.
     """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(
             f"Expected a folder with one folder of images per class, found no folder '{root}'."
         )
-    classes = sorted(p.name for p in root.iterdir() if p.is_dir() and not is_clutter(p.name))
+    paths = [path for path in root.iterdir() if not is_clutter(path.name)]
+    for path in paths:
+        _refuse_broken_link(path)
+    classes = sorted(path.name for path in paths if path.is_dir())
     if not classes:
         raise FileNotFoundError(
             f"Expected one folder per class in '{root}', found none. "
@@ -60,7 +83,8 @@ def list_image_files(root, classes):
     FileNotFoundError
         If a class folder has no images.
     ValueError
-        If a link leads to another class, or something that is no file has an image's name.
+        If a link leads to another class or nowhere, two classes share a file, or something that
+        is no file has an image's name.
     """
     root = Path(root)
     owners = {}
@@ -78,21 +102,31 @@ def list_image_files(root, classes):
             f"{len(classes)}: {shortened(empty)}. Known extensions: {', '.join(EXTENSIONS)}."
         )
     targets = np.repeat(np.arange(len(classes)), [len(paths) for paths in found])
-    return [path for paths in found for path in paths], targets
+    found = [pair for pairs in found for pair in pairs]
+    first: dict = {}
+    for number, (path, real) in enumerate(found):
+        other = first.setdefault(real, number)
+        if targets[other] != targets[number]:
+            raise ValueError(
+                f"'{printable(found[other][0])}' and '{printable(path)}' are one and the same "
+                "file, so that one image would get two labels. Remove one of them."
+            )
+    return [path for path, _ in found], targets
 
 
 def _images_below(folder, root, owners, name, seen=None):
-    """Yield the paths of all images below a class folder."""
+    """Yield the paths of all images below a class folder, and where the files really are."""
     seen = set() if seen is None else seen
     identity = _identity(folder)
     if identity in seen:
         return
     seen.add(identity)
-    holds_root = Path(os.path.realpath(root)).is_relative_to(os.path.realpath(folder))
+    real = os.path.realpath(folder)
+    holds_root = Path(os.path.realpath(root)).is_relative_to(real)
     if holds_root or owners.get(identity, name) != name:
         raise ValueError(
-            f"'{printable(folder)}' is a link to '{printable(os.path.realpath(folder))}', so that "
-            f"images of other classes would count as '{name}'. Remove the link."
+            f"'{printable(folder)}' is a link to '{printable(real)}', so that images of other "
+            f"classes would count as '{name}'. Remove the link."
         )
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -105,7 +139,20 @@ def _images_below(folder, root, owners, name, seen=None):
                     raise ValueError(
                         f"'{printable(entry.path)}' has the name of an image, but is no file."
                     )
-                yield entry.path
+                link = entry.is_symlink()  # others need not be looked up
+                place = os.path.realpath(entry.path) if link else os.path.join(real, entry.name)
+                yield entry.path, place
+            elif entry.is_symlink():
+                _refuse_broken_link(entry.path)
+
+
+def _refuse_broken_link(path):
+    """Raise a ValueError for a link to nothing: a folder of images would be missed."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise ValueError(
+            f"'{printable(path)}' is a link to '{printable(os.readlink(path))}', which is not "
+            "there. Mend or remove the link."
+        )
 
 
 def _identity(folder):

@@ -3,13 +3,22 @@
 import re
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from advfeat.utils._files import printable
 
 MAX_PIXELS = 50_000_000  # more than cameras make; 150 MB when decoded
 # What Pillow may try, whatever the name says: for EPS files it would start Ghostscript.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_UPRIGHT = {  # by what cameras note
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _BAD_IMAGE = (
     OSError,
     SyntaxError,
@@ -22,7 +31,8 @@ _BAD_IMAGE = (
 def decode(path, size=None, max_pixels=MAX_PIXELS):
     """Read one image file as an RGB array of shape (3, H, W), uint8.
 
-    The rotation that cameras note in EXIF is applied; transparent pixels are laid on white.
+    The rotation that cameras note in EXIF is applied, if it can be read; transparent pixels are
+    laid on white.
 
     Parameters
     ----------
@@ -52,7 +62,7 @@ def decode(path, size=None, max_pixels=MAX_PIXELS):
                         "convert the file to 8 bits"
                     )
                 image.load()
-                image = _on_white(ImageOps.exif_transpose(image))
+                image = _on_white(_turned(image))
         except _BAD_IMAGE as error:
             raise ValueError(
                 f"Expected a readable 8-bit image in '{printable(path)}': {error}."
@@ -71,6 +81,18 @@ def _has_more_than_8_bits(image):
     return any(int(number) > 8 for number in re.findall(r"(?<!BGR);(\d+)", settings)) or (
         image.format == "PPM" and any(int(n) > 255 for n in re.findall(r"\d+", settings))
     )
+
+
+def _turned(image):
+    """Turn an image upright.
+
+    Pillow's own `exif_transpose` fails where other entries of EXIF are broken, as they often are.
+    """
+    try:
+        method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # Pillow's reader raises whatever comes, struct.error and KeyError too
+        return image
+    return image if method is None else image.transpose(method)
 
 
 def _on_white(image):

@@ -1,6 +1,7 @@
 """Image files in class folders: finding, decoding and reading them, lazily or into an array."""
 
 import os
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from advfeat.utils._files import printable
 from advfeat.utils._fingerprint import BLOCK, fingerprint
 from advfeat.utils._progress import progress_bar
 from advfeat.utils._store import Store
+from advfeat.utils._workers import sendable
 
 _DECODER = 1  # raised when decoding changes, so that maps of before are not taken for those of now
 
@@ -73,8 +75,14 @@ def read_array(files, *, n_samples, random_state, as_memmap, n_jobs, verbose):
     ------
     ValueError
         If ``n_samples`` is too large, or so small that a class is left out; if a file is not an
-        image; if the images differ in size.
+        image; if the images differ in size; if a subset is to be kept that no seed determines.
     """
+    kept_subset = as_memmap is not None and n_samples is not None
+    if kept_subset and not isinstance(random_state, Integral):
+        raise ValueError(
+            "as_memmap and n_samples need an integer random_state: another call would choose "
+            f"other images than those that are kept. Got random_state={random_state!r}."
+        )
     rows = _choose_rows(files.targets, files.classes, n_samples, random_state)
     paths, y = [files.paths[i] for i in rows], files.targets[rows]
     read = _Reader(files, paths)
@@ -110,6 +118,10 @@ class ImageMap(np.memmap):
     """
 
     block_digests = None
+
+    def __reduce__(self):
+        # joblib sends a map by its path, but not one of a class of its own.
+        return np.asanyarray, (sendable(self),)
 
 
 class _Reader:

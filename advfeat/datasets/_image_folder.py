@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from advfeat.datasets._bunch import as_bunch
-from advfeat.datasets._class_folders import find_class_folders, list_image_files
+from advfeat.datasets._class_folders import find_class_folders, find_split, list_image_files
 from advfeat.datasets._decoding import MAX_PIXELS
 from advfeat.datasets._image_files import ImageFiles, read_array
 from advfeat.utils._errors import shortened
@@ -70,7 +70,7 @@ def load_image_folder(
         Size of a random subset, stratified by class. It is chosen first, so that only its files
         are read. None reads all.
     random_state : int, RandomState or None, default=None
-        Determines the subset.
+        Determines the subset. An integer is needed to keep it with ``as_memmap``.
     max_pixels : int, default=50_000_000
         Images with more pixels are refused before they are decoded: a small file can unfold to
         gigabytes. Pillow has a limit of its own, ``PIL.Image.MAX_IMAGE_PIXELS``.
@@ -97,12 +97,14 @@ def load_image_folder(
     Raises
     ------
     FileNotFoundError
-        If the folder is missing, has no class folders, or a class folder has no images.
+        If the folder or the split is missing, has no class folders, or a class folder has no
+        images.
     ValueError
         If a file is not an image, images differ in size and ``size`` is None, ``n_samples`` is
         larger than the data or leaves a class out, the splits have different classes, ``root``
-        holds splits and ``split`` is None, a link leads to another class, or ``as_memmap`` holds
-        something else.
+        holds splits and ``split`` is None, a link leads to another class or nowhere, two classes
+        share a file, or ``as_memmap`` holds something else or goes with ``n_samples`` and no
+        integer ``random_state``.
 
     Examples
     --------
@@ -119,8 +121,8 @@ def load_image_folder(
     ((2, 3, 8, 8), [0, 1], ['grass', 'sky'])
     """
     root = Path(root).expanduser()
+    folder = root if split is None else find_split(root, split)
     classes = _find_classes(root, split)
-    folder = root if split is None else root / split
     paths, targets = list_image_files(folder, classes)
     files = ImageFiles(paths, targets, classes, size, root, max_pixels)
     X, y = read_array(

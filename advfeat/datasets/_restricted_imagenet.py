@@ -2,13 +2,12 @@
 
 import os
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from advfeat.datasets._bunch import as_bunch
-from advfeat.datasets._class_folders import find_class_folders, list_image_files
+from advfeat.datasets._class_folders import find_class_folders, find_split, list_image_files
 from advfeat.datasets._decoding import MAX_PIXELS
 from advfeat.datasets._image_files import ImageFiles, read_array
 from advfeat.datasets._image_folder import READ_CONSTRAINTS
@@ -106,7 +105,7 @@ class RestrictedImageNet(ImageFiles):
         size: Any = 224,
         max_pixels: Any = MAX_PIXELS,
     ) -> None:
-        folder = Path(root).expanduser() / split
+        folder = find_split(root, split)
         wnids = find_class_folders(folder)
         _check_ilsvrc2012(folder, wnids)
         super_class = {
@@ -158,7 +157,7 @@ def load_restricted_imagenet(
     n_samples : int or None, default=None
         Size of a random subset, stratified by super-class; only its files are read.
     random_state : int, RandomState or None, default=None
-        Determines the subset.
+        Determines the subset. An integer is needed to keep it with ``as_memmap``.
     max_pixels : int, default=50_000_000
         Images with more pixels are refused before they are decoded: a small file can unfold to
         gigabytes. Pillow has a limit of its own, ``PIL.Image.MAX_IMAGE_PIXELS``.
@@ -187,8 +186,9 @@ def load_restricted_imagenet(
     FileNotFoundError
         If a folder is missing, or one of the folders used has no images.
     ValueError
-        If the folder is not ILSVRC2012 with its 1000 class folders, a file is not an image, or
-        ``n_samples`` is larger than the data or leaves a class out.
+        If the folder is not ILSVRC2012 with its 1000 class folders, a file is not an image,
+        ``n_samples`` is larger than the data or leaves a class out, or ``as_memmap`` goes with
+        ``n_samples`` and no integer ``random_state``.
 
     Examples
     --------

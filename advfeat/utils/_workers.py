@@ -211,16 +211,16 @@ def _pack(job):
 
 
 def _sent(rows):
-    """Rows of a task as they can be sent to another process.
+    return tuple(map(sendable, rows))
+
+
+def sendable(rows):
+    """Rows as they can be sent to another process.
 
     joblib and clusters know plain arrays, not their subclasses. joblib sends of a memory map the
     place of the rows in its file: wrong where they run backwards or in another order than the
     file, and another content where changes are kept from the file.
     """
-    return tuple(map(_sendable, rows))
-
-
-def _sendable(rows):
     if not isinstance(rows, np.ndarray):
         return rows
     rows = whole = np.asarray(rows)

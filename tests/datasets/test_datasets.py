@@ -380,6 +380,18 @@ def test_folder_refuses_an_impossible_subset(folder, n_samples, message):
         load_image_folder(folder, n_samples=n_samples, random_state=0)
 
 
+@pytest.mark.parametrize("random_state", [None, np.random.RandomState(0)])
+def test_folder_subset_that_is_kept_needs_a_seed(folder, tmp_path_factory, random_state):
+    kept = tmp_path_factory.mktemp("kept") / "subset"
+    options = {"n_samples": 6, "as_memmap": kept}
+    with pytest.raises(ValueError, match="as_memmap and n_samples need an integer random_state"):
+        load_image_folder(folder, random_state=random_state, **options)
+    assert not kept.exists()
+    first = load_image_folder(folder, random_state=0, **options).data
+    assert np.array_equal(load_image_folder(folder, random_state=0, **options).data, first)
+    load_image_folder(folder, random_state=random_state, n_samples=6)  # not kept
+
+
 def test_folder_splits(tmp_path):
     for split, value in [("train", 1), ("test", 2), ("val", 3)]:
         for name in ("a", "b"):
@@ -403,6 +415,15 @@ def test_folder_splits_with_other_classes_are_refused(tmp_path, split):
         save(tmp_path / name / "0.png")
     with pytest.raises(ValueError, match="same classes in .* only one of them has: a"):
         load_image_folder(tmp_path, split=split)
+
+
+def test_folder_names_the_splits_that_are_there(tmp_path):
+    for name in ("train/a", "valid/a", ".hidden/a"):
+        save(tmp_path / name / "0.png")
+    message = "split 'val' .* no folder '.*val'. These folders are there: train, valid."
+    for load in (load_image_folder, load_restricted_imagenet):
+        with pytest.raises(FileNotFoundError, match=message):
+            load(tmp_path, split="val")
 
 
 def test_folder_that_is_missing_or_empty(tmp_path):

@@ -1,13 +1,19 @@
 """Image folders as people have them: links, clutter, odd files; decoded once into a memory map."""
 
 import os
+import pickle
 import struct
 import time
+from multiprocessing.connection import Connection
+from operator import attrgetter
 
 import numpy as np
 import pytest
+from joblib import Parallel, delayed
 from numpy.testing import assert_array_equal
 from PIL import Image
+from sklearn.dummy import DummyClassifier
+from sklearn.model_selection import GridSearchCV
 
 from advfeat.datasets import _image_files, load_image_folder, load_restricted_imagenet
 from advfeat.utils._fingerprint import fingerprint
@@ -76,6 +82,36 @@ def test_links_to_other_classes_are_refused(folder, target):
 def test_two_names_of_one_class_folder_are_refused(folder):
     (folder / "cow").symlink_to("ant")
     with pytest.raises(ValueError, match="'ant' and 'cow' .* are one and the same"):
+        load_image_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        {"ant/2.png": "pool/7.png", "bee/9.png": "pool/7.png"},
+        {"ant/pool": "pool", "bee/pool": "pool"},
+        {"bee/9.png": "images/ant/0.png"},
+    ],
+)
+def test_one_image_in_two_classes_is_refused(folder, tmp_path, links):
+    save(tmp_path / "pool" / "7.png")
+    for name, target in links.items():
+        (folder / name).symlink_to(tmp_path / target)
+    with pytest.raises(ValueError, match="ant/.*png' and '.*bee/.*png' are one and the same file"):
+        load_image_folder(folder)
+
+
+def test_links_into_one_pool_are_fine_with_an_image_for_each(folder, tmp_path):
+    for name, number in (("ant", 5), ("bee", 6)):
+        save(tmp_path / "pool" / f"{number}.png", (number,) * 3)
+        (folder / name / "9.png").symlink_to(tmp_path / "pool" / f"{number}.png")
+    assert numbers(folder) == ([0, 1, 5, 2, 3, 4, 6], [0, 0, 0, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("name", ["cow", "bee/more"])
+def test_a_folder_whose_link_leads_nowhere_is_not_passed_over(folder, tmp_path, name):
+    (folder / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match=f"{name}' is a link to '.*gone', which is not there"):
         load_image_folder(folder)
 
 
@@ -165,6 +201,18 @@ def test_the_rotation_of_cameras_is_applied(tmp_path, orientation):
     image.save(tmp_path / "a" / "0.png", exif=exif)
     X, _ = load_image_folder(tmp_path, return_X_y=True)
     assert_array_equal(X[0], upright.transpose(2, 0, 1))
+
+
+TURNED = struct.pack("<4sIH2HIIHHI4sI", b"II*", 8, 2, 0x112, 3, 1, 6, 0x100, 2, 4, b"abc", 0)
+
+
+@pytest.mark.parametrize("exif", [b"no header", b"II*\0", b"II*\0\x08\0\0\0\x02\0", TURNED])
+@pytest.mark.parametrize("name", ["0.png", "0.jpg"])
+def test_images_with_broken_exif_data_are_turned_only_if_these_say_how(tmp_path, name, exif):
+    exif, shape = b"Exif\0\0" + exif, (5, 3) if exif is TURNED else (3, 5)
+    save(tmp_path / "a" / name, (40, 40, 40), size=(5, 3), exif=exif, dpi=(72, 72))
+    X = load_image_folder(tmp_path).data
+    assert X.shape == (1, 3, *shape) and np.ptp(X) == 0 and abs(int(X[0, 0, 0, 0]) - 40) < 3
 
 
 def test_transparent_pixels_are_laid_on_white(tmp_path):
@@ -311,6 +359,30 @@ def test_a_damaged_map_is_mended(many, tmp_path):
     with pytest.warns(UserWarning, match="1 of the 3 batches kept in as_memmap=.* damaged"):
         mapped = load_image_folder(many, as_memmap=kept).data
     assert_array_equal(mapped, load_image_folder(many).data)
+
+
+def test_searches_send_a_map_by_its_path(many, tmp_path, monkeypatch):
+    X, y = load_image_folder(many, size=32, as_memmap=tmp_path / "kept", return_X_y=True)
+    sizes, send = [], Connection.send_bytes
+
+    def weighed(self, message, *args):
+        sizes.append(len(memoryview(message)))
+        return send(self, message, *args)
+
+    monkeypatch.setattr(Connection, "send_bytes", weighed)
+    GridSearchCV(DummyClassifier(), {"constant": [0, 1]}, n_jobs=2, cv=2).fit(X, y)
+    assert 0 < max(sizes) < 65536 < X.nbytes
+
+
+def test_maps_and_their_parts_come_to_other_processes_as_they_are(many, tmp_path):
+    X = load_image_folder(many, as_memmap=tmp_path / "kept").data
+    parts = [X, X[9:99], X[::-1], X[:, ::-1], X[[5, 3]], X / 255]
+    found = Parallel(n_jobs=2)(delayed(np.array)(part) for part in parts)
+    for part, there in zip(parts, found, strict=True):
+        assert_array_equal(there, np.array(part))
+        assert_array_equal(pickle.loads(pickle.dumps(part)), np.array(part))
+    files = Parallel(n_jobs=2)(delayed(attrgetter("filename"))(part) for part in parts[:2])
+    assert files == [X.filename] * 2
 
 
 def test_restricted_imagenet_as_a_map(imagenet, tmp_path):
