@@ -11,6 +11,7 @@ import weakref
 
 import numpy as np
 import pytest
+from waiting import wait_for
 
 import files
 import keeping
@@ -167,8 +168,7 @@ def test_a_run_waits_for_the_stage_that_another_computes(tmp_path, fails, capsys
     first.start()
     assert begun.wait(60)
     second.start()
-    while "waiting" not in capsys.readouterr().out:
-        time.sleep(0.01)
+    wait_for(lambda: "waiting" in capsys.readouterr().out)
     go_on.set()
     first.join(60)
     second.join(60)
@@ -322,8 +322,7 @@ def test_a_run_takes_over_what_another_has_left(tmp_path):
     work = Work(tmp_path, log := [])
     second = threading.Thread(target=work.run)
     second.start()
-    while len(log) < 7:  # all but b
-        time.sleep(0.01)
+    wait_for(lambda: len(log) == 7)  # all but b
     assert not any("b" in title for title in log)
     go_on.set()
     first.join(60)

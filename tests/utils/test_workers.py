@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from waiting import wait_for
 
 from advfeat.exceptions import BatchError, WorkersLostError
 from advfeat.utils import _workers
@@ -401,19 +402,12 @@ def test_workers_end_with_their_parent(how, tmp_path):
         """)
     )
     parent = subprocess.Popen([sys.executable, script], cwd=tmp_path)
-    _wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2, seconds=300)
+    wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2, seconds=300)
     workers = [path.stem for path in tmp_path.glob("*.pid")]
     parent.send_signal(how)
     parent.wait()
-    _wait_for(lambda: not any(_runs(worker) for worker in workers), seconds=20)
-    _wait_for(lambda: not list(Path("/dev/shm").glob(f"joblib_memmapping_folder_{parent.pid}_*")))
-
-
-def _wait_for(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_for(lambda: not any(_runs(worker) for worker in workers), seconds=20)
+    wait_for(lambda: not list(Path("/dev/shm").glob(f"joblib_memmapping_folder_{parent.pid}_*")))
 
 
 def _runs(pid):
