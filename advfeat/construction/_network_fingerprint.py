@@ -1,4 +1,8 @@
-"""Fingerprint of a network: its weights, and the constants of its layers that are no buffers."""
+"""Fingerprint of a network: its weights, and the constants of its layers that are no buffers.
+
+Layers and tensors count as well that a layer holds in lists, dicts and the like, where torch does
+not register them.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,7 +21,6 @@ from advfeat.utils._device import own_modes
 from advfeat.utils._fingerprint import fingerprint
 from advfeat.utils._random import isolated_torch_seed
 
-_FEW = 4096  # values of an attribute of a layer
 _DEEP = 6  # levels of containers in one another
 _PLAIN = (Number, str, bytes, np.generic, torch.dtype, torch.device, Enum, slice, range)
 _OF_EVERY_LAYER = {*vars(torch.nn.Module()), "training"}
@@ -40,10 +43,17 @@ def network_fingerprint(module, input_shape):
     total = hashlib.blake2b(digest_size=16)
     kept = module.state_dict()
     apart = ((k, v) for k, v in module.named_buffers() if k not in kept)  # not persistent
+    registered = set(module.modules())
+    hidden = (
+        (f"{place} {name}", tensor)
+        for place, layer in _layers(module).items()
+        if layer not in registered
+        for name, tensor in (layer._parameters | layer._buffers).items()
+    )
     constants = _constants(module, input_shape).items()
-    for name, value in (*kept.items(), *apart, *constants):
+    for name, value in (*kept.items(), *apart, *hidden, *constants):
         if isinstance(value, (torch.Tensor, np.ndarray)):
-            value = fingerprint(as_array(value))
+            value = _digest(value)
         total.update(f"{name} {value}".encode())
     return total.hexdigest()
 
@@ -65,8 +75,25 @@ def _constants(module, input_shape):
     return {name: text for name, text in once.items() if twice.get(name) == text}
 
 
+def _layers(module):
+    """All layers, registered or in containers that layers hold, each once, by their place."""
+    queue, seen, layers = [("", module)], set(), {}
+    for place, value in queue:  # which grows
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.nn.Module):
+            layers[place] = value
+            own = {k: v for k, v in sorted(vars(value).items()) if k not in _OF_EVERY_LAYER}
+            inside = (own | value._modules).items()
+        else:
+            inside = enumerate(_parts(value) or ())
+        queue += [(f"{place}.{name}", part) for name, part in inside]
+    return layers
+
+
 def _attributes(module):
-    for prefix, layer in module.named_modules():
+    for prefix, layer in _layers(module).items():
         ours = type(layer).__module__.split(".")[0] in ("torch", "torchvision", "advfeat")
         for name, value in sorted(vars(layer).items()):
             derived = isinstance(value, (torch.Tensor, np.ndarray)) or name.startswith("_")
@@ -74,17 +101,8 @@ def _attributes(module):
                 yield f"{prefix}.{name}", _constant(value)
 
 
-def _constant(value, depth=0):
-    """Text that differs for constants that differ; that of the type for all that is no constant.
-
-    Large arrays are none: they may be activations that a layer keeps.
-    """
-    if isinstance(value, torch.Tensor):
-        return fingerprint(as_array(value)) if value.numel() <= _FEW else "large"
-    if isinstance(value, np.ndarray):
-        return fingerprint(value) if value.size <= _FEW else "large"
-    if value is None or isinstance(value, _PLAIN):
-        return repr(value)
+def _parts(value):
+    """Return what a container holds, in a fixed order; None for what is no container."""
     if isinstance(value, partial):
         value = {"func": value.func, "args": value.args, "keywords": value.keywords}
     elif isinstance(value, SimpleNamespace):
@@ -92,12 +110,40 @@ def _constant(value, depth=0):
     elif is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name, None) for field in fields(value)}
     if isinstance(value, Mapping):
-        value = list(value.items())
+        return list(value.items())
     if isinstance(value, (set, frozenset)):
-        value = sorted(value, key=repr)
-    if isinstance(value, (list, tuple)):
+        return sorted(value, key=_order)
+    return value if isinstance(value, (list, tuple)) else None
+
+
+def _digest(values):
+    """Fingerprint of an array or tensor, sparse ones by what they stand for."""
+    if isinstance(values, torch.Tensor) and values.layout is not torch.strided:
+        values = values.to_dense()
+    return fingerprint(as_array(values))
+
+
+def _order(value):
+    """Return what members of a set are sorted by: the same in every process."""
+    tensors = [value] if isinstance(value, torch.Tensor) else []
+    if isinstance(value, torch.nn.Module):
+        tensors = value.parameters()
+    return repr(value), [_digest(tensor) for tensor in tensors]
+
+
+def _constant(value, depth=0):
+    """Text that differs for constants that differ; that of the type for all that is no constant.
+
+    It is that of the type also for layers, of which `_layers` gives the content.
+    """
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return _digest(value)
+    if value is None or isinstance(value, _PLAIN):
+        return repr(value)
+    parts = _parts(value)
+    if parts is not None:
         deep = depth > _DEEP
-        return f"[{', '.join('...' if deep else _constant(v, depth + 1) for v in value)}]"
+        return f"[{', '.join('...' if deep else _constant(v, depth + 1) for v in parts)}]"
     value = value if hasattr(value, "__qualname__") else type(value)
     name = f"{getattr(value, '__module__', '')}.{value.__qualname__}"
     if "<" not in name or not isinstance(value, FunctionType):  # its name says which it is

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn import get_config
 from sklearn.base import BaseEstimator, TransformerMixin, clone
@@ -47,7 +48,7 @@ from advfeat.utils._labels import check_labels
 from advfeat.utils._lazy import LazyArray, images_in_units
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._random import draw_seed
-from advfeat.utils._sklearn import _fit_context, html_block_around
+from advfeat.utils._sklearn import _fit_context, _raise_for_params, html_block_around
 from advfeat.utils._typing import Inputs
 from advfeat.utils._workers import check_backend
 
@@ -75,7 +76,11 @@ class TrainTimeTransformer(
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(
-        self, X: Inputs, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+        self,
+        X: Inputs,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        **fit_params: Any,
     ) -> Self:
         """Train the source classifier.
 
@@ -90,6 +95,9 @@ class TrainTimeTransformer(
         sample_weight : array-like of shape (n,), default=None
             Handed to the source's `fit`. With scikit-learn's metadata routing the source must
             request it: ``source.set_fit_request(sample_weight=True)``.
+        **fit_params : array-like of shape (n,)
+            Only with metadata routing: the weights under the name that the source requests them
+            by, ``w`` after ``source.set_fit_request(sample_weight="w")``.
 
         Returns
         -------
@@ -103,12 +111,16 @@ class TrainTimeTransformer(
             For unusable X, y or parameters.
         """
         with restored_on_failure(self):
-            self._fit_source(X, y, sample_weight)
+            self._fit_source(X, y, sample_weight, fit_params)
         return self
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit_transform(
-        self, X: Inputs, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+        self,
+        X: Inputs,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        **fit_params: Any,
     ) -> Any:
         """Train the source classifier and construct the training set.
 
@@ -118,7 +130,7 @@ class TrainTimeTransformer(
 
         Parameters
         ----------
-        X, y, sample_weight
+        X, y, sample_weight, **fit_params
             As in `fit`.
 
         Returns
@@ -129,7 +141,7 @@ class TrainTimeTransformer(
             check_folder(self)
             check_backend(self.n_jobs)
             inputs, labels, source_labels, decided, keeping = self._fit_source(
-                X, y, sample_weight, keep=self.store is not None
+                X, y, sample_weight, fit_params, keep=self.store is not None
             )
         with self._source_kept():
             constructed = self._construct(inputs, labels, keeping, **decided)
@@ -160,11 +172,13 @@ class TrainTimeTransformer(
         Returns
         -------
         X
-            Lists as an array, memory maps of uint8 images as what reads like one; after
-            `set_output` in the container chosen.
+            Lists, and what other libraries hold, as an array; memory maps of uint8 images as
+            what is indexed like one (``numpy.asarray`` reads it); after `set_output` in the
+            container chosen.
         """
         checked = self._check_inputs(X)
-        if not (hasattr(X, "shape") or isinstance(X, Dataset)):
+        kept = isinstance(X, (np.ndarray, torch.Tensor, Dataset, LazyArray))
+        if not kept and library_of(X) is None:
             X = self._as_given(checked)
         X = images_in_units(X)
         if isinstance(X, (Dataset, LazyArray)) or self._container_of(X) == library_of(X):
@@ -217,7 +231,7 @@ class TrainTimeTransformer(
         """
         return {}
 
-    def _fit_source(self, X, y, sample_weight, keep=False):
+    def _fit_source(self, X, y, sample_weight, fit_params, keep=False):
         source = self._default_source() if self.estimator is None else clone(self.estimator)
         self._check_source(source)
         X, y, source_labels = unpack_labelled_data(self, X, y)
@@ -225,7 +239,7 @@ class TrainTimeTransformer(
         channels = getattr(inner, "channels", "first")
         checked = check_inputs(self, X, reset=True, bounds=None, channels=channels)
         y = check_labels(y, len(checked))
-        weights = self._route(source, sample_weight)
+        weights = self._route(source, sample_weight, fit_params)
         if isinstance(source, FrozenEstimator):
             self.estimator_ = source
             self._check_inputs(X)
@@ -238,8 +252,8 @@ class TrainTimeTransformer(
         if keep:
             classes, positions = np.unique(y, return_inverse=True)  # whatever their type is
             trained_on = {"y": positions, "classes": np.array(list(map(str, classes.tolist())))}
-            if sample_weight is not None:
-                trained_on["sample_weight"] = np.asarray(as_array(sample_weight))
+            # As they reach the source, which may request them by another name, or not at all.
+            trained_on.update((k, np.asarray(as_array(v))) for k, v in weights.items())
             keeping = Keeping.plan(
                 self, source, checked, self._columns, trained_on=trained_on, decided=decided
             )
@@ -252,19 +266,22 @@ class TrainTimeTransformer(
             self.estimator_ = source.fit(X, y, **weights)
         return X, y, source_labels, decided, keeping
 
-    def _route(self, source, sample_weight):
+    def _route(self, source, sample_weight, fit_params):
         """Weights as the source's `fit` takes them; refused where they would have no effect."""
-        if sample_weight is None:
+        _raise_for_params(fit_params, self, "fit")
+        given = {"sample_weight": sample_weight, **fit_params}
+        given = {name: value for name, value in given.items() if value is not None}
+        if not given:
             return {}
         trained = not isinstance(source, (FrozenEstimator, TorchClassifier))
         if not trained or not has_fit_parameter(source, "sample_weight"):
             raise TypeError(
-                f"sample_weight was given, but the source of {type(self).__name__}, "
+                f"{', '.join(given)} was given, but the source of {type(self).__name__}, "
                 f"{type(source).__name__}, {'takes none.' if trained else 'is not trained.'}"
             )
         if get_config()["enable_metadata_routing"]:
-            return process_routing(self, "fit", sample_weight=sample_weight).estimator.fit
-        return {"sample_weight": sample_weight}
+            return process_routing(self, "fit", **given).estimator.fit
+        return given
 
     @contextmanager
     def _source_kept(self):

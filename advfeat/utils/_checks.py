@@ -159,6 +159,9 @@ def _with_sample_axis(X):
             f"(n, d) or (n, C, H, W). Got {type(X).__name__} instead."
         )
     X = from_list(X) if isinstance(X, (list, tuple)) else lazy(as_array(X))
+    if len(getattr(X, "shape", ())) == 4 and not isinstance(X, (np.ndarray, LazyArray)):
+        # Images of other libraries (h5py, dask) are not indexed or computed with like arrays.
+        X = lazy(np.asarray(X))
     ndim = getattr(X, "ndim", None)
     if ndim is None or ndim in (2, 4):
         return X

@@ -44,7 +44,10 @@ class LazyArray(ABC):
             return self[first][rest if one else (slice(None), *rest)]
         if isinstance(rows, slice):
             return self._read(rows)
-        picked = np.arange(len(self))[np.asarray(rows)]  # checks, and counts from the end
+        rows = np.asarray(rows)
+        if rows.shape == (0,):  # that of an empty list is float64
+            rows = rows.astype(np.intp)
+        picked = np.arange(len(self))[rows]  # checks, and counts from the end
         return self._read(picked) if picked.ndim else self._read(picked[None])[0]
 
     def __iter__(self):
@@ -57,6 +60,15 @@ class LazyArray(ABC):
 
     def __repr__(self):
         return f"{type(self).__name__}(shape={self.shape}, dtype={self.dtype})"
+
+    def __getattr__(self, name):
+        if name.startswith("_") or not hasattr(np.ndarray, name):
+            return super().__getattribute__(name)  # which raises, also a property's own error
+        raise AttributeError(
+            f"{type(self).__name__} has no '{name}': it reads its rows only when they are asked "
+            f"for. Use numpy.asarray(X).{name}, which reads all of them, or the same of a part, "
+            "such as X[:1000]."
+        )
 
     def astype(self, dtype, copy=True):
         """Return the same rows in another dtype, as lazily as these."""
@@ -196,6 +208,8 @@ class DatasetArray(LazyArray):
         return found
 
     def _items(self, rows):
+        if not rows:
+            return ()
         if callable(getattr(self.dataset, "__getitems__", None)):
             return self.dataset.__getitems__(rows)
         return (self.dataset[i] for i in rows)

@@ -10,7 +10,7 @@ import sklearn
 import torch
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
-from sklearn.exceptions import UnsetMetadataPassedError
+from sklearn.exceptions import DataConversionWarning, UnsetMetadataPassedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from skorch import NeuralNetClassifier
@@ -237,6 +237,17 @@ def test_a_callable_is_asked_once():
     assert calls == [1]
 
 
+@pytest.mark.filterwarnings("ignore:The features were matched poorly")
+@pytest.mark.parametrize("make", [inverter, relabeler])
+def test_a_column_of_labels_is_the_labels(make):
+    """Also for a classifier behind the constructor, which gets the same column."""
+    pipes = [Pipeline([("make", make()), ("clf", source())]) for _ in range(2)]
+    pipes[0].fit(X, Y)
+    with pytest.warns(DataConversionWarning, match="column-vector y"):
+        pipes[1].fit(X, Y[:, None])
+    assert_array_equal(pipes[0].predict_proba(X), pipes[1].predict_proba(X))
+
+
 WEIGHT = np.where(np.arange(40) < 20, 1.0, 0.0)
 
 
@@ -269,6 +280,29 @@ def test_metadata_routing_is_obeyed_or_refused(make):
         assert_array_equal(
             other[0].estimator_.predict_proba(X), source().fit(X, Y).predict_proba(X)
         )
+
+
+@pytest.mark.filterwarnings("ignore:The features were matched poorly")
+@pytest.mark.parametrize("make", [inverter, relabeler])
+def test_weights_by_another_name_go_to_the_source(make, tmp_path):
+    expected = source().fit(X[:20], Y[:20]).predict_proba(X)
+    with sklearn.config_context(enable_metadata_routing=True):
+        asks = source().set_fit_request(sample_weight="w")
+        clf = source().set_fit_request(sample_weight=False)
+        pipe = Pipeline([("make", make(asks, store=tmp_path / "s")), ("clf", clf)])
+        pipe.fit(X, Y, w=WEIGHT)
+        assert_array_equal(pipe[0].estimator_.predict_proba(X), expected)
+        with pytest.raises(
+            ValueError, match="differs in source sample_weight"
+        ):  # the store knows them
+            pipe.fit(X, Y, w=1 - WEIGHT)
+        constructor = make(asks).fit(X, Y, w=WEIGHT)
+        assert_array_equal(constructor.estimator_.predict_proba(X), expected)
+        for name in ("sample_weight", "weight"):
+            with pytest.raises(TypeError, match=name):
+                make(asks).fit(X, Y, **{name: WEIGHT})
+    with pytest.raises(ValueError, match="enable_metadata_routing=True"):
+        make().fit(X, Y, w=WEIGHT)
 
 
 FRAMES = {

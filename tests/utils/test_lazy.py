@@ -1,5 +1,7 @@
 """Lazy arrays: they give what the array gives, and hold only the rows asked for."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,32 @@ def test_lazy_arrays_are_indexed_like_arrays(kind):
         rows[11]
     with pytest.raises(ValueError, match="always a copy"):
         rows.__array__(copy=False)
+
+
+@pytest.mark.parametrize("kind", lazies(X))
+def test_what_lazy_arrays_do_not_do_is_told(kind):
+    rows = lazies(X)[kind]
+    for name in ("reshape", "mean", "min", "max", "sum", "copy", "ravel", "flatten", "T"):
+        assert not hasattr(rows, name)
+        with pytest.raises(AttributeError, match=rf"has no '{name}'.* numpy.asarray\(X\).{name}"):
+            getattr(rows, name)
+    with pytest.raises(AttributeError, match="object has no attribute 'reshap'"):
+        rows.reshap  # noqa: B018
+    assert np.mean(rows) == X.mean() and np.max(rows) == X.max()
+    assert np.reshape(rows, (11, -1)).shape == (11, 60)
+    assert rows.astype(np.float64)[:2].dtype == np.float64
+    assert_array_equal(pickle.loads(pickle.dumps(rows))[:], X)
+    for empty in ([], np.array([], dtype=int), slice(0, 0), np.zeros(11, bool), ([], Ellipsis)):
+        assert rows[empty].shape == (0, 3, 4, 5)
+
+
+def test_errors_of_a_data_set_are_not_hidden():
+    class Broken(Items):
+        def __getitem__(self, i):
+            return super().__getitem__(i) if i < 5 else self.images[i]
+
+    with pytest.raises(AttributeError, match="has no attribute 'images'"):
+        DatasetArray(Broken(*X)).extent  # noqa: B018
 
 
 @given(st.lists(st.integers(0, 10)), st.lists(st.integers(0, 30), max_size=5))
