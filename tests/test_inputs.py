@@ -111,6 +111,7 @@ WITH_LABELS = {
     ),
 }
 ENTRIES = {**ALONE, **WITH_LABELS}
+PREDICTING = ("predict", "predict_proba", "decision_function")
 QUICK = {"fit", "predict", "score", "relabel", "robust_accuracy_score"}
 
 
@@ -136,6 +137,24 @@ class Items(Dataset):
         return self.X[i], self.y[i]
 
 
+class Foreign:
+    """Data on disk as h5py gives them: no array, and rows only in increasing order."""
+
+    def __init__(self, X):
+        self._X, self.shape, self.dtype = X, X.shape, X.dtype
+
+    def __len__(self):
+        return len(self._X)
+
+    def __getitem__(self, rows):
+        if isinstance(rows, np.ndarray) and np.any(np.diff(rows) <= 0):
+            raise TypeError("Indexing elements must be in increasing order")
+        return self._X[rows]
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self._X, dtype=dtype)
+
+
 def on_disk(X, folder):
     np.save(folder / "X.npy", X)
     return np.load(folder / "X.npy", mmap_mode="r")
@@ -156,6 +175,8 @@ HOLDERS = {
     "memory map": lambda X, y, folder: (on_disk(X, folder), y),
     "memory map of float64": lambda X, y, folder: (on_disk(X.astype(float), folder), y),
     "memory map of float16": lambda X, y, folder: (on_disk(X.astype(np.float16), folder), y),
+    "of another library": lambda X, y, folder: (Foreign(X), Foreign(y)),
+    "half, of another library": lambda X, y, folder: (Foreign(X.astype(np.float16)), y),
     "Dataset": lambda X, y, folder: (Items(X, y), None),
     "Dataset of tensors": lambda X, y, folder: (Items(torch.from_numpy(X).bfloat16(), y), None),
     "Subset": lambda X, y, folder: (Subset(Items(X[::-1], y[::-1]), range(N)[::-1]), None),
@@ -182,9 +203,25 @@ def test_what_fit_takes_everything_takes(fitted, expected, entry, tmp_path):
     kind, X, y, *_ = fitted
     for name, held in {**HOLDERS, **(FRAMES if kind == "table" else {})}.items():
         inputs, labels = held(X, y, tmp_path)
+        if entry in PREDICTING and isinstance(inputs, ConstructedDataset):
+            with pytest.raises(ValueError, match="training data that carries its own labels"):
+                ENTRIES[entry](fitted, inputs, labels)
+            continue
         assert_allclose(
             ENTRIES[entry](fitted, inputs, labels), expected(entry), atol=1e-6, err_msg=name
         )
+
+
+def test_images_of_another_library_stay_what_they_are():
+    """Bytes, in any order of the rows."""
+    X, y = sample("images")
+    images = (255 * X).astype(np.uint8)
+    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(Foreign(images), y)
+    assert_allclose(clf.predict_proba(Foreign(images)), clf.predict_proba(images))
+    inverter = RobustFeatureInverter(FrozenEstimator(clf), n_steps=1, verbose=0).fit(images, y)
+    assert_allclose(inverter.transform(Foreign(images)), images / np.float32(255))
+    made = ConstructedDataset(Foreign(images), y, y, CLASSES)[[3, 1]]
+    assert_allclose(made.X, images[[3, 1]])
 
 
 class Stream(IterableDataset):

@@ -1,10 +1,13 @@
 """Everything works on a device other than the CPU, and gives the same results there."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from second_device import second_device
 from sklearn.frozen import FrozenEstimator
+from torch import nn
 
 from advfeat import (
     AdversarialClassifier,
@@ -12,6 +15,7 @@ from advfeat import (
     RobustFeatureInverter,
     StandardClassifier,
     adversarial_examples,
+    from_torch,
     robust_accuracy_curve,
     robust_feature_usefulness,
     transfer_rate,
@@ -77,6 +81,42 @@ def test_partial_fit(other, digits):
         .predict_proba(X_test)
         for device in ("cpu", other)
     ]
+    np.testing.assert_array_equal(*found)
+
+
+class Keeps(nn.Linear):
+    """Keeps tensors that are neither parameters nor buffers, where it computes."""
+
+    scale = None
+
+    def __init__(self, n_features=3, n_classes=2):
+        super().__init__(n_features, n_classes)
+
+    def forward(self, x):
+        if self.scale is None:
+            self.scale = torch.full((3,), 2.0).to(x.device)
+        return super().forward(x * self.scale)
+
+
+def test_pickles_hold_no_tensor_of_the_device(other):
+    """Of a net skorch sees to it."""
+    X, y = np.random.default_rng(0).normal(size=(20, 3)).astype("f"), np.arange(20) % 2
+    given = Keeps()
+    trained = StandardClassifier(given, device="cpu", **QUICK).fit(X, y)
+    given.to(other)(torch.ones(1, 3).to(other))
+    clf = from_torch(Keeps(), classes=[0, 1], input_shape=(3,)).set_params(device=other)
+    state = clf.__getstate__()
+    for module in (trained.__getstate__()["network"], state["module_"], state["module"]):
+        kept = [layer.scale for layer in module.modules() if isinstance(layer, Keeps)]
+        tensors = [*module.parameters(), *module.buffers(), *kept]
+        assert {tensor.device.type for tensor in tensors} == {"cpu"}
+    assert given.scale.device.type == clf.module.scale.device.type == other
+    on_cpu = copy.deepcopy(clf).set_params(device="cpu")
+    np.testing.assert_array_equal(on_cpu.predict_proba(X), clf.predict_proba(X))
+    np.testing.assert_array_equal(on_cpu.features(X), clf.features(X))
+    # A network that was used on one device is attacked on another.
+    attack = {"norm": 2, "eps": 0.5, "n_steps": 2, "verbose": 0}
+    found = [adversarial_examples(one, X, y, **attack)[0] for one in (on_cpu, clf)]
     np.testing.assert_array_equal(*found)
 
 

@@ -19,6 +19,10 @@ class Progress(Callback):
         self.n_steps = n_steps
         self.verbose = verbose
 
+    def __getstate__(self):
+        # Other callbacks may copy or pickle the net, and a bar holds a file.
+        return {name: value for name, value in vars(self).items() if name != "bar_"}
+
     def on_train_begin(self, net, **kwargs):
         """Open the bar."""
         self.bar_ = progress_bar(
@@ -45,7 +49,7 @@ class Progress(Callback):
             )
 
     def on_train_end(self, net, **kwargs):
-        """Close the bar and drop it, so that the net can be pickled."""
+        """Close the bar and drop it."""
         self.bar_.close()
         del self.bar_
 

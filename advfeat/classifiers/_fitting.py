@@ -9,6 +9,7 @@ import torch
 from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import check_trainable
 from advfeat.optim._copying import memo_of_copies
+from advfeat.utils._device import to_device
 from advfeat.utils._random import isolated_torch_seed
 
 _STATISTICS_BYTES = 2**25  # of float64 values at a time
@@ -151,7 +152,7 @@ def on_device(net, device):
         return net
     moved = copy.deepcopy(net, memo_of_copies(net.module_))
     moved.set_params(device=str(device))
-    moved.module_.to(device)
+    to_device(moved.module_, device)
     for state in moved.optimizer_.state.values():
         for key, value in state.items():
             if isinstance(value, torch.Tensor):

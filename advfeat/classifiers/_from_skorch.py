@@ -18,7 +18,7 @@ from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._interrupts import marked_interrupts
 from advfeat.classifiers._own_modules import ForwardError, check_logits, copy_of, name_of
 from advfeat.utils._checks import take_batch
-from advfeat.utils._device import own_modes
+from advfeat.utils._device import own_modes, to_device
 from advfeat.utils._labels import check_labels
 from advfeat.utils._random import isolated_torch_seed
 
@@ -63,7 +63,7 @@ def from_skorch(net, input_shape):
 def _classifier(net, input_shape):
     module = copy_of(net.module_)
     device = net.device or next(module.parameters()).device
-    module.to(device)
+    to_device(module, device)
     what = f"The module {name_of(module)} of the skorch net"
     if isinstance(net.criterion_, nn.NLLLoss):
         module = nn.Sequential(module, _Log())

@@ -13,14 +13,20 @@ from torch import nn
 
 from advfeat.classifiers._fitting import restored_on_failure
 from advfeat.classifiers._network_classifier import NetworkClassifier
-from advfeat.classifiers._own_modules import check_logits, copy_of, has_gradient, name_of
+from advfeat.classifiers._own_modules import (
+    check_logits,
+    copy_of,
+    has_gradient,
+    name_of,
+    portable,
+)
 from advfeat.classifiers.networks import Network
 from advfeat.datasets._torch_data import inputs_of
-from advfeat.optim._copying import computed_tensors, copy_network
+from advfeat.optim._copying import copy_network
 from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import CHANNELS
-from advfeat.utils._device import own_modes, resolve_device
+from advfeat.utils._device import own_modes, resolve_device, to_device
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._sklearn import StrOptions, _get_feature_names, validate_parameter_constraints
 from advfeat.utils._typing import Bounds, Device, Inputs
@@ -224,7 +230,7 @@ class TorchClassifier(NetworkClassifier):
         in_order = np.array_equal(order, np.arange(len(order)))
         module = Network(self.module, mean, std, None if in_order else torch.from_numpy(order))
         device = resolve_device(self.device)
-        module.to(device).eval()
+        to_device(module, device).eval()
         what = f"The module {name_of(self.module)}"
         logits, x = check_logits(module, shape, len(classes), what, device)
         if not has_gradient(logits, [x], what):
@@ -275,12 +281,8 @@ class TorchClassifier(NetworkClassifier):
 
     def __getstate__(self):
         state = super().__getstate__()
-        tensors = (*self.module_.parameters(), *self.module_.buffers())
-        moved = any(tensor.device.type != "cpu" for tensor in tensors)
-        if moved or computed_tensors(self.module_):  # which a deep copy would refuse
-            module = copy_of(self.module_).cpu()
-            state = {**state, "module_": module, "module": module.body}
-        return state
+        module = portable(self.module_)
+        return {**state, "module_": module, "module": module.body}
 
     def __repr__(self, N_CHAR_MAX=700):
         # scikit-learn's would print the whole network.

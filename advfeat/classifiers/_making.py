@@ -1,9 +1,12 @@
 """From a classifier's parameters and its data to the skorch net that it trains."""
 
+import re
+from types import FunctionType
+
 import numpy as np
 import torch
 
-from advfeat.classifiers._from_torch import starting_point
+from advfeat.classifiers._from_torch import TorchClassifier, starting_point
 from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import build_network
 from advfeat.utils._device import resolve_device
@@ -64,14 +67,24 @@ def make_net(estimator, statistics, max_epochs, seed, callbacks):
 
 
 def check_same_network(net, network):
-    """Raise a ValueError if a net's network is not the one that is named now."""
+    """Raise a ValueError if a net's network does not look like the one that is given now."""
     fitted = net.module__network
-    named = any(isinstance(given, (str, type)) for given in (fitted, network))
-    if named and fitted != network:
+    if fitted is not network and _look(fitted) != _look(network):
         raise ValueError(
             f"partial_fit goes on with the network of the last fit, {name_of(fitted)}. Got "
             f"network={name_of(network)}: use fit, or set it back."
         )
+
+
+def _look(network):
+    """Text that differs between networks, and is the same for a copy and for other weights."""
+    network = network.module if isinstance(network, TorchClassifier) else network
+    parts = [network]
+    if isinstance(network, FunctionType):
+        code, cells = network.__code__, network.__closure__ or ()
+        parts += [network.__defaults__, network.__kwdefaults__, *(c.cell_contents for c in cells)]
+        parts += [code.co_code, code.co_names, code.co_consts]
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(parts))
 
 
 def sgd(groups, **settings):

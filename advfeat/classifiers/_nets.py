@@ -17,6 +17,7 @@ from advfeat.classifiers._interrupts import (
     raised_on_purpose,
 )
 from advfeat.classifiers._overfitting import FEW, raised
+from advfeat.classifiers._own_modules import usable
 from advfeat.classifiers._training_batches import BatchIterator, TrainingBatch
 from advfeat.classifiers._training_data import ArrayDataset
 from advfeat.optim import (
@@ -112,7 +113,7 @@ class TrainingNet(NeuralNetClassifier):
         """Refuse what the last steps, whose losses nobody has seen, have made of the network."""
         x = data.inputs(slice(0, _N_LOOKED_AT), self.device)
         with torch.no_grad():
-            if not torch.isfinite(self.infer(x)).all():
+            if not usable(self.infer(x)).all():
                 raise ValueError(
                     "Training diverged: in the end the network returns logits that are not "
                     f"finite. Use a smaller lr (got {self.lr:g}) or check the scale of X."

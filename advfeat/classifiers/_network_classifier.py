@@ -10,13 +10,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from advfeat.classifiers._html import network_line
-from advfeat.datasets._torch_data import inputs_of, unpack_data
+from advfeat.classifiers._own_modules import portable, usable
+from advfeat.datasets._torch_data import inputs_of, refuse_constructed, unpack_data
 from advfeat.optim import FrozenNetwork
 from advfeat.optim._copying import copy_network, make_picklable
 from advfeat.utils._batches import PREDICTION_BATCH, Forward, run_batches
 from advfeat.utils._bounds import resolve_bounds
 from advfeat.utils._checks import check_inputs
-from advfeat.utils._device import resolve_device
+from advfeat.utils._device import resolve_device, to_device
 from advfeat.utils._estimator import EstimatorMixin
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._sklearn import _clone_parametrized, html_block
@@ -176,16 +177,25 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         return resolve_bounds(self.bounds, self.input_shape_)
 
     def _logits(self, X):
+        refuse_constructed(X, type(self).__name__)
         return self._logits_of(self.check_inputs(X))
 
     def _logits_of(self, X):
         """Logits of data that are checked."""
         device = resolve_device(self.device)
-        module, dtype = self.module_.to(device).eval(), torch.float32
+        module, dtype = to_device(self.module_, device).eval(), torch.float32
         if self._computes_in_float64(X):
             module, dtype = copy.deepcopy(module).double(), torch.float64
         job = Forward(module, device, dtype)
-        return run_batches(job, (X,), batch_size=PREDICTION_BATCH)[0].astype(np.float64)
+        logits = run_batches(job, (X,), batch_size=PREDICTION_BATCH)[0].astype(np.float64)
+        bad = ~usable(logits)
+        if bad.any():
+            raise ValueError(
+                f"Expected finite logits, or -inf for some of the classes. For {bad.sum()} of "
+                f"{len(logits)} samples the network returned NaN, inf, or -inf for all classes: "
+                "look for an overflow or a mask in it, and check the scale of X."
+            )
+        return logits
 
     def _computes_in_float64(self, X):
         return False
@@ -202,10 +212,12 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         return _clone_parametrized(twin)
 
     def __getstate__(self):
-        for given in self.get_params(deep=False).values():
+        state = super().__getstate__()
+        for name, given in self.get_params(deep=False).items():
             if isinstance(given, torch.nn.Module):
                 make_picklable(given)
-        return super().__getstate__()
+                state[name] = portable(given)
+        return state
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

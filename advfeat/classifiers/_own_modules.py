@@ -4,6 +4,7 @@ What does not fit is refused in one line that says what does; no message prints 
 """
 
 import inspect
+import math
 import warnings
 
 import torch
@@ -11,8 +12,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from advfeat.optim._comparing import close
-from advfeat.optim._copying import copy_network
-from advfeat.utils._device import own_modes
+from advfeat.optim._copying import computed_tensors, copy_network
+from advfeat.utils._device import own_modes, to_device
 from advfeat.utils._errors import first_line
 from advfeat.utils._random import isolated_torch_seed
 
@@ -60,6 +61,16 @@ def _refuse_unusable(module):
                 f"Weights must be float32. {name} of {name_of(module)} is {weight.dtype}; pass "
                 "copy.deepcopy(module).float()."
             )
+
+
+def portable(module):
+    """Give the module, or a copy on the CPU where pickles and deep copies need one."""
+    own = [value for layer in module.modules() for value in vars(layer).values()]
+    beside = [value for value in own if isinstance(value, torch.Tensor)]
+    tensors = (*module.parameters(), *module.buffers(), *beside)
+    if computed_tensors(module) or any(tensor.device.type != "cpu" for tensor in tensors):
+        return to_device(copy_network(module), "cpu")
+    return module
 
 
 def build_body(network, input_shape, n_classes):
@@ -195,6 +206,11 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
             "mode, such as batch-norm with track_running_stats=False."
         )
     return outputs[-1], x
+
+
+def usable(logits):
+    """Tell which rows give probabilities: some class may be masked by -inf, not all of them."""
+    return (logits < math.inf).all(1) & (logits > -math.inf).any(1)
 
 
 def gradients_of(logits, sources, what):

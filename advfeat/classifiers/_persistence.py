@@ -34,8 +34,9 @@ def save(classifier: Any, path: PathOrStr) -> None:
     """Write a fitted classifier into one file, without pickle.
 
     The file appears whole or not at all. It holds the weights, the state of the optimizer and the
-    history of each epoch (without that of single batches), all parameters and labels; a network
-    of your own, skorch callbacks, a RandomState and objects in the history are not kept.
+    history of each epoch (without that of single batches), all parameters, metadata requests and
+    labels; a network of your own, skorch callbacks, a RandomState and objects in the history are
+    not kept.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 import warnings
 
 import torch
+from sklearn import config_context
 from skorch.callbacks import Callback
 from skorch.history import History
 
@@ -23,6 +24,7 @@ from advfeat.utils._random import isolated_torch_seed
 
 _NUMBERS = ("validation_scores_", "best_validation_score_")
 _LABELS = ("classes_", "feature_names_in_")
+_ROUTED = ("fit", "partial_fit", "score")  # methods that take metadata
 _CODE = ("callbacks", "random_state")  # not kept where they are objects
 
 
@@ -41,7 +43,10 @@ def _part(prefix, tensors):
 def state_of(classifier):
     """Return what JSON can hold of a fitted classifier, and its tensors by name."""
     keep = _torch_state if isinstance(classifier, TorchClassifier) else _trained_state
-    return keep(classifier)
+    state, tensors = keep(classifier)
+    routing = classifier.get_metadata_routing()
+    state["requests"] = {name: getattr(routing, name).requests for name in _ROUTED}
+    return state, tensors
 
 
 def classifier_of(kind, params, header, tensors, network):
@@ -63,7 +68,13 @@ def classifier_of(kind, params, header, tensors, network):
         If the network is another one.
     """
     build = _load_torch if kind is TorchClassifier else _load_trained
-    return build(kind, params, header, tensors, network)
+    classifier = build(kind, params, header, tensors, network)
+    requests = header.get("requests", {})  # which early files lack
+    with config_context(enable_metadata_routing=True):  # else scikit-learn refuses to set them
+        for name in _ROUTED:
+            if requests.get(name):
+                getattr(classifier, f"set_{name}_request")(**requests[name])
+    return classifier
 
 
 def _plain_params(classifier):

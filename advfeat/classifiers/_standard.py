@@ -250,7 +250,7 @@ class StandardClassifier(NetworkClassifier):
             constructed from.
         sample_weight : array-like of shape (n,), optional
             Factors of the samples' losses, at least 0; only their ratios count. A weight of 0
-            leaves a sample out.
+            leaves a sample out of the training, but not its label out of ``classes_``.
 
         Returns
         -------
@@ -310,8 +310,8 @@ class StandardClassifier(NetworkClassifier):
         Raises
         ------
         ValueError
-            As in `fit`, and with ``early_stopping`` or ``class_weight="balanced"``, which need
-            all the data.
+            As in `fit`, for another ``network`` than that of the last fit, and with
+            ``early_stopping`` or ``class_weight="balanced"``, which need all the data.
         """
         self._validate_params()  # which scikit-learn leaves out once there is a fit
         for name, value in (("early_stopping", True), ("class_weight", "balanced")):

@@ -8,7 +8,7 @@ from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import is_unit_box, resolve_bounds
 from advfeat.utils._checks import check_inputs, take_batch
-from advfeat.utils._labels import check_labels, encode_labels
+from advfeat.utils._labels import check_classes, check_labels, encode_labels
 from advfeat.utils._random import make_rng
 from advfeat.utils._sklearn import _check_sample_weight
 
@@ -108,9 +108,9 @@ def check_training_data(estimator, X, y, sample_weight, *, reset, classes=None, 
     y = check_labels(y, len(X))
     _check_augmentation(estimator, X)
     weight, rows = _positive_weights(sample_weight, X)
-    y = y if rows is None else y[rows]
     _check_classes(estimator, y, classes, reset)
     index = encode_labels(y, estimator.classes_, len(y))
+    index = index if rows is None else index[rows]
     of_class = _class_weights(estimator, index, weight)
     if not of_class[index].any():
         raise ValueError(f"class_weight={estimator.class_weight} leaves no sample with a weight.")
@@ -152,7 +152,7 @@ def _positive_weights(sample_weight, X):
 
 def _check_classes(estimator, y, classes, reset):
     name, seen = type(estimator).__name__, np.unique(y)
-    classes = None if classes is None else np.unique(classes)
+    classes = check_classes(classes)
     # Each class belongs to a logit, of a trained network as of one that was fitted.
     known = getattr(estimator.network, "classes_", None) if reset else estimator.classes_
     if classes is not None and known is not None and not np.array_equal(classes, known):
@@ -162,8 +162,9 @@ def _check_classes(estimator, y, classes, reset):
         estimator.classes_ = next(given for given in (known, classes, seen) if given is not None)
         if len(estimator.classes_) < 2:
             raise ValueError(
-                f"{name} needs samples of at least 2 classes, but y contains only one class: "
-                f"{estimator.classes_[0]!r}."
+                f"{name} needs samples of at least 2 classes, but "
+                f"{'y' if classes is None else 'classes'} contains only one class: "
+                f"{estimator.classes_.tolist()[0]!r}."
             )
 
 

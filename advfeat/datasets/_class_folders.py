@@ -103,7 +103,7 @@ def list_image_files(root, classes):
         )
     targets = np.repeat(np.arange(len(classes)), [len(paths) for paths in found])
     found = [pair for pairs in found for pair in pairs]
-    first: dict = {}
+    first = {}
     for number, (path, real) in enumerate(found):
         other = first.setdefault(real, number)
         if targets[other] != targets[number]:

@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike
 from torch.utils.data import Dataset
 
 from advfeat.datasets._keeping import load_arrays, save_arrays
+from advfeat.utils._arrays import as_array
 from advfeat.utils._frames import as_frame
-from advfeat.utils._labels import check_kind
+from advfeat.utils._labels import check_kind, ravel_column
 from advfeat.utils._lazy import LazyArray, images_in_units, select_rows
 from advfeat.utils._typing import PathOrStr
 
@@ -26,6 +27,8 @@ class ConstructedDataset(Dataset):
     scikit-learn's Pipeline hands the original y to its last step. A set whose labels were changed
     must therefore carry them itself. advfeat's classifiers and skorch nets train on the labels it
     carries; every other estimator is refused, because it would silently learn the wrong ones.
+    advfeat's classifiers do not predict it either (``predict(data.X)`` does), because whoever
+    asks, such as a scorer behind a relabeler, would compare with the wrong ones.
 
     ``data[i]`` is a pair (input, label): a float32 tensor in input units, and the new label, never
     its position in ``classes``. A skorch net, or a loop of one's own over a DataLoader, takes
@@ -37,7 +40,7 @@ class ConstructedDataset(Dataset):
     Parameters
     ----------
     X : ndarray of shape (n, d) or (n, C, H, W), float32 or float16
-        Or a memory map.
+        Or a memory map. What other libraries hold (h5py) is read whole.
     y : ndarray of shape (n,)
         The labels to train on.
     y_source : ndarray of shape (n,)
@@ -81,15 +84,18 @@ class ConstructedDataset(Dataset):
         classes: ArrayLike,
         feature_names: ArrayLike | None = None,
     ) -> None:
-        self.X = X
+        # Other libraries' arrays (h5py) do not give any rows in any order.
+        self.X = X if isinstance(X, (np.ndarray, LazyArray)) else np.asarray(as_array(X))
         self.feature_names = feature_names
-        self.y = np.asarray(y)
-        self.y_source = np.asarray(y_source)
+        self.y = ravel_column(np.asarray(y))
+        self.y_source = ravel_column(np.asarray(y_source))
         self.classes = np.asarray(classes)
-        if not len(self.X) == len(self.y) == len(self.y_source):
+        n = len(self.X)
+        if not (n,) == self.y.shape == self.y_source.shape:
             raise ValueError(
-                "X, y and y_source must have one length. Got "
-                f"{len(self.X)}, {len(self.y)} and {len(self.y_source)}."
+                "X, y and y_source must have one length, and y and y_source one label per "
+                f"sample: shape ({n},). Got y of shape {self.y.shape} and y_source of shape "
+                f"{self.y_source.shape}."
             )
         if not np.array_equal(self.classes, np.unique(self.classes)):
             raise ValueError(f"classes must be sorted and without repeats. Got {self.classes}.")

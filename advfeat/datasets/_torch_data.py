@@ -7,6 +7,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 from advfeat.datasets._constructed import CarriedLabel, ConstructedDataset
 from advfeat.utils._arrays import as_array, refuse_pairs
 from advfeat.utils._checks import refuse_loaders
+from advfeat.utils._labels import ravel_column
 from advfeat.utils._lazy import DatasetArray
 from advfeat.utils._progress import progress_bar
 
@@ -54,6 +55,26 @@ def inputs_of(X):
     return X.inputs if isinstance(X, ConstructedDataset) else X
 
 
+def refuse_constructed(X, owner):
+    """Raise a ValueError for a ConstructedDataset, or parts of one, given as data to predict."""
+    if _holds_constructed(X):
+        raise ValueError(
+            f"{owner} got a ConstructedDataset to predict. It is training data that carries its "
+            "own labels; its inputs alone are X.X. If this comes from a meta-estimator or a "
+            "scorer inside a Pipeline, behind a relabeler (such as CalibratedClassifierCV or "
+            "GridSearchCV), put it around the whole Pipeline instead: there it would compare "
+            "predictions with the labels before the relabelling."
+        )
+
+
+def _holds_constructed(X):
+    if type(X) is ConcatDataset:
+        return any(map(_holds_constructed, X.datasets))
+    if type(X) is Subset:
+        return _holds_constructed(X.dataset)
+    return isinstance(X, ConstructedDataset)
+
+
 def _part_of_constructed(dataset):
     """Turn torch's own Subset of a ConstructedDataset into one; all else as it is."""
     whole, rows = dataset, None
@@ -85,7 +106,7 @@ def split_dataset(dataset, verbose=0):
 
 def _check_given(y, labels, source):
     """Compare a y that was given beside a data set with the one that it has."""
-    given = np.asarray(as_array(y))
+    given = ravel_column(np.asarray(as_array(y)))
     if source is None:
         if not np.array_equal(given, labels):
             raise ValueError(

@@ -27,7 +27,7 @@ from advfeat.gaussian.robust_covariance import relaxation, robust_std
 from advfeat.gaussian.theory import GaussianTheoryMixin
 from advfeat.utils._arrays import as_array
 from advfeat.utils._estimator import EstimatorMixin, draft_of
-from advfeat.utils._labels import check_kind
+from advfeat.utils._labels import check_classes, check_kind
 from advfeat.utils._sklearn import (
     Interval,
     StrOptions,
@@ -223,7 +223,8 @@ class GaussianRobustMLE(
         y : array-like of shape (n_samples,)
             Class labels, of two classes at least.
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights. A sample of weight zero is as if it were absent.
+            Non-negative weights. A sample of weight zero adds nothing but its label to
+            ``classes_``.
 
         Returns
         -------
@@ -282,7 +283,7 @@ class GaussianRobustMLE(
         """
         self._validate_params()  # which scikit-learn leaves out once there is a fit
         with draft_of(self) as draft:
-            _check_partial_fit_first_call(draft, classes)
+            _check_partial_fit_first_call(draft, check_classes(classes))
             first = not hasattr(draft, "_scatter")
             if not first:
                 draft._scatter.check_kind(self.covariance_type, self.per_class)
@@ -300,24 +301,21 @@ class GaussianRobustMLE(
         return self
 
     def _check_batch(self, X, y, sample_weight, reset):
-        """Validate training data; samples of weight zero are dropped."""
+        """Validate training data."""
         X, y = as_array(X), as_array(y)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
         check_classification_targets(y)
         sample_weight = _check_sample_weight(
             sample_weight, X, dtype=float, ensure_non_negative=True
         )
-        counted = sample_weight > 0
-        if not counted.all():
-            X, y, sample_weight = X[counted], y[counted], sample_weight[counted]
         return X, y, sample_weight
 
     def _begin(self, classes, n_features):
         """State before the first sample."""
         if len(classes) < 2:
             raise ValueError(
-                "GaussianRobustMLE needs samples of two classes at least, with positive "
-                f"weight. Got {len(classes)} class instead."
+                "GaussianRobustMLE needs samples of two classes at least. Got "
+                f"{len(classes)} class instead."
             )
         for stale in ("coef_", "intercept_"):
             vars(self).pop(stale, None)
@@ -331,6 +329,9 @@ class GaussianRobustMLE(
 
     def _update(self, X, y, sample_weight):
         """Add samples with class numbers ``y``, then solve for the robust parameters."""
+        counted = sample_weight > 0
+        if not counted.all():
+            X, y, sample_weight = X[counted], y[counted], sample_weight[counted]
         with np.errstate(over="ignore", invalid="ignore"):
             self._scatter = self._scatter.update(X, y, sample_weight)
             self.class_count_, self.means_ = self._scatter.weight, self._scatter.mean

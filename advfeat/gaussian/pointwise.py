@@ -177,10 +177,12 @@ def robust_std_of_samples(X, y, sample_weight, scatter, eps, start):
         The solution, axes of all groups in one row.
     """
     starts = start.std.reshape(len(scatter.axes), -1)
-    std, adversary_std = np.empty_like(starts), np.empty_like(starts)
+    std, adversary_std = starts.copy(), np.zeros_like(starts)
     multiplier, n_iter = 0.0, 0
     for g, (group, axes) in enumerate(zip(scatter.groups, scatter.axes, strict=True)):
         member = np.isin(y, group)
+        if not member.any():  # a class whose samples all have weight zero
+            continue
         weight = sample_weight[member] / sample_weight[member].sum()
         V, _ = axes.rotate(X[member] - scatter.mean[y[member]])
         if scatter.covariance_type == "spherical":

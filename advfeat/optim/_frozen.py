@@ -29,7 +29,7 @@ from advfeat.optim._folding import fold_batch_norm
 from advfeat.optim._graphs import Steps
 from advfeat.optim._tracing import trace, tracing
 from advfeat.utils._checks import batch_tensor
-from advfeat.utils._device import autocast, own_modes
+from advfeat.utils._device import autocast, own_modes, to_device
 from advfeat.utils._random import draws_in_training, isolated_torch_seed
 from advfeat.utils._typing import Device
 
@@ -73,7 +73,7 @@ class FrozenNetwork:
         self.device = torch.device(device)
         self.precision = precision
         with own_modes():
-            module = copy_network(module).to(self.device).eval()
+            module = to_device(copy_network(module), self.device).eval()
             self._module = with_plain_weights(module).requires_grad_(False)
         self._verdict: Any = None  # of `compare`
         self._built: Any = None

@@ -50,6 +50,15 @@ def _try(device):
         ) from error
 
 
+def to_device(module, device):
+    """Move a module, and the tensors that its layers hold beside parameters and buffers."""
+    module.to(device)
+    for layer in module.modules():
+        own = vars(layer)
+        own.update({k: v.to(device) for k, v in own.items() if isinstance(v, torch.Tensor)})
+    return module
+
+
 def on_accelerator(X, device):
     """Return X as a tensor on the device where that saves copying every batch, else X itself.
 

@@ -34,15 +34,7 @@ def check_labels(y, n):
         For another shape or length, one-hot labels, continuous values, missing labels, or labels
         of several types.
     """
-    y = _as_array(y)
-    if y.ndim == 2 and y.shape[1] == 1:
-        warnings.warn(
-            f"A column-vector y was passed when a 1d array was expected: its shape is {y.shape}. "
-            "Please change the shape of y to (n_samples,), for example using ravel().",
-            DataConversionWarning,
-            stacklevel=3,
-        )
-        y = y.ravel()
+    y = ravel_column(_as_array(y))
     if y.ndim != 1:
         raise ValueError(_shape_message(y, n))
     if n is not None and len(y) != n:
@@ -56,6 +48,44 @@ def check_labels(y, n):
     if len(y):
         check_classification_targets(y)
     return y
+
+
+def ravel_column(y):
+    """Flatten an array of shape (n, 1), with scikit-learn's warning; all else as it is."""
+    if y.ndim != 2 or y.shape[1] != 1:
+        return y
+    warnings.warn(
+        f"A column-vector y was passed when a 1d array was expected: its shape is {y.shape}. "
+        "Please change the shape of y to (n_samples,), for example using ravel().",
+        DataConversionWarning,
+        stacklevel=3,
+    )
+    return y.ravel()
+
+
+def check_classes(classes):
+    """Check the labels that will ever occur and return them sorted, each once; None stays None.
+
+    Raises
+    ------
+    ValueError
+        If they are not labels, or there are none.
+    """
+    if classes is None:
+        return None
+    try:
+        labels = _as_array(classes)
+        # Each twice: scikit-learn warns where most labels of a y occur once.
+        found = np.unique(check_labels(np.repeat(labels, 2, axis=0), None))
+        if len(found):
+            return found
+        cause = None
+    except ValueError as error:
+        cause = error
+    raise ValueError(
+        "classes must list all labels that will ever occur, numbers or text, and none of them "
+        f"missing (NaN, None). Got {classes!r}."
+    ) from cause
 
 
 def check_kind(y, classes):

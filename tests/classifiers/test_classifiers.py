@@ -235,6 +235,20 @@ def test_zero_weight_equals_removal(digits):
     assert_array_equal(a.decision_function(X_test), b.decision_function(X_test))
 
 
+@pytest.mark.parametrize("Classifier", [StandardClassifier, AdversarialClassifier])
+def test_a_class_without_weight_keeps_its_place(Classifier, digits):
+    X, y = digits[0][:200], digits[1][:200]
+    weight = np.where(y == 3, 0.0, 1.0)
+    clf = Classifier(class_weight="balanced", early_stopping=True, **QUICK)
+    clf.fit(X, y, sample_weight=weight)
+    assert_array_equal(clf.classes_, np.arange(10))
+    assert clf.predict_proba(X).shape == (len(X), 10)
+    two = StandardClassifier(**QUICK).fit(X, y == 3, sample_weight=weight)
+    assert two.classes_.tolist() == [False, True]
+    parts = StandardClassifier(lr=0.01, **QUICK).partial_fit(X, y, sample_weight=weight)
+    assert_array_equal(parts.partial_fit(X, y).classes_, np.arange(10))
+
+
 def test_warm_start_goes_on_from_the_weights(digits):
     X, y, X_test, y_test = digits
     clf = StandardClassifier(warm_start=True, max_epochs=8, random_state=0, verbose=0).fit(X, y)
@@ -504,6 +518,37 @@ def test_divergence_is_an_error(digits):
     X, y, _, _ = digits
     with pytest.raises(ValueError, match="Training diverged.*smaller lr"):
         StandardClassifier("mlp", lr=1e8, lr_schedule="constant", **QUICK).fit(X, y)
+
+
+class Masked(nn.Linear):
+    """Class 2 is impossible; all are where the first feature is above 100."""
+
+    def __init__(self, n_features, n_classes=3):
+        super().__init__(n_features, n_classes)
+
+    def forward(self, x):
+        masked = torch.arange(3, device=x.device) == 2
+        return super().forward(x).masked_fill(masked | (x[:, :1] > 100), -torch.inf)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_logits_of_minus_infinity_are_probabilities_of_zero(trained):
+    X, y = np.random.default_rng(0).normal(size=(30, 4)).astype("f"), np.arange(30) % 2
+    clf = from_torch(Masked(4), classes=range(3), input_shape=(4,))
+    if trained:
+        clf = AdversarialClassifier(Masked, eps=0.1, early_stopping=True, **QUICK)
+        labels, weight = np.r_[y, 2], np.r_[np.ones(30), 0]
+        clf.fit(np.r_[X, X[:1]], labels, sample_weight=weight)
+        assert np.isfinite([epoch["train_loss"] for epoch in clf.history_]).all()
+    probability = clf.predict_proba(X)
+    assert_array_equal(probability[:, 2], 0.0)
+    assert_allclose(probability.sum(1), 1.0)
+    assert_array_equal(clf.decision_function(X)[:, 2], -np.inf)
+    assert set(clf.predict(X)) <= {0, 1}
+    X[3, 0] = 101
+    for method in (clf.predict_proba, clf.decision_function, clf.predict):
+        with pytest.raises(ValueError, match="logits.* For 1 of 30 samples"):
+            method(X)
 
 
 def test_failed_fit_keeps_the_fitted_net(standard, digits):

@@ -1,5 +1,9 @@
 """partial_fit: parameters that changed are checked, and classes weigh the same in every part."""
 
+import copy
+from functools import partial
+from types import FunctionType
+
 import numpy as np
 import pytest
 import torch
@@ -105,12 +109,65 @@ def test_classes_of_a_trained_network_keep_their_logits():
     assert clf.predict(X).tolist() == names
 
 
+@pytest.mark.parametrize("classes", [[0, 1, np.nan], [0, 1, None], [0, "1"], [[0, 1]], [], 2])
+def test_classes_that_are_no_labels(classes):
+    X, y = np.eye(2, dtype="f"), [0, 1]
+    with pytest.raises(ValueError, match="classes must list all labels"):
+        StandardClassifier(**QUIET).partial_fit(X, y, classes=classes)
+    clf = StandardClassifier(**QUIET).partial_fit(X, y, classes=[1, 0, 0])  # as scikit-learn's
+    assert clf.classes_.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="classes must list all labels"):
+        clf.partial_fit(X, y, classes=classes)
+
+
+def test_classes_of_partial_fit():
+    X = np.eye(2, dtype="f")
+    many = StandardClassifier(**QUIET).partial_fit(X, [0, 1], classes=range(30))
+    assert many.predict_proba(X).shape == (2, 30)
+    with pytest.raises(ValueError, match="labels that are not among the classes"):
+        StandardClassifier(**QUIET).partial_fit(X, [0, 1], classes=[0, 2])
+    with pytest.raises(ValueError, match="but classes contains only one class: 0"):
+        StandardClassifier(**QUIET).partial_fit(X, [0, 0], classes=[0])
+
+
 class Small(nn.Linear):
     def __init__(self, n_features, n_classes):
         super().__init__(n_features, n_classes)
 
 
-@pytest.mark.parametrize(("fitted", "other"), [("mlp", "resnet9"), (Small, "mlp"), ("mlp", Small)])
+def small(n_features, n_classes):
+    return Small(n_features, n_classes)
+
+
+def sized(n_classes, width):
+    return nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, n_classes))
+
+
+def wide(width):
+    return lambda n_classes: sized(n_classes, width)
+
+
+def trained(*layers):
+    return from_torch(nn.Sequential(*layers), classes=[0, 1], input_shape=(3,))
+
+
+OTHERS = [
+    ("mlp", "resnet9"),
+    (Small, "mlp"),
+    ("mlp", Small),
+    (small, Small),
+    (small, lambda n_features, n_classes: Small(n_features, n_classes)),
+    (wide(2), wide(4)),
+    (lambda n_classes: nn.Linear(3, n_classes), lambda n_classes: nn.Linear(3, n_classes, False)),
+    (partial(sized, width=2), partial(sized, width=4)),
+    (nn.Linear(3, 2), nn.Linear(3, 2, bias=False)),
+    (trained(nn.Linear(3, 2)), trained(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))),
+    (trained(nn.Linear(3, 2)), "mlp"),
+    ("mlp", trained(nn.Linear(3, 2))),
+]
+
+
+@pytest.mark.parametrize(("fitted", "other"), OTHERS)
 def test_another_network_does_not_go_on(fitted, other, tmp_path):
     X = np.random.default_rng(0).normal(size=(20, 3)).astype("f")
     clf = StandardClassifier(fitted, max_epochs=1, **QUIET).fit(X, np.arange(20) % 2)
@@ -119,7 +176,19 @@ def test_another_network_does_not_go_on(fitted, other, tmp_path):
     with pytest.raises(ValueError, match="goes on with the network of the last fit, .*set it"):
         clf.partial_fit(X, np.arange(20) % 2)
     save(clf, tmp_path / "clf.safetensors")  # what was fitted, whatever is named now
-    own = {} if isinstance(fitted, str) else {"network": fitted}
+    own = {} if isinstance(fitted, str) else {"network": getattr(fitted, "module", fitted)}
     found = load(tmp_path / "clf.safetensors", **own)
-    assert found.network == fitted
+    assert found.network == own.get("network", fitted)
     assert_array_equal(found.decision_function(X), before)
+
+
+@pytest.mark.parametrize("network", ["mlp", *(fitted for fitted, _ in OTHERS[1:-2])])
+def test_the_same_network_given_anew_goes_on(network):
+    X, y = np.random.default_rng(0).normal(size=(20, 3)).astype("f"), np.arange(20) % 2
+    clf = StandardClassifier(network, max_epochs=1, **QUIET).fit(X, y)
+    anew = copy.deepcopy(network)
+    if isinstance(network, FunctionType):  # as in a notebook whose cell is run again
+        code, known = network.__code__, network.__globals__
+        anew = FunctionType(code, known, network.__name__, None, network.__closure__)
+    clf.set_params(network=anew).partial_fit(X, y)
+    assert len(clf.history_) == 2

@@ -1,5 +1,6 @@
 """save and load: the same bits again, without pickles; whatever does not fit is named."""
 
+import copy
 import json
 import os
 import pickle
@@ -12,6 +13,8 @@ import torch
 from numpy.testing import assert_array_equal
 from safetensors import safe_open
 from safetensors.torch import save_file
+from sklearn import config_context
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -407,6 +410,29 @@ def test_a_network_for_a_file_that_names_its_own(kept):
         load(kept, network=Own)
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_metadata_requests_are_kept(trained, standard, path):
+    module = nn.Linear(4, 2)
+    clf = from_torch(module, classes=[0, 1], input_shape=(4,))
+    own = {"network": module}
+    if trained:
+        clf, own = copy.deepcopy(standard), {}
+    before = str(again(clf, path, **own).get_metadata_routing())
+    assert before == str(clf.get_metadata_routing())
+    with config_context(enable_metadata_routing=True):
+        clf.set_fit_request(sample_weight=True).set_score_request(sample_weight="weight")
+        if trained:
+            clf.set_partial_fit_request(classes=False)
+    found = again(clf, path, **own).get_metadata_routing()
+    assert str(found) == str(clf.get_metadata_routing()) != before
+    assert found.fit.requests == {"sample_weight": True}
+    edit(path, lambda header: header["requests"].update(fit={"no such thing": True}))
+    with pytest.raises(ValueError, match=f"{path.name}.* cannot be read"):
+        load(path, **own)
+    edit(path, lambda header: header.pop("requests"))
+    assert str(load(path, **own).get_metadata_routing()) == before
+
+
 def test_no_callbacks_as_a_list(tmp_path, digits):
     clf = StandardClassifier(callbacks=[], max_epochs=1, random_state=0, verbose=0)
     clf.fit(digits[0][:50], digits[1][:50])
@@ -443,6 +469,34 @@ def test_an_attack_that_was_changed_or_raised_goes_on_the_same(tmp_path, digits)
     assert clf.net_.attack == again.net_.attack
     assert (clf.net_.attack["n_steps"], clf.net_.attack["eps"]) == (7, 1.0)
     assert_array_equal(clf.decision_function(X), again.decision_function(X))
+
+
+class Copies(Callback):
+    """Copies the net and the classifier within a training."""
+
+    owner, logits = [], []  # not of the instance, with which they would be copied
+
+    def on_batch_end(self, net, training=True, **kwargs):
+        for given in (net, *self.owner):
+            clone(given)
+            copies = [given, copy.deepcopy(given), pickle.loads(pickle.dumps(given))]
+            if given is net:
+                x = torch.zeros(3, 1, 8, 8)
+                self.logits.append([each.infer(x).detach().numpy() for each in copies])
+
+
+@pytest.mark.parametrize("Classifier", [StandardClassifier, AdversarialClassifier])
+def test_copies_within_a_training_that_shows_a_bar(Classifier, digits, monkeypatch):
+    X, y = digits[0][:100], digits[1][:100]
+    monkeypatch.setattr(Copies, "logits", [])
+    clf = Classifier(batch_size=50, max_epochs=2, random_state=0, verbose=1, callbacks=[Copies()])
+    clf.fit(X, y)
+    assert len(Copies.logits) == 4
+    for net, *copies in Copies.logits:
+        for logits in copies:
+            assert_array_equal(logits, net)
+    monkeypatch.setattr(Copies, "owner", [clf])
+    clf.partial_fit(X, y)
 
 
 @pytest.mark.parametrize("guarded", [False, True])

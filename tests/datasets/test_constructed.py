@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.exceptions import DataConversionWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, SGDClassifier
-from sklearn.model_selection import cross_val_score, train_test_split
+from sklearn.model_selection import (
+    FixedThresholdClassifier,
+    GridSearchCV,
+    TunedThresholdClassifierCV,
+    cross_val_score,
+    train_test_split,
+)
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -129,6 +137,21 @@ def test_bad_arguments(data):
         ConstructedDataset(data.X, data.y[:-1], data.y_source, data.classes)
     with pytest.raises(ValueError, match="not in classes"):
         ConstructedDataset(data.X, data.y, data.y_source, ["a", "b"])
+
+
+def test_columns_of_labels_are_never_broadcast(data):
+    """They are taken with scikit-learn's warning, beside the set and in it."""
+    column = data.y_source[:, None]
+    clf = StandardClassifier(max_epochs=1, verbose=0)
+    with pytest.warns(DataConversionWarning, match="column-vector y"):
+        clf.fit(data, column)
+    with pytest.warns(DataConversionWarning, match="column-vector y"):
+        again = ConstructedDataset(data.X, data.y[:, None], column, data.classes)
+    assert_array_equal(again.y, data.y)
+    assert_array_equal(again.y_source, data.y_source)
+    for wrong in (np.stack([data.y, data.y], 1), data.y[0], data.y[:, None, None]):
+        with pytest.raises(ValueError, match="one label per sample: shape .180,"):
+            ConstructedDataset(data.X, wrong, data.y_source, data.classes)
 
 
 def test_classes_are_sorted_and_unique():
@@ -353,6 +376,43 @@ def test_cross_validation_trains_on_the_labels_it_carries(eleven):
     clf = Spy(max_epochs=20, random_state=0, verbose=0)
     scores = cross_val_score(clf, eleven, eleven.y_source, cv=3, scoring=scorer)
     assert min(seen) > 0.95 and min(scores) > 0.95
+
+
+META = {
+    "calibration": lambda clf: CalibratedClassifierCV(clf, cv=2),
+    "calibration at once": lambda clf: CalibratedClassifierCV(clf, cv=2, ensemble=False),
+    "threshold": lambda clf: TunedThresholdClassifierCV(clf, cv=2),
+    "search": lambda clf: GridSearchCV(
+        clf, {"lr": [0.1]}, scoring="accuracy", cv=2, error_score="raise"
+    ),
+    "nested": lambda clf: FixedThresholdClassifier(CalibratedClassifierCV(clf, cv=2)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The source takes only")  # few steps
+@pytest.mark.parametrize("meta", META)
+def test_meta_estimators_behind_a_relabeler_are_refused(meta):
+    """They would calibrate, or compare, with the labels before the relabelling."""
+    y = np.arange(60) % 2
+    X = (y[:, None] + np.random.default_rng(0).normal(size=(60, 2)) / 9).astype(np.float32)
+    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0)
+    relabeler = NonRobustRelabeler(clf, n_steps=1, random_state=0, verbose=0)
+    with pytest.raises(ValueError, match="training data .* around the whole Pipeline instead"):
+        make_pipeline(relabeler, META[meta](clf)).fit(X, y)
+    if meta != "search":  # whose parameter has another name there
+        META[meta](make_pipeline(relabeler, clf)).fit(X, y).predict(X)
+
+
+def test_constructed_sets_and_their_parts_are_not_predicted(data):
+    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(data)
+    parts = data, data[:9], Subset(Subset(data, range(9)), [1]), ConcatDataset([data, data])
+    for X in parts:
+        for method in (clf.predict, clf.predict_proba, clf.decision_function):
+            with pytest.raises(ValueError, match="its inputs alone are X.X"):
+                method(X)
+        assert 0 <= clf.score(X) <= 1  # with the labels that it carries
+    with pytest.raises(ValueError, match="StandardClassifier got a ConstructedDataset to predict"):
+        cross_val_score(clf, data, data.y_source, cv=2, scoring="accuracy", error_score="raise")
 
 
 # --- kept in files ------------------------------------------------------------------------------

@@ -337,6 +337,24 @@ def test_partial_fit_goes_on_with_the_kind_of_covariance_it_began_with(changed):
         GaussianRobustMLE().fit(X, y).set_params(eps=-1).partial_fit(X, y)
 
 
+@pytest.mark.parametrize("adversary", ["average", "pointwise"])
+@pytest.mark.parametrize(("kind", "per_class"), TYPES)
+def test_a_class_without_weight_keeps_its_place(kind, per_class, adversary):
+    X, y = random_data(1)
+    weight = np.where(y == 1, 0.0, 1.0)
+    given = {"covariance_type": kind, "per_class": per_class, "adversary": adversary}
+    model = GaussianRobustMLE(**given).fit(X, y, sample_weight=weight)
+    without = GaussianRobustMLE(**given).fit(X[y != 1], y[y != 1])
+    assert_array_equal(model.classes_, [0, 1, 2])
+    probability = model.predict_proba(X)
+    assert_array_equal(probability[:, 1], 0.0)
+    assert_allclose(probability[:, [0, 2]], without.predict_proba(X), rtol=1e-7, atol=1e-12)
+    assert_allclose(model.robust_nll_, without.robust_nll_)
+    alone = GaussianRobustMLE(**given).fit(X[y < 2], y[y < 2], sample_weight=weight[y < 2])
+    assert_array_equal(alone.classes_, [0, 1])
+    assert_array_equal(alone.predict(X), np.zeros(len(X)))
+
+
 def test_integer_weights_repeat_samples():
     X, y = load_iris(return_X_y=True)
     times = np.random.default_rng(0).integers(0, 3, size=len(y))
@@ -505,8 +523,6 @@ def test_bad_priors(priors):
 def test_one_class_only():
     with pytest.raises(ValueError, match="needs samples of two classes at least.*Got 1 class"):
         GaussianRobustMLE().fit([[0.0], [1.0]], [3, 3])
-    with pytest.raises(ValueError, match="needs samples of two classes at least.*Got 1 class"):
-        GaussianRobustMLE().fit([[0.0], [1.0]], [3, 4], sample_weight=[1, 0])
 
 
 def test_no_budget_and_no_variance():
@@ -528,6 +544,12 @@ def test_bad_classes_of_partial_fit():
         model.partial_fit(X, [0, 2])
     with pytest.raises(ValueError, match="is not the same as on last call"):
         model.partial_fit(X, y, classes=[0, 1, 2])
+
+
+@pytest.mark.parametrize("classes", [[0, 1, np.nan], [0, 1, None], [0, "1"], [[0, 1]], [], 2])
+def test_classes_that_are_no_labels(classes):
+    with pytest.raises(ValueError, match="classes must list all labels"):
+        GaussianRobustMLE().partial_fit([[0.0], [1.0]], [0, 1], classes=classes)
 
 
 def test_partial_fit_after_a_batch_that_was_refused():

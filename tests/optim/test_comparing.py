@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from advfeat.optim import AttackedNetwork, FrozenNetwork
+from advfeat.optim._comparing import close
 
 SHAPE = (3, 8, 8)
 
@@ -302,3 +303,10 @@ def test_inference_mode_around_the_first_call():
     with torch.inference_mode():
         frozen(x)
     assert_same(frozen, module, x)
+
+
+def test_a_masked_class_hides_no_difference():
+    a = torch.tensor([[1.0, -torch.inf, 2.0]])
+    assert close(a, a.clone()) and close(a, a * (1 + 1e-6))
+    assert not close(a, a + torch.tensor([[0.0, 0.0, 0.5]]))
+    assert not close(a, torch.tensor([[1.0, -3.0, 2.0]]))
