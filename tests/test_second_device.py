@@ -120,6 +120,16 @@ def test_pickles_hold_no_tensor_of_the_device(other):
     np.testing.assert_array_equal(*found)
 
 
+def test_a_network_that_keeps_tensors_is_trained(other):
+    """They were kept where the network was tried: on the CPU."""
+    X, y = np.random.default_rng(0).normal(size=(20, 3)).astype("f"), np.arange(20) % 2
+    there, here = (
+        StandardClassifier(Keeps, device=device, **QUICK).fit(X, y).predict_proba(X)
+        for device in (other, "cpu")
+    )
+    np.testing.assert_array_equal(there, here)
+
+
 @pytest.mark.filterwarnings("ignore:The source takes only")  # few steps
 @pytest.mark.filterwarnings("ignore:The features were matched poorly")
 @pytest.mark.parametrize(

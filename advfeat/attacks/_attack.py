@@ -20,9 +20,9 @@ from advfeat.optim import (
     targeted_margin,
     useful_radius,
 )
-from advfeat.utils._batches import Rows
 from advfeat.utils._checks import batch_tensor
 from advfeat.utils._labels import encode_labels
+from advfeat.utils._lazy import SelectedRows
 from advfeat.utils._random import draw_seed, normal_rows
 
 _MAX_TARGETS = 9  # wrong classes tried one by one, as in AutoAttack's targeted runs
@@ -70,7 +70,7 @@ class AttackTarget:
         eps, n_steps, step_size = (settings[name] for name in ("eps", "n_steps", "step_size"))
         X, labels = self.view.X, self.labels
         if rows is not None:
-            X, labels = Rows(X, rows), labels[rows]
+            X, labels = SelectedRows(X, rows), labels[rows]
         norm, bounds = settings["norm"], self.view.bounds
         radius = useful_radius(norm, eps, bounds, self.view.X.shape[1:])
         job = Attack(

@@ -1,4 +1,4 @@
-"""What fitting and keeping a classifier needs: data statistics, safe failure, other devices."""
+"""What fitting and keeping a classifier needs: data statistics, other devices."""
 
 import contextlib
 import copy
@@ -13,17 +13,6 @@ from advfeat.utils._device import to_device
 from advfeat.utils._random import isolated_torch_seed
 
 _STATISTICS_BYTES = 2**25  # of float64 values at a time
-
-
-@contextlib.contextmanager
-def restored_on_failure(estimator):
-    """Keep what an estimator knew from earlier fits if this one fails."""
-    state = dict(estimator.__dict__)
-    try:
-        yield
-    except BaseException:
-        estimator.__dict__ = state
-        raise
 
 
 def draft_of_net(net):

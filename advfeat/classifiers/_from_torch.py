@@ -11,7 +11,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from advfeat.classifiers._fitting import restored_on_failure
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers._own_modules import (
     check_logits,
@@ -27,6 +26,7 @@ from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import CHANNELS
 from advfeat.utils._device import own_modes, resolve_device, to_device
+from advfeat.utils._estimator import draft_of
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._sklearn import StrOptions, _get_feature_names, validate_parameter_constraints
 from advfeat.utils._typing import Bounds, Device, Inputs
@@ -209,11 +209,12 @@ class TorchClassifier(NetworkClassifier):
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters and check the network anew."""
-        with restored_on_failure(self), own_modes():
+        with draft_of(self) as draft, own_modes():
             if "module" in params:
                 params["module"] = copy_of(params["module"])
-            super().set_params(**params)
-            return self._set_up()
+            super(TorchClassifier, draft).set_params(**params)
+            draft._set_up()
+        return self
 
     def _set_up(self):
         classes = _check_classes(self.classes)
@@ -319,7 +320,7 @@ def starting_point(network: str | Callable[..., torch.nn.Module], mean: ArrayLik
         As `build_network` takes them.
     """
     if isinstance(network, TorchClassifier):
-        start = copy_network(network.module_).cpu()
+        start = to_device(copy_network(network.module_), "cpu")
         return start.body, start.mean, start.std, start.order
     if isinstance(network, nn.Module):  # it takes inputs as they are
         mean, std = (torch.full((), v, dtype=torch.float32, device="cpu") for v in (0.0, 1.0))
@@ -330,7 +331,7 @@ def starting_point(network: str | Callable[..., torch.nn.Module], mean: ArrayLik
 def _own(values):
     """Copy of a mean or std, so that the user's may change."""
     if isinstance(values, torch.Tensor):
-        return values.detach().clone()
+        return values.detach().cpu().clone()
     return copy.copy(values)
 
 

@@ -1,13 +1,10 @@
 """From a classifier's parameters and its data to the skorch net that it trains."""
 
-import re
-from types import FunctionType
-
 import numpy as np
 import torch
 
-from advfeat.classifiers._from_torch import TorchClassifier, starting_point
-from advfeat.classifiers._own_modules import name_of
+from advfeat.classifiers._from_torch import starting_point
+from advfeat.classifiers._own_modules import build_body, name_of
 from advfeat.classifiers.networks import build_network
 from advfeat.utils._device import resolve_device
 
@@ -67,24 +64,36 @@ def make_net(estimator, statistics, max_epochs, seed, callbacks):
 
 
 def check_same_network(net, network):
-    """Raise a ValueError if a net's network does not look like the one that is given now."""
+    """Raise a ValueError if the network that is given now is not built like the net's."""
     fitted = net.module__network
-    if fitted is not network and _look(fitted) != _look(network):
+    if fitted is not network and not _same(net, network):
         raise ValueError(
             f"partial_fit goes on with the network of the last fit, {name_of(fitted)}. Got "
-            f"network={name_of(network)}: use fit, or set it back."
+            f"network={name_of(network)}, which is another one: use fit, or set it back."
         )
 
 
-def _look(network):
-    """Text that differs between networks, and is the same for a copy and for other weights."""
-    network = network.module if isinstance(network, TorchClassifier) else network
-    parts = [network]
-    if isinstance(network, FunctionType):
-        code, cells = network.__code__, network.__closure__ or ()
-        parts += [network.__defaults__, network.__kwdefaults__, *(c.cell_contents for c in cells)]
-        parts += [code.co_code, code.co_names, code.co_consts]
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(parts))
+def _same(net, network):
+    fitted = net.module__network
+    if any(isinstance(given, (str, type)) for given in (fitted, network)):
+        return fitted == network
+    fitted = net.module_
+    network, *around = starting_point(network, fitted.mean, fitted.std)
+    if not isinstance(network, torch.nn.Module):  # a function, perhaps the same given anew
+        network = build_body(network, net.module__input_shape, net.module__n_classes)
+    before = fitted.mean, fitted.std, fitted.order
+    return _look(network) == _look(fitted.body) and all(map(_equal, around, before))
+
+
+def _look(module):
+    """Return what modules of one structure share, whatever their weights."""
+    return repr(module), {name: values.shape for name, values in module.state_dict().items()}
+
+
+def _equal(value, other):
+    if value is None or other is None:
+        return value is other
+    return torch.equal(value.cpu(), other.cpu())
 
 
 def sgd(groups, **settings):

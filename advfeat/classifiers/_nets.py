@@ -27,7 +27,7 @@ from advfeat.optim import (
     make_ball,
     projected_gradient,
 )
-from advfeat.utils._device import autocast
+from advfeat.utils._device import autocast, to_device
 from advfeat.utils._random import draws_in_training, isolated_torch_seed, make_generator
 
 _N_LOOKED_AT = 64  # samples, once the training has ended
@@ -49,6 +49,12 @@ class TrainingNet(NeuralNetClassifier):
         self.precision = precision
 
     _captured = None  # the training step, in an epoch on a GPU
+
+    def initialize_module(self):
+        """Build the module, with all that it holds on the device."""
+        super().initialize_module()
+        to_device(self.module_, self.device)
+        return self
 
     def take_settings(self, settings):
         """Take what an estimator's parameters decide of its kind of net alone: nothing here."""

@@ -115,10 +115,8 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         """
         X, y = unpack_data(self, X, y)
         X = self.check_inputs(X)
-        index = encode_labels(y, self.classes_, len(X), unknown="mark")
         weight = check_weight(sample_weight, len(X))
-        found = self._logits_of(X).argmax(1)
-        return float(np.average(found == index, weights=weight))
+        return float(np.average(self._is_right(X, y), weights=weight))
 
     def features(self, X: Inputs) -> NDArray:
         """g(X), the penultimate layer: the input of the last linear layer.
@@ -178,16 +176,7 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
 
     def _logits(self, X):
         refuse_constructed(X, type(self).__name__)
-        return self._logits_of(self.check_inputs(X))
-
-    def _logits_of(self, X):
-        """Logits of data that are checked."""
-        device = resolve_device(self.device)
-        module, dtype = to_device(self.module_, device).eval(), torch.float32
-        if self._computes_in_float64(X):
-            module, dtype = copy.deepcopy(module).double(), torch.float64
-        job = Forward(module, device, dtype)
-        logits = run_batches(job, (X,), batch_size=PREDICTION_BATCH)[0].astype(np.float64)
+        logits = self._logits_of(self.check_inputs(X))
         bad = ~usable(logits)
         if bad.any():
             raise ValueError(
@@ -196,6 +185,21 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
                 "look for an overflow or a mask in it, and check the scale of X."
             )
         return logits
+
+    def _is_right(self, X, y):
+        """Whether each sample is classified correctly; logits that are no numbers say no class."""
+        index = encode_labels(y, self.classes_, len(X), unknown="mark")
+        logits = self._logits_of(X)
+        return usable(logits) & (logits.argmax(1) == index)
+
+    def _logits_of(self, X):
+        """Logits of data that are checked."""
+        device = resolve_device(self.device)
+        module, dtype = to_device(self.module_, device).eval(), torch.float32
+        if self._computes_in_float64(X):
+            module, dtype = copy.deepcopy(module).double(), torch.float64
+        job = Forward(module, device, dtype)
+        return run_batches(job, (X,), batch_size=PREDICTION_BATCH)[0].astype(np.float64)
 
     def _computes_in_float64(self, X):
         return False

@@ -94,7 +94,7 @@ def build_body(network, input_shape, n_classes):
         If no module comes out, or the same one each time.
     """
     if isinstance(network, nn.Module):
-        return copy_of(network).cpu()
+        return to_device(copy_of(network), "cpu")
     offered = {
         "input_shape": input_shape,
         "in_channels": input_shape[0],

@@ -27,8 +27,8 @@ from advfeat.optim import (
     projected_gradient,
     row_norms,
 )
-from advfeat.utils._batches import Rows
 from advfeat.utils._checks import batch_tensor, check_data
+from advfeat.utils._lazy import SelectedRows
 from advfeat.utils._random import draw_seed, make_rng, normal_rows
 from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
 from advfeat.utils._typing import Inputs, PathOrStr, RandomState
@@ -301,7 +301,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
             self._refuse_one_sample(X)
             n = len(X)
             other = make_rng(seed, 0).integers(n - 1, size=n)
-            return Rows(X, (np.arange(n) + 1 + other) % n)  # never the sample itself
+            return SelectedRows(X, (np.arange(n) + 1 + other) % n)  # never the sample itself
         source = self._source
         return self._check_init(X, bounds=source.bounds, channels=source.channels)
 

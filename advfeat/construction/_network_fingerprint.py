@@ -117,10 +117,12 @@ def _parts(value):
 
 
 def _digest(values):
-    """Fingerprint of an array or tensor, sparse ones by what they stand for."""
-    if isinstance(values, torch.Tensor) and values.layout is not torch.strided:
-        values = values.to_dense()
-    return fingerprint(as_array(values))
+    """Fingerprint of an array or tensor; of sparse ones that of their entries."""
+    if not isinstance(values, torch.Tensor) or values.layout is torch.strided:
+        return fingerprint(as_array(values))
+    values = values.detach().to_sparse_coo().coalesce()
+    entries = [fingerprint(as_array(part)) for part in (values.indices(), values.values())]
+    return f"{tuple(values.shape)} {entries}"
 
 
 def _order(value):

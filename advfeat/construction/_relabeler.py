@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 
 from advfeat.classifiers import StandardClassifier
+from advfeat.classifiers._own_modules import usable
 from advfeat.construction._kept import as_kept
 from advfeat.construction._sources import check_network, classes_to_be, refuse_random
 from advfeat.construction._train_time import TrainTimeTransformer
@@ -362,5 +363,5 @@ class Relabelling:
         with torch.no_grad():
             logits = self.judge(found)
         # Logits that are no numbers reach no target.
-        success = (logits.argmax(1) == target) & torch.isfinite(logits).all(1)
+        success = (logits.argmax(1) == target) & usable(logits)
         return found.cpu().numpy().astype(self.dtype, copy=False), success.cpu().numpy()

@@ -29,7 +29,6 @@ from skorch import NeuralNet
 from torch.utils.data import Dataset
 
 from advfeat.classifiers import StandardClassifier
-from advfeat.classifiers._fitting import restored_on_failure
 from advfeat.classifiers._from_skorch import check_skorch_net, fit_skorch_net, from_skorch
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._network_classifier import NetworkClassifier
@@ -42,7 +41,7 @@ from advfeat.utils._arrays import as_array
 from advfeat.utils._batches import iter_batches, run_batches
 from advfeat.utils._checks import check_data, check_inputs
 from advfeat.utils._errors import add_hint
-from advfeat.utils._estimator import EstimatorMixin
+from advfeat.utils._estimator import EstimatorMixin, draft_of
 from advfeat.utils._frames import library_of
 from advfeat.utils._labels import check_labels
 from advfeat.utils._lazy import LazyArray, images_in_units
@@ -110,8 +109,8 @@ class TrainTimeTransformer(
         ValueError
             For unusable X, y or parameters.
         """
-        with restored_on_failure(self):
-            self._fit_source(X, y, sample_weight, fit_params)
+        with draft_of(self) as draft:
+            draft._fit_source(X, y, sample_weight, fit_params)
         return self
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -137,10 +136,10 @@ class TrainTimeTransformer(
         -------
         The constructed set, see the class.
         """
-        with restored_on_failure(self):
-            check_folder(self)
-            check_backend(self.n_jobs)
-            inputs, labels, source_labels, decided, keeping = self._fit_source(
+        check_folder(self)
+        check_backend(self.n_jobs)
+        with draft_of(self) as draft:
+            inputs, labels, source_labels, decided, keeping = draft._fit_source(
                 X, y, sample_weight, fit_params, keep=self.store is not None
             )
         with self._source_kept():
@@ -179,7 +178,7 @@ class TrainTimeTransformer(
         checked = self._check_inputs(X)
         kept = isinstance(X, (np.ndarray, torch.Tensor, Dataset, LazyArray))
         if not kept and library_of(X) is None:
-            X = self._as_given(checked)
+            X = self._as_given(np.asarray(checked))
         X = images_in_units(X)
         if isinstance(X, (Dataset, LazyArray)) or self._container_of(X) == library_of(X):
             return X

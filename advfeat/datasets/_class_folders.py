@@ -1,5 +1,6 @@
 """Folders of images, one for each class: what is found in them, and what is not taken for one."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -32,8 +33,11 @@ def find_split(root, split):
     return folder
 
 
-def find_class_folders(root):
+def find_class_folders(root, *, whole=True):
     """Names of the class folders of ``root`` in alphabetical order.
+
+    ``whole=False`` passes over links that lead nowhere: a split that is not read may be in part
+    on another disk.
 
     Hidden folders, and those that operating systems and network drives make, do not count.
 
@@ -50,7 +54,7 @@ def find_class_folders(root):
             f"Expected a folder with one folder of images per class, found no folder '{root}'."
         )
     paths = [path for path in root.iterdir() if not is_clutter(path.name)]
-    for path in paths:
+    for path in paths if whole else ():
         _refuse_broken_link(path)
     classes = sorted(path.name for path in paths if path.is_dir())
     if not classes:
@@ -87,14 +91,14 @@ def list_image_files(root, classes):
         is no file has an image's name.
     """
     root = Path(root)
-    owners = {}
+    owners, links = {}, []
     for name in classes:
         other = owners.setdefault(_identity(root / name), name)
         if other != name:
             raise ValueError(
                 f"The class folders '{other}' and '{name}' of '{root}' are one and the same."
             )
-    found = [sorted(_images_below(root / name, root, owners, name)) for name in classes]
+    found = [sorted(_images_below(root / name, root, owners, name, links)) for name in classes]
     empty = [name for name, paths in zip(classes, found, strict=True) if not paths]
     if empty:
         raise FileNotFoundError(
@@ -102,46 +106,52 @@ def list_image_files(root, classes):
             f"{len(classes)}: {shortened(empty)}. Known extensions: {', '.join(EXTENSIONS)}."
         )
     targets = np.repeat(np.arange(len(classes)), [len(paths) for paths in found])
-    found = [pair for pairs in found for pair in pairs]
+    paths = [path for paths in found for path in paths]
+    if links:
+        _refuse_shared(paths, targets)
+    return paths, targets
+
+
+def _refuse_shared(paths, targets):
+    """Raise a ValueError for a file that two classes share."""
     first = {}
-    for number, (path, real) in enumerate(found):
-        other = first.setdefault(real, number)
-        if targets[other] != targets[number]:
-            raise ValueError(
-                f"'{printable(found[other][0])}' and '{printable(path)}' are one and the same "
-                "file, so that one image would get two labels. Remove one of them."
-            )
-    return [path for path, _ in found], targets
+    for number, path in enumerate(paths):
+        with contextlib.suppress(OSError):  # which reading it will tell
+            other = first.setdefault(_identity(path), number)
+            if targets[other] != targets[number]:
+                raise ValueError(
+                    f"'{printable(paths[other])}' and '{printable(path)}' are one and the same "
+                    "file, so that one image would get two labels. Remove one of them."
+                )
 
 
-def _images_below(folder, root, owners, name, seen=None):
-    """Yield the paths of all images below a class folder, and where the files really are."""
+def _images_below(folder, root, owners, name, links, seen=None):
+    """Yield the paths of all images below a class folder, and note links to images or folders."""
     seen = set() if seen is None else seen
+    links += [folder] * os.path.islink(folder)
     identity = _identity(folder)
     if identity in seen:
         return
     seen.add(identity)
-    real = os.path.realpath(folder)
-    holds_root = Path(os.path.realpath(root)).is_relative_to(real)
+    holds_root = Path(os.path.realpath(root)).is_relative_to(os.path.realpath(folder))
     if holds_root or owners.get(identity, name) != name:
         raise ValueError(
-            f"'{printable(folder)}' is a link to '{printable(real)}', so that images of other "
-            f"classes would count as '{name}'. Remove the link."
+            f"'{printable(folder)}' is a link to '{printable(os.path.realpath(folder))}', so that "
+            f"images of other classes would count as '{name}'. Remove the link."
         )
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_clutter(entry.name):
                 continue
             if entry.is_dir():
-                yield from _images_below(entry.path, root, owners, name, seen)
+                yield from _images_below(entry.path, root, owners, name, links, seen)
             elif entry.name.lower().endswith(EXTENSIONS):
                 if not entry.is_file() and os.path.exists(entry.path):
                     raise ValueError(
                         f"'{printable(entry.path)}' has the name of an image, but is no file."
                     )
-                link = entry.is_symlink()  # others need not be looked up
-                place = os.path.realpath(entry.path) if link else os.path.join(real, entry.name)
-                yield entry.path, place
+                links += [entry.path] * entry.is_symlink()
+                yield entry.path
             elif entry.is_symlink():
                 _refuse_broken_link(entry.path)
 

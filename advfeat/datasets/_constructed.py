@@ -27,7 +27,7 @@ class ConstructedDataset(Dataset):
     scikit-learn's Pipeline hands the original y to its last step. A set whose labels were changed
     must therefore carry them itself. advfeat's classifiers and skorch nets train on the labels it
     carries; every other estimator is refused, because it would silently learn the wrong ones.
-    advfeat's classifiers do not predict it either (``predict(data.X)`` does), because whoever
+    advfeat's classifiers do not predict it either (``predict(data.inputs)`` does), because whoever
     asks, such as a scorer behind a relabeler, would compare with the wrong ones.
 
     ``data[i]`` is a pair (input, label): a float32 tensor in input units, and the new label, never

@@ -146,7 +146,8 @@ def _find_classes(root, split):
         # A class missing on one side would silently shift the numbers of all later classes. A
         # split without class folders, such as an unlabelled test set, has no numbers.
         with contextlib.suppress(FileNotFoundError):
-            differing = set(find_class_folders(root / other)) ^ set(classes)
+            others = find_class_folders(root / other, whole=False)
+            differing = set(others) ^ set(classes)
             if differing:
                 raise ValueError(
                     f"Expected the same classes in '{root / split}' and '{root / other}', but "

@@ -60,8 +60,8 @@ def refuse_constructed(X, owner):
     if _holds_constructed(X):
         raise ValueError(
             f"{owner} got a ConstructedDataset to predict. It is training data that carries its "
-            "own labels; its inputs alone are X.X. If this comes from a meta-estimator or a "
-            "scorer inside a Pipeline, behind a relabeler (such as CalibratedClassifierCV or "
+            "own labels; its inputs alone are data.inputs. If this comes from a meta-estimator or "
+            "a scorer inside a Pipeline, behind a relabeler (such as CalibratedClassifierCV or "
             "GridSearchCV), put it around the whole Pipeline instead: there it would compare "
             "predictions with the labels before the relabelling."
         )

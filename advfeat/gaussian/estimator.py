@@ -305,10 +305,10 @@ class GaussianRobustMLE(
         X, y = as_array(X), as_array(y)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
         check_classification_targets(y)
-        sample_weight = _check_sample_weight(
-            sample_weight, X, dtype=float, ensure_non_negative=True
-        )
-        return X, y, sample_weight
+        weight = _check_sample_weight(sample_weight, X, dtype=float, ensure_non_negative=True)
+        if not weight.any():
+            raise ValueError("Expected a positive sample weight at least, got none.")
+        return X, y, weight
 
     def _begin(self, classes, n_features):
         """State before the first sample."""

@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from advfeat.attacks._adversarial_examples import attack_settings
 from advfeat.attacks._attack import AttackTarget
+from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._batches import Forward, iter_batches, run_batches
 from advfeat.utils._frames import as_frame, library_of
@@ -88,7 +89,7 @@ def transfer_rate(
         )
     y = check_labels(y, len(target.view.X))
     _refuse_other_units(estimator, target.view)
-    right = _is_right(target, settings) & (estimator.predict(X) == y)  # before the long work
+    right = _source_is_right(target, settings) & _is_right(estimator, X, y)  # before the long work
     counted = fooling = 0
     with closing(iter_batches(**target.plan(settings))) as parts:
         for begin, (X_adv, fooled) in parts:
@@ -98,11 +99,18 @@ def transfer_rate(
                 X_rows = target.view.as_given(X_adv[rows])
                 if library := library_of(X):
                     X_rows = as_frame(X_rows, X.columns, library)
-                fooling += np.sum(estimator.predict(X_rows) != y[begin + rows])
+                fooling += np.sum(~_is_right(estimator, X_rows, y[begin + rows]))
     return float(fooling / counted) if counted else float("nan")
 
 
-def _is_right(target, settings):
+def _is_right(estimator, X, y):
+    """Whether each sample is classified correctly; nothing stops where logits are no numbers."""
+    if isinstance(estimator, NetworkClassifier):
+        return estimator._is_right(estimator.check_inputs(X), y)
+    return estimator.predict(X) == y
+
+
+def _source_is_right(target, settings):
     """Whether the source classifies each sample correctly, as its attack judges."""
     job = Forward(target.judge, target.judge.device)
     run = {name: settings[name] for name in ("batch_size", "n_jobs")}

@@ -112,24 +112,3 @@ class Forward:
             # Half precision of a network's own is no dtype of NumPy's.
             found = found if found.dtype == torch.float64 else found.float()
             return (found.cpu().numpy(),)
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Column whose rows are other rows of an array, looked up when they are cut.
-
-    Parameters
-    ----------
-    X : array-like of shape (n, ...)
-    index : ndarray of shape (m,), int
-        Row m of the column is row index[m] of X.
-    """
-
-    X: np.ndarray
-    index: np.ndarray
-
-    def __len__(self):
-        return len(self.index)
-
-    def __getitem__(self, rows):
-        return self.X[self.index[rows]]

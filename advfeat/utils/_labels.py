@@ -75,17 +75,19 @@ def check_classes(classes):
         return None
     try:
         labels = _as_array(classes)
+        if labels.ndim != 1:
+            raise ValueError(f"Their shape is {labels.shape}, not (n_classes,).")
         # Each twice: scikit-learn warns where most labels of a y occur once.
         found = np.unique(check_labels(np.repeat(labels, 2, axis=0), None))
         if len(found):
             return found
-        cause = None
+        cause = "There are none."
     except ValueError as error:
         cause = error
     raise ValueError(
         "classes must list all labels that will ever occur, numbers or text, and none of them "
-        f"missing (NaN, None). Got {classes!r}."
-    ) from cause
+        f"missing (NaN, None). Got {classes!r}. {cause}"
+    )
 
 
 def check_kind(y, classes):

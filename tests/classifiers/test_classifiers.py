@@ -18,6 +18,7 @@ from advfeat import (
     StandardClassifier,
     from_torch,
     robust_accuracy_score,
+    transfer_rate,
 )
 from advfeat.classifiers import _nets, _training_batches
 from advfeat.datasets import make_planted_features
@@ -546,9 +547,14 @@ def test_logits_of_minus_infinity_are_probabilities_of_zero(trained):
     assert_array_equal(clf.decision_function(X)[:, 2], -np.inf)
     assert set(clf.predict(X)) <= {0, 1}
     X[3, 0] = 101
+    right = clf.predict(np.delete(X, 3, 0)) == np.delete(y, 3)
     for method in (clf.predict_proba, clf.decision_function, clf.predict):
         with pytest.raises(ValueError, match="logits.* For 1 of 30 samples"):
             method(X)
+    # Scores count it as wrong.
+    attack = {"norm": 2, "eps": 0.0, "verbose": 0}
+    assert clf.score(X, y) == robust_accuracy_score(clf, X, y, **attack) == right.sum() / 30
+    assert transfer_rate(clf, clf, X, y, norm=2, eps=5.0, verbose=0) == 1
 
 
 def test_failed_fit_keeps_the_fitted_net(standard, digits):

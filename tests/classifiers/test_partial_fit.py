@@ -1,6 +1,7 @@
 """partial_fit: parameters that changed are checked, and classes weigh the same in every part."""
 
 import copy
+import functools
 from functools import partial
 from types import FunctionType
 
@@ -151,17 +152,49 @@ def trained(*layers):
     return from_torch(nn.Sequential(*layers), classes=[0, 1], input_shape=(3,))
 
 
+def decorated(function):
+    @functools.wraps(function)
+    def call(n_classes):
+        return function(n_classes)
+
+    return call
+
+
+def local_class(width):
+    class Local(nn.Sequential):
+        def __init__(self, n_classes):
+            super().__init__(*sized(n_classes, width))
+
+    return Local
+
+
+class Bare(nn.Module):
+    """Shows nothing of its weights."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.first, self.last = (nn.Parameter(torch.ones(3, width)) for _ in range(2))
+
+    def forward(self, x):
+        return x @ self.first @ self.last[:2].T
+
+
 OTHERS = [
     ("mlp", "resnet9"),
     (Small, "mlp"),
     ("mlp", Small),
     (small, Small),
-    (small, lambda n_features, n_classes: Small(n_features, n_classes)),
     (wide(2), wide(4)),
     (lambda n_classes: nn.Linear(3, n_classes), lambda n_classes: nn.Linear(3, n_classes, False)),
     (partial(sized, width=2), partial(sized, width=4)),
+    (partial(wide(2)), partial(wide(4))),
+    (decorated(wide(2)), decorated(wide(4))),
+    (local_class(2), local_class(4)),
+    (Bare(2), Bare(4)),
     (nn.Linear(3, 2), nn.Linear(3, 2, bias=False)),
     (trained(nn.Linear(3, 2)), trained(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))),
+    (trained(nn.Linear(3, 2)), trained(nn.Linear(3, 2)).set_params(mean=0.5)),
+    (trained(nn.Linear(3, 2)), trained(nn.Linear(3, 2)).set_params(classes=[1, 0])),
     (trained(nn.Linear(3, 2)), "mlp"),
     ("mlp", trained(nn.Linear(3, 2))),
 ]
@@ -187,8 +220,9 @@ def test_the_same_network_given_anew_goes_on(network):
     X, y = np.random.default_rng(0).normal(size=(20, 3)).astype("f"), np.arange(20) % 2
     clf = StandardClassifier(network, max_epochs=1, **QUIET).fit(X, y)
     anew = copy.deepcopy(network)
-    if isinstance(network, FunctionType):  # as in a notebook whose cell is run again
-        code, known = network.__code__, network.__globals__
-        anew = FunctionType(code, known, network.__name__, None, network.__closure__)
+    if isinstance(network, FunctionType):  # as in a notebook whose cell is run again, moved
+        code = network.__code__.replace(co_filename="other", co_firstlineno=99)
+        known, cells = network.__globals__, network.__closure__
+        anew = FunctionType(code, known, network.__name__, None, cells)
     clf.set_params(network=anew).partial_fit(X, y)
     assert len(clf.history_) == 2

@@ -19,6 +19,26 @@ def relabeler(source, **settings):
     return NonRobustRelabeler(FrozenEstimator(source), verbose=0, **{**defaults, **settings})
 
 
+class Masked(nn.Linear):
+    """Its last class is impossible."""
+
+    def forward(self, x):
+        last = torch.arange(self.out_features, device=x.device) == self.out_features - 1
+        return super().forward(x).masked_fill(last, -torch.inf)
+
+
+def test_a_source_that_masks_a_class_reaches_the_others():
+    X, y = np.random.default_rng(0).normal(size=(60, 4)).astype("f"), np.arange(60) % 3
+    module = Masked(4, 4)
+    with torch.no_grad():
+        module.weight.copy_(2 * torch.eye(4))
+    source = from_torch(module, classes=range(4), input_shape=(4,))
+    rel = relabeler(source, target={0: 1, 1: 2, 2: 0, 3: 0}, eps=20.0)
+    data = rel.fit_transform(X, y)
+    assert rel.success_rate_ == 1
+    assert_array_equal(source.predict(data.X), (y + 1) % 3)
+
+
 @pytest.mark.parametrize(("norm", "eps"), [(2, 1.0), (np.inf, 0.2)])
 def test_small_perturbations_carry_the_new_labels(standard, digits, norm, eps):
     X, y, _, _ = digits

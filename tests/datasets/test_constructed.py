@@ -408,7 +408,7 @@ def test_constructed_sets_and_their_parts_are_not_predicted(data):
     parts = data, data[:9], Subset(Subset(data, range(9)), [1]), ConcatDataset([data, data])
     for X in parts:
         for method in (clf.predict, clf.predict_proba, clf.decision_function):
-            with pytest.raises(ValueError, match="its inputs alone are X.X"):
+            with pytest.raises(ValueError, match="its inputs alone are data.inputs"):
                 method(X)
         assert 0 <= clf.score(X) <= 1  # with the labels that it carries
     with pytest.raises(ValueError, match="StandardClassifier got a ConstructedDataset to predict"):

@@ -394,6 +394,17 @@ def test_restricted_imagenet_as_a_map(imagenet, tmp_path):
     assert_array_equal(labels, y)
 
 
+def test_a_split_that_is_not_read_may_have_links_that_lead_nowhere(tmp_path):
+    for name in ("train/ant/0.png", "train/bee/1.png", "val/ant/2.png", "val/bee/3.png"):
+        save(tmp_path / name, (9, 9, 9))
+    (tmp_path / "test").mkdir()
+    for link in ("val/notes", "test/0001.png"):
+        (tmp_path / link).symlink_to(tmp_path / "gone")
+    assert len(load_image_folder(tmp_path, split="train").data) == 2
+    with pytest.raises(ValueError, match="val/notes.*gone"):
+        load_image_folder(tmp_path, split="val")
+
+
 def test_gifs_are_images(tmp_path):
     for i, name in enumerate(["ant/0.png", "ant/1.gif", "bee/2.GIF", "bee/3.jpg"]):
         save(tmp_path / name, (60 * i,) * 3)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from advfeat.utils._batches import Forward, Rows, iter_batches, run_batches
+from advfeat.utils._batches import Forward, iter_batches, run_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,13 +76,6 @@ def test_a_task_carries_its_own_rows_only():
     run_batches(Weighed(1.0), (X, y), batch_size=100)
     assert len(sizes) == 100
     assert sum(sizes) < 1.02 * (X.nbytes + y.nbytes)
-
-
-def test_rows_are_looked_up():
-    X = np.arange(10)[:, None]
-    rows = Rows(X, np.array([3, 1, 4, 1]))
-    assert len(rows) == 4
-    assert_array_equal(rows[1:3], [[1], [4]])
 
 
 def test_forward_keeps_the_dtype_and_scales_images():
