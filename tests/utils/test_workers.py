@@ -103,8 +103,8 @@ def test_dask_gives_the_same_and_sends_each_row_and_each_network_once(client):
     sent = sum(client.run(received).values()) - before
     assert_array_equal(found, X.sum((1, 2)))
     if before:  # the system counts
-        # Two workers have the network, and dask may give one's share to the other before it begins;
-        # with each of the 20 tasks it would be sent 20 times.
+        # Two workers have the network, and dask may hand on the task that holds it before it
+        # begins; with each of the 20 tasks it would be sent 20 times.
         assert X.nbytes < sent < 1.2 * X.nbytes + 4 * job.weights.nbytes
 
 
