@@ -302,10 +302,10 @@ class GaussianRobustMLE(
 
     def _check_batch(self, X, y, sample_weight, reset):
         """Validate training data."""
-        X, y = as_array(X), as_array(y)
+        X, y, weight = as_array(X), as_array(y), as_array(sample_weight)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
         check_classification_targets(y)
-        weight = _check_sample_weight(sample_weight, X, dtype=float, ensure_non_negative=True)
+        weight = _check_sample_weight(weight, X, dtype=float, ensure_non_negative=True)
         if not weight.any():
             raise ValueError("Expected a positive sample weight at least, got none.")
         return X, y, weight

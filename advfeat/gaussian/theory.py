@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from advfeat.gaussian.pointwise import worst_perturbation
 from advfeat.gaussian.robust_covariance import lambda_bounds, min_alignment, vulnerability
 from advfeat.utils._arrays import as_array
-from advfeat.utils._labels import check_kind
+from advfeat.utils._labels import check_kind, ravel_column
 
 
 class GaussianTheoryMixin:
@@ -59,14 +59,14 @@ class GaussianTheoryMixin:
         True
         """
         check_is_fitted(self)
-        X = validate_data(self, as_array(X), dtype=np.float64, reset=False)
+        given, X = X, validate_data(self, as_array(X), dtype=np.float64, reset=False)
         adversary = self._adversary if adversary is None else adversary
         if adversary not in ("average", "pointwise"):
             raise ValueError(
                 "The 'adversary' parameter of perturb must be 'average', 'pointwise' or None. "
                 f"Got {adversary!r} instead."
             )
-        y = np.asarray(self.predict(X) if y is None else y)
+        y = self.predict(given) if y is None else ravel_column(np.asarray(as_array(y)))
         check_kind(y, self.classes_)
         if y.shape != (len(X),) or not np.isin(y, self.classes_).all():
             raise ValueError(

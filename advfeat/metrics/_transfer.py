@@ -11,6 +11,7 @@ from advfeat.attacks._adversarial_examples import attack_settings
 from advfeat.attacks._attack import AttackTarget
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.datasets._torch_data import unpack_data
+from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._batches import Forward, iter_batches, run_batches
 from advfeat.utils._frames import as_frame, library_of
 from advfeat.utils._labels import check_labels
@@ -81,6 +82,7 @@ def transfer_rate(
     check_is_fitted(estimator)
     settings = attack_settings("transfer_rate", norm=norm, eps=eps, **attack)
     X, y = unpack_data(source, X, y)
+    X = from_list(X) if isinstance(X, (list, tuple)) else as_array(X)
     target = AttackTarget.of(source, X, y, settings["precision"], settings["bounds"])
     if target.view.moved:
         raise ValueError(
@@ -88,7 +90,7 @@ def transfer_rate(
             "are not in the units of X. Pass its last step and transformed X instead."
         )
     y = check_labels(y, len(target.view.X))
-    _refuse_other_units(estimator, target.view)
+    _refuse_other_units(estimator, X)
     right = _source_is_right(target, settings) & _is_right(estimator, X, y)  # before the long work
     counted = fooling = 0
     with closing(iter_batches(**target.plan(settings))) as parts:
@@ -118,12 +120,12 @@ def _source_is_right(target, settings):
     return logits.argmax(1) == target.labels
 
 
-def _refuse_other_units(estimator, view):
+def _refuse_other_units(estimator, X):
     """Raise a ValueError if the estimator takes bytes of images for something else than floats."""
-    if view.X.dtype != np.uint8:
+    if getattr(X, "ndim", 2) != 4 or X.dtype != np.uint8:
         return
-    some = np.linspace(0, len(view.X) - 1, min(len(view.X), _N_COMPARED)).astype(int)
-    X = view.as_given(np.asarray(view.X[some]))
+    some = np.linspace(0, len(X) - 1, min(len(X), _N_COMPARED)).astype(int)
+    X = np.asarray(X[some])
     said = [estimator.predict(images) for images in (X, X.astype(np.float32) / 255)]
     if not np.array_equal(*said):
         raise ValueError(

@@ -167,7 +167,7 @@ class Operations:
     def _random(self, node):
         value = self._values[node]
         like = {"device": "cpu", "dtype": torch.float32}
-        return 3 * torch.randn(value.shape, generator=self._generator, **like).to(value.device)
+        return 3 * torch.randn(value.shape, generator=self._generator, **like).to(value)
 
 
 def _shape(value):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _GROUP_WIDTH = 0.84  # of the distance between two training sets
 _HEADROOM = 0.12  # of the y axis, for one row of the legend
+_LEAST = 0.4  # of the y axis, for the bars, whatever the legend needs
 _LEGEND_COLUMNS = 3
 _NAME_WIDTH = 12  # characters
 
@@ -276,7 +277,7 @@ class AccuracyBarDisplay:
         ax.set_xlabel(f"Training set\n{settings}")
         ax.set_ylabel("Test accuracy" + self._spread())
         rows = -(-n_eps // _LEGEND_COLUMNS)
-        ax.set_ylim(0, 1.04 / (1 - _HEADROOM * rows))
+        ax.set_ylim(0, 1.04 / max(_LEAST, 1 - _HEADROOM * rows))
         style_accuracy_axis(ax)
         ax.spines["left"].set_bounds(0, 1)
         ax.legend(

@@ -117,13 +117,16 @@ class LinearBoundaryDisplay:
         }
         self.eps, self.norm = check_radius(eps), norm
         norm_name(norm)
-        sign = np.where(self.y == np.unique(self.y)[1], 1, -1)
+        second = self.y == np.unique(self.y)[1]
         self.accuracy, self.robust_accuracy = {}, {}
         for name, w in self.coef.items():
-            margin = sign * (self.X @ w + self.intercept[name])
+            score = self.X @ w + self.intercept[name]
             reach = self.eps * np.linalg.norm(w, 2 if norm == 2 else 1)
-            self.accuracy[name] = float(np.mean(margin > 0))
-            self.robust_accuracy[name] = float(np.mean(margin > reach))
+            # A score of zero stands for the first class, as in `predict`.
+            right = np.where(second, score > 0, score <= 0)
+            withstands = np.where(second, score > reach, score <= -reach)
+            self.accuracy[name] = float(np.mean(right))
+            self.robust_accuracy[name] = float(np.mean(withstands))
 
     @classmethod
     def from_estimators(

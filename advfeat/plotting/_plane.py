@@ -84,12 +84,20 @@ def draw_samples(ax, X, y):
     """Scatter the classes, on axes of equal scale."""
     for color, label in zip(COLORS, np.unique(y), strict=False):
         ax.scatter(*X[y == label].T, color=color, **_SAMPLES)
-    ax.set_aspect("equal", adjustable="datalim")
+    axes = (ax.get_shared_x_axes(), ax.get_shared_y_axes())
+    shared = all(len(group.get_siblings(ax)) > 1 for group in axes)
+    # matplotlib does not move limits that axes share.
+    ax.set_aspect("equal", adjustable="box" if shared else "datalim")
     ax.spines[["top", "right"]].set_visible(False)
 
 
 def draw_boundary(ax, X, coef, intercept, color, style, label):
-    """Draw the line where a score is zero, without moving the limits of the axes much."""
+    """Draw the line where a score is zero, without moving the limits of the axes much.
+
+    A constant score has none: nothing but its label appears.
+    """
+    if not coef.any():
+        return ax.plot([], [], color=color, ls=style, label=label)[0]
     center = X.mean(axis=0)
     foot = center - (center @ coef + intercept) / (coef @ coef) * coef
     along = np.array([-coef[1], coef[0]]) / np.linalg.norm(coef) * X.std()

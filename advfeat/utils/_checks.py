@@ -104,7 +104,10 @@ def check_data(X, owner, *, bounds="auto", channels="first"):
     X = _with_sample_axis(X)
     if getattr(X, "ndim", 2) == 4:
         X = _as_images(X, owner, channels)
-    elif not isinstance(X, LazyArray):
+    elif isinstance(X, LazyArray):
+        if 0 in X.shape:
+            _refuse_empty(X, owner)
+    else:
         given, X = X, _as_table(X, partial(check_array, estimator=owner, input_name="X"))
         _warn_of_rounding(given)
     ends = _finite_ends(X, owner)

@@ -1,11 +1,14 @@
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from gaussian_reference import inner_maximum
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import linalg
 from sklearn.datasets import load_iris
+from sklearn.exceptions import DataConversionWarning
 
 from advfeat.gaussian import GaussianRobustMLE
 
@@ -65,6 +68,17 @@ def test_perturbation_of_a_sample_outside_of_the_training_span():
 def test_perturbation_away_from_the_predicted_class_by_default():
     model, X, y = fitted(0, 0.3)
     assert_array_equal(model.perturb(X), model.perturb(X, model.predict(X)))
+
+
+def test_perturbation_takes_what_fit_takes():
+    _, X, y = fitted(0, 0.3)
+    frame = pd.DataFrame(X, columns=[f"feature {i}" for i in range(X.shape[1])])
+    model = GaussianRobustMLE(0.3).fit(frame, y, sample_weight=torch.ones(len(y)))
+    expected = model.perturb(frame, y)
+    assert_array_equal(model.perturb(frame), model.perturb(frame, model.predict(frame)))
+    assert_array_equal(model.perturb(frame, torch.from_numpy(y)), expected)
+    with pytest.warns(DataConversionWarning, match="column-vector y"):
+        assert_array_equal(model.perturb(frame, y[:, None]), expected)
 
 
 def test_no_budget_no_perturbation():

@@ -638,9 +638,30 @@ def test_transfer_hands_over_examples_in_the_units_that_were_given(standard, dig
     fooled &= (standard.predict(images) == y) & (fitted.predict(images) == y)
     expected = np.mean(fitted.predict(X_adv[fooled]) != y[fooled])
     assert transfer_rate(standard, fitted, images, y, **settings) == pytest.approx(expected)
+    # Also where the source is a Pipeline whose first step makes floats of them.
+    scale = FunctionTransformer(lambda images: images / np.float32(255))
+    with pytest.raises(ValueError, match=r"other labels for X / 255 than for X"):
+        source = make_pipeline(scale, FrozenEstimator(standard)).fit(bytes_, y)
+        transfer_rate(source, clone(tree).fit(bytes_, y), bytes_, y, **settings)
     # A network takes both for the same.
     rates = [transfer_rate(standard, standard, images, y, **settings) for images in (bytes_, X)]
     assert rates == [1.0, 1.0]
+
+
+def test_transfer_takes_tensors_for_any_estimator_and_steps_that_only_cast(standard, digits):
+    X, y = digits[2][:60], digits[3][:60]
+    flat = FunctionTransformer(lambda images: np.asarray(images).reshape(len(images), -1))
+    tree = make_pipeline(flat, DecisionTreeClassifier(random_state=0)).fit(X, y)
+    settings = {"norm": 2, "eps": 0.5, "n_steps": 3, "verbose": 0}
+    expected = transfer_rate(standard, tree, X, y, **settings)
+    held = torch.from_numpy(X).requires_grad_()
+    assert transfer_rate(standard, tree, held, y, **settings) == expected
+    X = X + 1e-12 * np.ones(1)
+    assert X.dtype == np.float64
+    cast = FunctionTransformer(lambda images: images.astype(np.float32))
+    source = make_pipeline(cast, FrozenEstimator(standard)).fit(X, y)
+    bare = transfer_rate(standard, tree, X.clip(0, 1), y, **settings)
+    assert transfer_rate(source, tree, X.clip(0, 1), y, **settings) == bare
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])

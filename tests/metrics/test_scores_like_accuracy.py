@@ -132,6 +132,18 @@ def test_weights_of_any_kind(table):
     assert len(scores) == 1
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, int])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_an_empty_selection_is_told(dtype, mapped, tmp_path):
+    X, y = np.arange(40).reshape(20, 2).astype(dtype), np.arange(20) % 2
+    clf = LogisticRegression().fit(X, y)
+    if mapped:
+        np.save(tmp_path / "X.npy", X)
+        X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    with pytest.raises(ValueError, match=r"Found array with 0 sample\(s\)"):
+        robust_accuracy_score(clf, X[:0], y[:0], norm=2, eps=1)
+
+
 @pytest.mark.parametrize("radii", [[0.1, -1], [0.1, np.nan], []])
 def test_radii_are_checked_before_the_first_attack(table, radii, monkeypatch):
     X, y, clf = table

@@ -196,3 +196,19 @@ def test_bf16_has_the_same_forms(device):
         net_on_device = frozen._module
         expected = gradient_of(lambda x, net=net_on_device: mean(net.norm(net.conv(x))), x, ones)
         torch.testing.assert_close(gradient, expected, rtol=0.05, atol=0.01)
+
+
+def test_networks_that_compute_in_another_dtype_have_features():
+    class Inside(nn.Module):
+        def __init__(self, dtype):
+            super().__init__()
+            self.dtype = dtype
+            self.a, self.b, self.c = (nn.Linear(8, n).to(dtype) for n in (8, 8, 3))
+
+        def forward(self, x):
+            return self.c(self.b(self.a(x.to(self.dtype)).relu())).float()
+
+    for dtype in (torch.bfloat16, torch.float64):
+        frozen = FrozenNetwork(Inside(dtype), device="cpu")
+        x = torch.ones(2, 8)
+        torch.testing.assert_close(frozen.inversion_features(x), frozen.features(x))

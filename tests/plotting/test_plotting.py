@@ -211,6 +211,13 @@ def test_bars_do_not_overlap(n_eps):
     assert legend.y0 > display.ax_.transData.transform((0, 1))[1]
 
 
+def test_bars_of_many_radii_stand_upright():
+    radii = np.linspace(0, 1, 25)
+    display = AccuracyBarDisplay.from_predictions({"D": 1 - radii}, eps=radii, norm=2)
+    low, high = display.ax_.get_ylim()
+    assert low == 0 and 1 < high < 3
+
+
 def test_bars_of_estimators_are_the_robust_accuracy_score():
     models = [linear_problem(seed)[0] for seed in range(3)]
     _, X, y = linear_problem(3)

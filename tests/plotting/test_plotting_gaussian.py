@@ -69,6 +69,27 @@ def test_figure_4_draws_on_given_axes():
     assert display.ax_ is ax and display.figure_ is ax.figure
 
 
+def test_planes_can_be_drawn_on_shared_axes():
+    X, y = plane(0)
+    figure, axes = plt.subplots(1, 3, sharex=True, sharey=True)
+    for ax, eps in zip(axes[:2], (0.1, 5), strict=True):
+        GaussianMetricDisplay.from_estimator(GaussianRobustMLE(eps).fit(X, y), X, y, ax=ax)
+    model = {"model": GaussianRobustMLE().fit(X, y)}
+    LinearBoundaryDisplay.from_estimators(model, X, y, eps=1, ax=axes[2])
+    figure.canvas.draw()
+    scales = [np.diff(ax.transData.transform([(0, 0), (1, 1)]), axis=0)[0] for ax in axes]
+    assert_allclose([x for x, _ in scales], [y for _, y in scales])
+
+
+def test_scores_of_zero_and_constants_count_as_predict_has_them():
+    X, y = [[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [2.0, 0.0]], [0, 0, 1, 1]
+    given = {"coef": {"a": [1, 0], "b": [0, 0]}, "intercept": {"a": 0, "b": 0}}
+    display = LinearBoundaryDisplay(X, y, **given, eps=0.5)
+    assert display.accuracy == {"a": 1.0, "b": 0.5}
+    assert display.robust_accuracy == {"a": 0.75, "b": 0.5}  # at 0 only the first class is safe
+    display.plot().figure_.canvas.draw()
+
+
 def test_figure_4_needs_two_classes_two_features_and_one_covariance():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(30, 3)), np.repeat([0, 1, 2], 10)
