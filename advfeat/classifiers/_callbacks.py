@@ -3,7 +3,7 @@
 import math
 
 from skorch.callbacks import Callback, LRScheduler
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import ConstantLR, LambdaLR
 
 from advfeat.optim._copying import copy_state
 from advfeat.utils._progress import progress_bar
@@ -61,9 +61,10 @@ def make_schedule(kind, n_steps):
     "step": a tenth after one third and again after two thirds of the steps, as in the authors'
     package after epochs 50 and 100 of 150; "constant".
     """
-    return LRScheduler(
-        policy=LambdaLR, lr_lambda=_Factor(kind, n_steps), step_every="batch", monitor=None
-    )
+    every_batch = {"step_every": "batch", "monitor": None}
+    if kind == "constant":  # it leaves the rate to whoever else sets it, such as a user's callback
+        return LRScheduler(policy=ConstantLR, factor=1.0, total_iters=0, **every_batch)
+    return LRScheduler(policy=LambdaLR, lr_lambda=_Factor(kind, n_steps), **every_batch)
 
 
 class _Factor:
@@ -75,8 +76,6 @@ class _Factor:
 
     def __call__(self, step):
         done = min(1.0, step / self.n_steps)
-        if self.kind == "constant":
-            return 1.0
         if self.kind == "step":
             return 0.1 ** int(3 * done) if done < 1 else 0.01
         if done < 0.25:

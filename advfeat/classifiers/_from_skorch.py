@@ -12,14 +12,13 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
-from torch.utils.data import Dataset
 
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._interrupts import marked_interrupts
 from advfeat.classifiers._own_modules import ForwardError, check_logits, copy_of, name_of
-from advfeat.utils._checks import take_batch
 from advfeat.utils._device import own_modes, to_device
 from advfeat.utils._labels import check_labels
+from advfeat.utils._lazy import CastArray, InUnits
 from advfeat.utils._random import isolated_torch_seed
 
 
@@ -76,7 +75,11 @@ def _classifier(net, input_shape):
                 f"Its outputs sum to {float(sums[0]):.3g}; for logits use CrossEntropyLoss."
             )
     return TorchClassifier(
-        module, classes=range(logits.shape[1]), input_shape=input_shape, device=device
+        module,
+        classes=range(logits.shape[1]),
+        input_shape=input_shape,
+        channels="first",  # the module has just taken this shape
+        device=device,
     )._set_up()
 
 
@@ -114,8 +117,12 @@ def fit_skorch_net(net, X, y, seed):
                     f"The skorch net has {n_outputs} outputs, for the labels 0 to "
                     f"{n_outputs - 1}, but y contains {y.max()}."
                 )
+    if X.dtype == np.uint8:
+        X = InUnits(X)
+    elif isinstance(X, np.ndarray) and not X.flags.writeable:
+        X = CastArray(X)  # which gives copies of rows: torch warns of those that are read-only
     with isolated_torch_seed(device, seed), marked_interrupts() as interrupts:
-        net.fit(_Rows(X, y.astype(np.int64)), y.astype(np.int64))
+        net.fit(X, y.astype(np.int64))
     if interrupts:  # which skorch takes for the end of the training
         raise interrupts[0]
     return net
@@ -124,16 +131,3 @@ def fit_skorch_net(net, X, y, seed):
 class _Log(nn.Module):
     def forward(self, probabilities):
         return torch.log(probabilities + torch.finfo(probabilities.dtype).eps)
-
-
-class _Rows(Dataset):
-    """Checked arrays as a torch Dataset of float32 tensors in input units and labels."""
-
-    def __init__(self, X, y):
-        self.X, self.y = X, y
-
-    def __len__(self):
-        return len(self.X)
-
-    def __getitem__(self, i):
-        return take_batch(self.X, slice(i, i + 1), "cpu")[0], self.y[i]

@@ -210,6 +210,8 @@ class TorchClassifier(NetworkClassifier):
     def set_params(self, **params: Any) -> Self:
         """Set parameters and check the network anew."""
         with draft_of(self) as draft, own_modes():
+            if "device" in params:
+                params.setdefault("module", self.module)  # clones share it
             if "module" in params:
                 params["module"] = copy_of(params["module"])
             super(TorchClassifier, draft).set_params(**params)

@@ -1,5 +1,6 @@
 """How a constructor keeps what it constructs: the dtype, and the store of a long construction."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -218,10 +219,9 @@ def _plain(value):
 def _described(value):
     """Return a parameter of a source as JSON can hold it; equal for equal ones of any process."""
     if isinstance(value, (Integral, Real, str, type(None), list, tuple, np.ndarray)):
-        try:
-            return _plain(value)
-        except (TypeError, ValueError):  # a list of something else
-            pass
+        with contextlib.suppress(TypeError, ValueError):  # of a list of something else
+            if not isinstance(value, (list, tuple)) or np.asarray(value).dtype.kind != "O":
+                return _plain(value)
     return _without_addresses(value)
 
 

@@ -10,10 +10,12 @@ from skorch import NeuralNet
 from torch import nn
 
 from advfeat.classifiers import StandardClassifier
+from advfeat.classifiers._fitting import in_float32_on_cpu
 from advfeat.classifiers._from_skorch import from_skorch
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers.networks import build_network
 from advfeat.optim import FrozenNetwork
+from advfeat.utils._device import own_modes
 from advfeat.utils._random import isolated_torch_seed
 
 
@@ -86,7 +88,7 @@ def _network(source, input_shape, n_classes):
     inner = unfrozen(source)
     if inner is not source or isinstance(inner, TorchClassifier):
         return inner.module_
-    with isolated_torch_seed("cpu", 0), torch.device("cpu"):
+    with own_modes(), isolated_torch_seed("cpu", 0), in_float32_on_cpu():
         if isinstance(inner, NeuralNet):
             return clone(inner).initialize().module_
         if not isinstance(inner, StandardClassifier) or isinstance(inner.network, str):

@@ -44,7 +44,7 @@ from advfeat.utils._errors import add_hint
 from advfeat.utils._estimator import EstimatorMixin, draft_of
 from advfeat.utils._frames import library_of
 from advfeat.utils._labels import check_labels
-from advfeat.utils._lazy import LazyArray, images_in_units
+from advfeat.utils._lazy import LazyArray, images_in_units, items_in_units
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import _fit_context, _raise_for_params, html_block_around
@@ -179,7 +179,7 @@ class TrainTimeTransformer(
         kept = isinstance(X, (np.ndarray, torch.Tensor, Dataset, LazyArray))
         if not kept and library_of(X) is None:
             X = self._as_given(np.asarray(checked))
-        X = images_in_units(X)
+        X = items_in_units(X) if isinstance(X, Dataset) else images_in_units(X)
         if isinstance(X, (Dataset, LazyArray)) or self._container_of(X) == library_of(X):
             return X
         return self._in_container(as_array(X), X)

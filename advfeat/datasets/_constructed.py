@@ -87,8 +87,8 @@ class ConstructedDataset(Dataset):
         # Other libraries' arrays (h5py) do not give any rows in any order.
         self.X = X if isinstance(X, (np.ndarray, LazyArray)) else np.asarray(as_array(X))
         self.feature_names = feature_names
-        self.y = ravel_column(np.asarray(y))
-        self.y_source = ravel_column(np.asarray(y_source))
+        self.y = ravel_column(np.asarray(as_array(y)))
+        self.y_source = ravel_column(np.asarray(as_array(y_source)))
         self.classes = np.asarray(classes)
         n = len(self.X)
         if not (n,) == self.y.shape == self.y_source.shape:
@@ -226,8 +226,8 @@ class ConstructedDataset(Dataset):
 
     @property
     def shape(self):
-        """Only the number of samples, for splitting; the rest is refused, see the class."""
-        return _Length(len(self))
+        """For splitting, and for skorch's callbacks; the rest is refused, see the class."""
+        return _Shape(self.X.shape)
 
     def __array__(self, dtype=None, copy=None):
         raise ValueError(_REFUSAL)
@@ -272,18 +272,21 @@ def carry(label, source, whole=False):
     return _CARRIED.get(kind, _CarriedText)(label, source)
 
 
-class _Length:
-    """A shape of which only the number of samples may be asked."""
+class _Shape:
+    """A shape of which the number of features may be asked as the last entry alone.
 
-    def __init__(self, n):
-        self._n = n
+    scikit-learn asks for the second, to train on X with other labels.
+    """
+
+    def __init__(self, shape):
+        self._shape = shape
 
     def __len__(self):
-        return 2
+        return len(self._shape)
 
     def __getitem__(self, i):
-        if isinstance(i, Integral) and i == 0:
-            return self._n
+        if isinstance(i, Integral) and i in (0, -1):
+            return self._shape[i]
         # Not a TypeError or an AttributeError: scikit-learn takes those for a hint to go on.
         raise ValueError(_REFUSAL)
 

@@ -78,7 +78,7 @@ def load_released_set(folder: PathOrStr, *, return_X_y: bool = False) -> Any:
     if X.dtype != np.uint8:
         X = X.astype(np.float32, copy=False)
     n_classes = int(y.max()) + 1
-    names = _CLASSES if n_classes <= len(_CLASSES) else np.arange(n_classes)
+    names = _CLASSES if n_classes == len(_CLASSES) else np.arange(n_classes)
     return as_bunch(X, y, names, return_X_y=return_X_y)
 
 
@@ -113,7 +113,7 @@ def dump_released_set(X: Inputs, y: ArrayLike, folder: PathOrStr) -> None:
             raise ValueError("A ConstructedDataset carries its own labels, so y must be None.")
         X, y = X.X, np.searchsorted(X.classes, X.y)
     X = lazy(as_array(X if hasattr(X, "shape") else np.asarray(X)))
-    y = np.asarray(y)
+    y = np.asarray(as_array(y))
     if len(X.shape) != 4 or y.shape != (len(X),) or y.dtype.kind not in "iu" or y.min() < 0:
         raise ValueError(
             "Expected images of shape (n, C, H, W) and n labels that are whole numbers from 0 on. "
@@ -164,4 +164,4 @@ def _read(path):
         whole = parts[0] if len(parts) == 1 else torch.cat(list(parts))
     except RuntimeError as error:
         raise ValueError(f"The tensors in '{path}' do not fit together: {error}") from error
-    return whole.detach().numpy()
+    return as_array(whole)

@@ -280,3 +280,24 @@ def images_in_units(X):
     if isinstance(X, (LazyArray, np.memmap)):
         return InUnits(X)
     return X.astype(np.float32) / np.float32(255)
+
+
+def items_in_units(dataset):
+    """Return a Dataset whose uint8 images are floats in [0, 1]; all others as they are."""
+    inputs = lazy(dataset)
+    of_bytes = getattr(inputs, "ndim", 0) == 4 and inputs.dtype == np.uint8
+    return _ItemsInUnits(dataset) if of_bytes else dataset
+
+
+class _ItemsInUnits(Dataset):
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, i):
+        item = self.dataset[i]
+        image, *rest = item if isinstance(item, (tuple, list)) else (item,)
+        image = torch.from_numpy(np.asarray(as_array(image), dtype=np.float32) / np.float32(255))
+        return (image, *rest) if isinstance(item, (tuple, list)) else image

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
 
 from advfeat import (
@@ -325,6 +325,17 @@ def test_callbacks_reach_skorch(digits):
     clf.fit(X, y)
     assert seen == list(range(1, len(clf.history_) + 1))
     assert len(seen) < 10
+
+
+@pytest.mark.parametrize("every", ["epoch", "batch"])
+def test_a_constant_rate_is_left_to_callbacks(digits, every):
+    own = LRScheduler(policy="ExponentialLR", gamma=0.5, step_every=every, monitor=None)
+    settings = {**QUICK, "max_epochs": 3, "batch_size": 100}
+    clf = StandardClassifier(lr=0.08, lr_schedule="constant", callbacks=[own], **settings)
+    clf.fit(digits[0][:200], digits[1][:200])
+    steps = 3 if every == "epoch" else 6
+    rate = clf.net_.optimizer_.param_groups[0]["lr"]
+    assert rate == pytest.approx(0.08 * 0.5**steps)
 
 
 @pytest.mark.parametrize("schedule", ["one-cycle", "step", "constant"])

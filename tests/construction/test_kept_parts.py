@@ -21,7 +21,7 @@ from sklearn.preprocessing import FunctionTransformer
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from torch import nn
-from torch.utils.data import Subset, random_split
+from torch.utils.data import Dataset, Subset, TensorDataset, random_split
 
 from advfeat import (
     AdversarialClassifier,
@@ -456,6 +456,35 @@ def test_another_default_device_changes_nothing(standard, digits, tmp_path):
         data = relabelled(source, digits[0][:50], digits[1][:50])
     assert clf.predict(digits[2]).shape == (len(digits[2]),)
     assert np.isfinite(data.X).all()
+
+
+def test_datasets_of_bytes_have_the_units_of_the_constructed_set(standard, digits):
+    X = np.round(255 * digits[0][:50]).astype(np.uint8)
+    y = torch.from_numpy(digits[1][:50])
+    inverter = RobustFeatureInverter(FrozenEstimator(standard), n_steps=2, **QUIET)
+    inverter.fit(X, digits[1][:50])
+    whole = TensorDataset(torch.from_numpy(X), y)
+    for given in (whole, Subset(whole, range(50)), Alone(X)):
+        found = inverter.transform(given)
+        items = [found[i] for i in range(len(found))]
+        if not isinstance(given, Alone):
+            items, labels = zip(*items, strict=True)
+            assert_array_equal(torch.stack(labels), y)
+        assert_array_equal(torch.stack(list(items)), X / np.float32(255))
+        assert_array_equal(inverter.transform(found)[3][0], found[3][0])  # only once
+
+
+class Alone(Dataset):
+    """Inputs without labels."""
+
+    def __init__(self, X):
+        self.X = X
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        return self.X[i]
 
 
 def test_images_of_bytes_have_the_units_of_the_constructed_set(standard, digits, tmp_path):

@@ -3,15 +3,18 @@
 import copy
 import pickle
 import warnings
+from types import FunctionType
 
 import numpy as np
 import pytest
+import skorch
 import torch
 from numpy.testing import assert_array_equal
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
+from skorch.callbacks import EpochScoring, InputShapeSetter
 from torch import nn
 
 from advfeat import (
@@ -22,6 +25,7 @@ from advfeat import (
     robust_accuracy_score,
     transfer_rate,
 )
+from advfeat.construction._kept import _described
 from advfeat.plotting import GaussianMetricDisplay
 
 QUICK = {"n_steps": 20, "random_state": 0, "verbose": 0}
@@ -180,6 +184,94 @@ def test_shapes_that_callbacks_set_are_left_to_them(digits):
     net = skorch_net(Flexible, callbacks=[("features", SetFeatures())])
     for make in (NonRobustRelabeler, RobustFeatureInverter):
         assert make(net, **QUICK).fit(X, y).estimator_.module_[1].in_features == 64
+
+
+class Halved(skorch.dataset.Dataset):
+    def transform(self, X, y):
+        X, y = super().transform(X, y)
+        return 0.5 * X, y
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_a_skorch_source_is_trained_as_it_trains_itself(digits, dtype, tmp_path):
+    """With its own Dataset and callbacks, whatever X is held in."""
+    X, y = digits[0][:200], digits[1][:200]
+    X = np.round(255 * X).astype(np.uint8) if dtype == np.uint8 else X
+    units = X / np.float32(255) if dtype == np.uint8 else X
+    score = EpochScoring("accuracy", name="own", use_caching=False, on_train=True)
+    net = skorch_net(dataset=Halved, callbacks=[("own", score)])
+    np.save(tmp_path / "X.npy", X)
+    made = [
+        NonRobustRelabeler(net, **QUICK).fit(held, y).estimator_
+        for held in (units, X, np.load(tmp_path / "X.npy", mmap_mode="r"))
+    ]
+    assert made[0].history[-1, "own"] > 0.5
+    for other in made:
+        assert_array_equal(other.predict_proba(units), made[0].predict_proba(units))
+    weights = skorch_net().set_params(dataset=skorch.dataset.Dataset)
+    plain = NonRobustRelabeler(weights, **QUICK).fit(X, y).estimator_
+    assert np.abs(plain.predict_proba(units) - made[0].predict_proba(units)).max() > 1e-3
+
+
+def test_skorchs_callbacks_find_the_number_of_features(digits):
+    """In a source, and in a net behind a relabeler."""
+
+    class Table(nn.Linear):
+        def __init__(self, input_dim=3):
+            super().__init__(input_dim, 10)
+
+    X, y = digits[0][:200].reshape(200, -1), digits[1][:200]
+    net = skorch_net(Table, callbacks=[("shape", InputShapeSetter(param_name="input_dim"))])
+    assert NonRobustRelabeler(net, **QUICK).fit(X, y).estimator_.module_.in_features == 64
+    source = StandardClassifier(max_epochs=1, random_state=0, verbose=0)
+    pipe = make_pipeline(NonRobustRelabeler(source, **QUICK), net).fit(X, y)
+    assert pipe[-1].module_.in_features == 64
+
+
+def test_many_narrow_channels_of_a_skorch_source():
+    class Narrow(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(16, 2))
+
+    X, y = np.random.default_rng(0).random((40, 8, 4, 4), dtype="f"), np.arange(40) % 2
+    made = NonRobustRelabeler(skorch_net(Narrow), **QUICK).fit_transform(X, y)
+    assert made.X.shape == X.shape
+
+
+class Own(nn.Module):
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.hidden, self.last = nn.Linear(n_features, 8), nn.Linear(8, n_classes)
+
+    def forward(self, x):
+        return self.last(self.hidden(x).relu())
+
+
+@pytest.mark.filterwarnings("ignore:The features were matched poorly")
+def test_torchs_defaults_and_modes_around_a_construction_change_nothing():
+    X, y = np.random.default_rng(0).normal(size=(40, 3)).astype("f"), np.arange(40) % 2
+
+    def made():
+        source = StandardClassifier(Own, max_epochs=2, random_state=0, verbose=0)
+        return RobustFeatureInverter(source, **QUICK).fit_transform(X, y)
+
+    expected = made()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert_array_equal(made(), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.inference_mode():
+        assert_array_equal(made(), expected)
+
+
+def test_a_store_knows_functions_of_a_source_in_another_process():
+    def described():
+        # A function anew: what stands for it is at another address, as in another process.
+        act = FunctionType(nn.functional.relu.__code__, nn.functional.relu.__globals__, "relu")
+        return _described([act, torch.tanh])
+
+    assert described() == described() != _described([torch.tanh])
 
 
 # ---- what is refused ----------------------------------------------------------------------------
