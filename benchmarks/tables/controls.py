@@ -10,10 +10,10 @@ from tables._table import Table, accuracy_bars
 from tables.figure2 import more_robust
 
 _FAR = "D_NR moved as far as D_R"
-_NOISE = {  # row: share of D_R's distance
-    "D with noise of that size": 1.0,
-    "D with half of that noise": 0.5,
-    "D with a quarter of that noise": 0.25,
+_NOISE = {  # row: share of D_R's distance, and name in the titles of stages, which are their keys
+    "D with noise, as far as D_R": (1.0, "D with noise of that size"),
+    "D with noise, half as far": (0.5, "D with half of that noise"),
+    "D with noise, a quarter as far": (0.25, "D with a quarter of that noise"),
 }
 _SHARES = {1.0: "its distance", 0.5: "half its distance", 0.25: "a quarter of its distance"}
 _MOVED = "mean distance to the start"
@@ -49,14 +49,14 @@ def _far_set(experiment):
 
 def _noisy_set(experiment, row):
     """D with Gaussian noise, by which images move a share of what D_R's were moved on average."""
-    share = _NOISE[row]
+    share, name = _NOISE[row]
 
     def construct(robust):
         return {"set": _noisy(experiment.X, share * robust[_MOVED], experiment.seed)}
 
     key = ("noisy", experiment.set_key("D_R"), _N_SCALED, *([share] if share != 1 else []))
     needs = [lambda: experiment.said_of("D_R")]
-    return key, lambda: experiment.stage("controls", f"construct {row}", key, construct, needs)
+    return key, lambda: experiment.stage("controls", f"construct {name}", key, construct, needs)
 
 
 def _noisy(X, distance, seed):
@@ -80,6 +80,7 @@ def _measure(experiment):
         *((row, _noisy_set(experiment, row), "standard", None) for row in _NOISE),
     ):
         unfitted = experiment.unfitted(trained_as)
+        _, name = _NOISE.get(row, (None, row))
         key = (set_key, experiment.classifier_key(trained_as))
 
         def train(folder, made, unfitted=unfitted):
@@ -88,7 +89,7 @@ def _measure(experiment):
 
         scores = experiment.stage(
             "controls",
-            f"train and evaluate {row}",
+            f"train and evaluate {name}",
             (key, experiment.test_key, experiment.preset.test_eps, experiment.attack),
             train,
             needs=[constructed],
@@ -102,7 +103,7 @@ def _measure(experiment):
 
         said = experiment.stage(
             "controls",
-            f"diagnose {row}",
+            f"diagnose {name}",
             ("said", set_key, *map(experiment.classifier_key, ("standard", "adversarial"))),
             diagnose,
             needs=[
@@ -133,7 +134,7 @@ TABLE = Table(
         *more_robust("D_R is more robust than a D_NR that is moved as far", "D_R", _FAR),
         *(
             claim
-            for row, share in _NOISE.items()
+            for row, (share, _) in _NOISE.items()
             for claim in more_robust(
                 f"D_R is more robust than D with noise of {_SHARES[share]}", "D_R", row
             )

@@ -183,7 +183,7 @@ def test_controls_need_the_distance_of_d_r_but_not_its_images(tiny, tmp_path, ca
     moved = [
         row["value"]
         for row in rows_of(second / "controls")
-        if (row["row"], row["metric"]) == ("D with noise of that size", "mean distance to x")
+        if (row["row"], row["metric"]) == ("D with noise, as far as D_R", "mean distance to x")
     ]
     assert float(moved[0]) == pytest.approx(float(distance[0]), rel=0.01)
 
