@@ -170,10 +170,15 @@ def _has_values(X, given):
     if X is given or (isinstance(X, InUnits) and X.X is given):
         return True
     X, given = (np.asarray(as_array(data)) for data in (X, given))
+    if X.shape != given.shape:
+        return False
     if X.dtype == np.float32:  # to which every attack rounds
-        with np.errstate(over="ignore"):
-            given = np.asarray(images_in_units(given), dtype=np.float32)
-    return X.shape == given.shape and bool((X == given).all())
+        try:
+            with np.errstate(over="ignore"):
+                given = np.asarray(images_in_units(given), dtype=np.float32)
+        except (TypeError, ValueError):  # text or dates, of which an earlier step made numbers
+            return False
+    return bool((X == given).all())
 
 
 @attackable.register

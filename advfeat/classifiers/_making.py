@@ -3,10 +3,12 @@
 import numpy as np
 import torch
 
+from advfeat.classifiers._fitting import in_float32_on_cpu
 from advfeat.classifiers._from_torch import starting_point
-from advfeat.classifiers._own_modules import build_body, name_of
+from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import build_network
 from advfeat.utils._device import resolve_device
+from advfeat.utils._random import isolated_torch_seed
 
 # Weights: with more, a CPU takes longer with one call for all tensors than with one for each.
 _FEW = 100_000
@@ -75,19 +77,26 @@ def check_same_network(net, network):
 
 def _same(net, network):
     fitted = net.module__network
-    if any(isinstance(given, (str, type)) for given in (fitted, network)):
+    if isinstance(fitted, str) or isinstance(network, str):
         return fitted == network
+    if isinstance(fitted, type) is not isinstance(network, type):
+        return False
     fitted = net.module_
     network, *around = starting_point(network, fitted.mean, fitted.std)
-    if not isinstance(network, torch.nn.Module):  # a function, perhaps the same given anew
-        network = build_body(network, net.module__input_shape, net.module__n_classes)
+    around = [value if value is None else value.cpu() for value in around]
+    with isolated_torch_seed("cpu", 0), in_float32_on_cpu():
+        try:  # as `fit` does: a class or function may be the same, given anew
+            given = build_network(network, net.module__input_shape, net.module__n_classes, *around)
+        except ValueError:  # it does not even fit the data
+            return False
     before = fitted.mean, fitted.std, fitted.order
-    return _look(network) == _look(fitted.body) and all(map(_equal, around, before))
+    return _look(given.body) == _look(fitted.body) and all(map(_equal, around, before))
 
 
 def _look(module):
     """Return what modules of one structure share, whatever their weights."""
-    return repr(module), {name: values.shape for name, values in module.state_dict().items()}
+    shapes = {k: getattr(values, "shape", None) for k, values in module.state_dict().items()}
+    return repr(module), shapes
 
 
 def _equal(value, other):

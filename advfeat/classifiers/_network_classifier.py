@@ -115,8 +115,9 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         """
         X, y = unpack_data(self, X, y)
         X = self.check_inputs(X)
+        index = encode_labels(y, self.classes_, len(X), unknown="mark")
         weight = check_weight(sample_weight, len(X))
-        return float(np.average(self._is_right(X, y), weights=weight))
+        return float(np.average(self._is_right(X, index), weights=weight))
 
     def features(self, X: Inputs) -> NDArray:
         """g(X), the penultimate layer: the input of the last linear layer.
@@ -186,9 +187,8 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
             )
         return logits
 
-    def _is_right(self, X, y):
-        """Whether each sample is classified correctly; logits that are no numbers say no class."""
-        index = encode_labels(y, self.classes_, len(X), unknown="mark")
+    def _is_right(self, X, index):
+        """Whether each class is the one at its index; logits that are no numbers say no class."""
         logits = self._logits_of(X)
         return usable(logits) & (logits.argmax(1) == index)
 

@@ -220,7 +220,8 @@ def _described(value):
     """Return a parameter of a source as JSON can hold it; equal for equal ones of any process."""
     if isinstance(value, (Integral, Real, str, type(None), list, tuple, np.ndarray)):
         with contextlib.suppress(TypeError, ValueError):  # of a list of something else
-            if not isinstance(value, (list, tuple)) or np.asarray(value).dtype.kind != "O":
+            objects = isinstance(value, (list, tuple)) and np.asarray(as_array(value)).dtype == "O"
+            if not objects:
                 return _plain(value)
     return _without_addresses(value)
 

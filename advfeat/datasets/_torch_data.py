@@ -8,7 +8,7 @@ from advfeat.datasets._constructed import CarriedLabel, ConstructedDataset
 from advfeat.utils._arrays import as_array, refuse_pairs
 from advfeat.utils._checks import refuse_loaders
 from advfeat.utils._labels import ravel_column
-from advfeat.utils._lazy import DatasetArray
+from advfeat.utils._lazy import DatasetArray, ItemsInUnits
 from advfeat.utils._progress import progress_bar
 
 
@@ -127,6 +127,8 @@ def _labels(dataset, verbose):
     """Labels of all samples, and of what they were made from where a part was constructed."""
     if isinstance(dataset, ConstructedDataset):
         return dataset.y, dataset.y_source
+    if type(dataset) is ItemsInUnits:
+        return _labels(dataset.dataset, verbose)
     # Subclasses may change the labels, so only torch's own are looked into.
     if type(dataset) is Subset:
         y, source = _labels(dataset.dataset, verbose)

@@ -14,7 +14,7 @@ from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._batches import Forward, iter_batches, run_batches
 from advfeat.utils._frames import as_frame, library_of
-from advfeat.utils._labels import check_labels
+from advfeat.utils._labels import check_labels, encode_labels
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._typing import Inputs
 
@@ -90,6 +90,8 @@ def transfer_rate(
             "are not in the units of X. Pass its last step and transformed X instead."
         )
     y = check_labels(y, len(target.view.X))
+    if isinstance(estimator, NetworkClassifier):
+        y = encode_labels(y, estimator.classes_, len(y), unknown="mark")
     _refuse_other_units(estimator, X)
     right = _source_is_right(target, settings) & _is_right(estimator, X, y)  # before the long work
     counted = fooling = 0
@@ -106,7 +108,10 @@ def transfer_rate(
 
 
 def _is_right(estimator, X, y):
-    """Whether each sample is classified correctly; nothing stops where logits are no numbers."""
+    """Whether each sample is classified correctly; nothing stops where logits are no numbers.
+
+    ``y`` are positions among the classes for a network, else labels.
+    """
     if isinstance(estimator, NetworkClassifier):
         return estimator._is_right(estimator.check_inputs(X), y)
     return estimator.predict(X) == y

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from functools import cached_property
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -44,6 +45,10 @@ class LazyArray(ABC):
             return self[first][rest if one else (slice(None), *rest)]
         if isinstance(rows, slice):
             return self._read(rows)
+        if isinstance(rows, Integral) and not isinstance(rows, bool):  # often, and of many rows
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"index {rows} is out of bounds for {len(self)} rows")
+            return self._read(np.array([rows % len(self)]))[0]
         rows = np.asarray(rows)
         if rows.shape == (0,):  # that of an empty list is float64
             rows = rows.astype(np.intp)
@@ -286,10 +291,12 @@ def items_in_units(dataset):
     """Return a Dataset whose uint8 images are floats in [0, 1]; all others as they are."""
     inputs = lazy(dataset)
     of_bytes = getattr(inputs, "ndim", 0) == 4 and inputs.dtype == np.uint8
-    return _ItemsInUnits(dataset) if of_bytes else dataset
+    return ItemsInUnits(dataset) if of_bytes else dataset
 
 
-class _ItemsInUnits(Dataset):
+class ItemsInUnits(Dataset):
+    """Items of a Dataset of uint8 images, with the images as floats in [0, 1]."""
+
     def __init__(self, dataset):
         self.dataset = dataset
 

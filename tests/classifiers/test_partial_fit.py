@@ -215,6 +215,38 @@ def test_another_network_does_not_go_on(fitted, other, tmp_path):
     assert_array_equal(found.decision_function(X), before)
 
 
+def lazy_layers(n_classes):
+    return nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.Linear(4, n_classes))
+
+
+class State(nn.Linear):
+    """Its state_dict holds more than tensors."""
+
+    def get_extra_state(self):
+        return {"a": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("fitted", "anew"),
+    [
+        (local_class(2), local_class(2)),
+        (lazy_layers, lambda n_classes: lazy_layers(n_classes)),
+        (lambda n_classes: State(3, n_classes), lambda n_classes: State(3, n_classes)),
+        (trained(State(3, 2)), trained(State(3, 2))),
+        (torch.compile(nn.Linear(3, 2)), torch.compile(nn.Linear(3, 2))),
+    ],
+)
+def test_networks_of_one_structure_go_on_and_draw_nothing(fitted, anew):
+    X, y = np.random.default_rng(0).normal(size=(20, 3)).astype("f"), np.arange(20) % 2
+    clf = StandardClassifier(fitted, max_epochs=1, **QUIET).fit(X, y)
+    before = torch.get_rng_state()
+    clf.set_params(network=anew).partial_fit(X, y)
+    assert len(clf.history_) == 2 and torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("network", ["mlp", *(fitted for fitted, _ in OTHERS[1:-2])])
 def test_the_same_network_given_anew_goes_on(network):
     X, y = np.random.default_rng(0).normal(size=(20, 3)).astype("f"), np.arange(20) % 2

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -472,6 +474,30 @@ def test_datasets_of_bytes_have_the_units_of_the_constructed_set(standard, digit
             assert_array_equal(torch.stack(labels), y)
         assert_array_equal(torch.stack(list(items)), X / np.float32(255))
         assert_array_equal(inverter.transform(found)[3][0], found[3][0])  # only once
+
+
+def test_labels_that_a_dataset_lists_are_not_read_from_its_items(tmp_path):
+    for i in range(6):
+        (tmp_path / f"{i % 2}").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (40 * i,) * 3).save(tmp_path / f"{i % 2}" / f"{i}.png")
+    reads = []
+
+    def load(path):
+        reads.append(path)
+        return Image.open(path)
+
+    given = torchvision.datasets.ImageFolder(
+        tmp_path, loader=load, transform=torchvision.transforms.PILToTensor()
+    )
+    clf = StandardClassifier(max_epochs=1, **QUIET).fit(given)
+    inverter = RobustFeatureInverter(FrozenEstimator(clf), n_steps=2, **QUIET).fit(given)
+    made = inverter.transform(given)
+    counts = []
+    for data in (made, given):
+        reads.clear()
+        clf.score(data)
+        counts.append(len(reads))
+    assert counts[0] <= counts[1] + 6  # floats are read once for their bounds, bytes are not
 
 
 class Alone(Dataset):

@@ -16,7 +16,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
@@ -29,6 +29,7 @@ from advfeat import (
     StandardClassifier,
     adversarial_examples,
     feature_usefulness,
+    from_torch,
     make_robust_scorer,
     robust_accuracy_curve,
     robust_accuracy_score,
@@ -662,6 +663,26 @@ def test_transfer_takes_tensors_for_any_estimator_and_steps_that_only_cast(stand
     source = make_pipeline(cast, FrozenEstimator(standard)).fit(X, y)
     bare = transfer_rate(standard, tree, X.clip(0, 1), y, **settings)
     assert transfer_rate(source, tree, X.clip(0, 1), y, **settings) == bare
+
+
+def test_pipelines_that_make_numbers_of_text_are_attacked():
+    rng = np.random.default_rng(0)
+    words, y = rng.choice(list("abcd"), size=(200, 3)), np.arange(200) % 2
+    words[y == 1, 0] = "a"
+    pipe = make_pipeline(OrdinalEncoder(dtype=np.float32), LogisticRegression()).fit(words, y)
+    score = robust_accuracy_score(pipe, words, y, norm=2, eps=0.0, verbose=0)
+    assert score == pipe.score(words, y)
+    with pytest.raises(ValueError, match="whose earlier steps change X"):
+        transfer_rate(pipe, pipe, words, y, norm=2, eps=0.1, verbose=0)
+
+
+def test_transfer_of_many_classes_warns_of_nothing():
+    X, y = np.tile(np.eye(60, dtype="f"), (3, 1)), np.tile(np.arange(60), 3)
+    clf = from_torch(nn.Linear(60, 60, bias=False), classes=range(60), input_shape=(60,))
+    with torch.no_grad():
+        clf.module_.body.weight.copy_(torch.eye(60))
+    attack = {"norm": 2, "eps": 2.0, "n_steps": 3, "batch_size": 60, "verbose": 0}
+    assert transfer_rate(clf, clf, X, y, **attack) == 1
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
