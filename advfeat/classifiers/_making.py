@@ -1,10 +1,12 @@
 """From a classifier's parameters and its data to the skorch net that it trains."""
 
+import contextlib
+
 import numpy as np
 import torch
 
 from advfeat.classifiers._fitting import in_float32_on_cpu
-from advfeat.classifiers._from_torch import starting_point
+from advfeat.classifiers._from_torch import TorchClassifier, starting_point
 from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import build_network
 from advfeat.utils._device import resolve_device
@@ -82,15 +84,21 @@ def _same(net, network):
     if isinstance(fitted, type) is not isinstance(network, type):
         return False
     fitted = net.module_
-    network, *around = starting_point(network, fitted.mean, fitted.std)
-    around = [value if value is None else value.cpu() for value in around]
-    with isolated_torch_seed("cpu", 0), in_float32_on_cpu():
-        try:  # as `fit` does: a class or function may be the same, given anew
-            given = build_network(network, net.module__input_shape, net.module__n_classes, *around)
-        except ValueError:  # it does not even fit the data
-            return False
-    before = fitted.mean, fitted.std, fitted.order
-    return _look(given.body) == _look(fitted.body) and all(map(_equal, around, before))
+    given = network.module_ if isinstance(network, TorchClassifier) else _built(net, network)
+    return (
+        given is not None
+        and _look(given.body) == _look(fitted.body)
+        and all(_equal(getattr(given, k), getattr(fitted, k)) for k in ("mean", "std", "order"))
+    )
+
+
+def _built(net, network):
+    """Build a network as `fit` does; None if it does not even fit the data."""
+    mean, std = net.module_.mean.cpu(), net.module_.std.cpu()
+    with isolated_torch_seed("cpu", 0), in_float32_on_cpu(), contextlib.suppress(ValueError):
+        network, *around = starting_point(network, mean, std)
+        return build_network(network, net.module__input_shape, net.module__n_classes, *around)
+    return None
 
 
 def _look(module):

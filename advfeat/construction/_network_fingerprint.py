@@ -118,8 +118,6 @@ def _parts(value):
 
 def _digest(values):
     """Fingerprint of an array or tensor; of sparse ones that of their entries."""
-    if isinstance(values, torch.Tensor) and values.layout is torch._mkldnn:
-        values = values.to_dense()
     if not isinstance(values, torch.Tensor) or values.layout is torch.strided:
         return fingerprint(as_array(values))
     values = values.detach().to_sparse_coo().coalesce()
