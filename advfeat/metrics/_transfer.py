@@ -30,7 +30,7 @@ def transfer_rate(
     norm: float,
     eps: float,
     **attack: Any,
-) -> float:
+) -> float | np.ndarray:
     """Share of the source's adversarial examples that also fool another classifier.
 
     Counted over the samples that both classify correctly and whose perturbation fools the
@@ -40,9 +40,10 @@ def transfer_rate(
     ----------
     source : fitted classifier
         The one attacked, see `adversarial_examples`.
-    estimator : fitted classifier
+    estimator : fitted classifier, or list of them
         Any scikit-learn classifier; it only predicts, and gets adversarial examples as X was
-        given (images of uint8 as floats in [0, 1]).
+        given (images of uint8 as floats in [0, 1]). The source is attacked once for all of a
+        list.
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
         Samples, in input units (images in [0, 1], or uint8).
     y : array-like of shape (n,)
@@ -56,14 +57,14 @@ def transfer_rate(
 
     Returns
     -------
-    float
+    float, or ndarray of shape (n_estimators,) for a list
         In [0, 1], or NaN if no sample counts.
 
     Raises
     ------
     ValueError
-        If the source is a Pipeline that changes X, or X is uint8 and ``estimator`` does not take
-        images in [0, 1] for the same.
+        If the source is a Pipeline that changes X, X is uint8 and ``estimator`` does not take
+        images in [0, 1] for the same, or the list is empty.
 
     References
     ----------
@@ -78,8 +79,13 @@ def transfer_rate(
     >>> transfer_rate(clf, clf, X[1000:1200], y[1000:1200], norm=2, eps=1.0)
     1.0
     """
-    refuse_module(estimator)
-    check_is_fitted(estimator)
+    several = isinstance(estimator, (list, tuple))
+    estimators = list(estimator) if several else [estimator]
+    if not estimators:
+        raise ValueError("transfer_rate needs a classifier to transfer to. Got an empty list.")
+    for each in estimators:
+        refuse_module(each)
+        check_is_fitted(each)
     settings = attack_settings("transfer_rate", norm=norm, eps=eps, **attack)
     X, y = unpack_data(source, X, y)
     X = from_list(X) if isinstance(X, (list, tuple)) else as_array(X)
@@ -90,21 +96,40 @@ def transfer_rate(
             "are not in the units of X. Pass its last step and transformed X instead."
         )
     y = check_labels(y, len(target.view.X))
-    if isinstance(estimator, NetworkClassifier):
-        y = encode_labels(y, estimator.classes_, len(y), unknown="mark")
-    _refuse_other_units(estimator, X)
-    right = _source_is_right(target, settings) & _is_right(estimator, X, y)  # before the long work
-    counted = fooling = 0
+    others = [_Other(each, X, y) for each in estimators]
+    source_right = _source_is_right(target, settings)
     with closing(iter_batches(**target.plan(settings))) as parts:
         for begin, (X_adv, fooled) in parts:
-            rows = np.flatnonzero(fooled & right[begin : begin + len(fooled)])
-            if len(rows):
-                counted += len(rows)
-                X_rows = target.view.as_given(X_adv[rows])
-                if library := library_of(X):
-                    X_rows = as_frame(X_rows, X.columns, library)
-                fooling += np.sum(~_is_right(estimator, X_rows, y[begin + rows]))
-    return float(fooling / counted) if counted else float("nan")
+            part = slice(begin, begin + len(fooled))
+            for other in others:
+                rows = np.flatnonzero(fooled & source_right[part] & other.right[part])
+                if len(rows):
+                    X_rows = target.view.as_given(X_adv[rows])
+                    if library := library_of(X):
+                        X_rows = as_frame(X_rows, X.columns, library)
+                    other.count(X_rows, begin + rows)
+    rates = [other.fooled / other.counted if other.counted else np.nan for other in others]
+    return np.array(rates) if several else float(rates[0])
+
+
+class _Other:
+    """A classifier to which examples are transferred, and what was counted so far.
+
+    What it says of X itself is asked at once, so that its errors come before the long work.
+    """
+
+    def __init__(self, estimator, X, y):
+        if isinstance(estimator, NetworkClassifier):
+            y = encode_labels(y, estimator.classes_, len(y), unknown="mark")
+        _refuse_other_units(estimator, X)
+        self.estimator, self.y = estimator, y
+        self.right = _is_right(estimator, X, y)
+        self.counted = self.fooled = 0
+
+    def count(self, X, rows):
+        """Count examples made of these rows."""
+        self.counted += len(rows)
+        self.fooled += np.sum(~_is_right(self.estimator, X, self.y[rows]))
 
 
 def _is_right(estimator, X, y):

@@ -19,31 +19,32 @@ def _name(network):
 def _measure(experiment):
     preset = experiment.preset
     X, y, eps = experiment.X_test, experiment.y_test, preset.relabelling.eps
+    networks = preset.architectures
+
+    def transfer(source, *others):
+        settings = {**experiment.attack, **batches(source)}
+        return transfer_rate(source, others, X, y, eps=eps, **settings).tolist()
+
+    rates = experiment.stage(
+        "figure3",
+        "transfer to every architecture",
+        (
+            experiment.classifier_key("standard"),
+            [experiment.classifier_key(SECOND, network) for network in networks],
+            experiment.test_key,
+            eps,
+            experiment.attack,
+        ),
+        transfer,
+        needs=[
+            lambda: experiment.classifier("standard"),
+            *(lambda n=network: experiment.classifier(SECOND, n) for network in networks),
+        ],
+    )
     records = []
-    for network in preset.architectures:
-
-        def transfer(source, other):
-            settings = {**experiment.attack, **batches(source)}
-            return transfer_rate(source, other, X, y, eps=eps, **settings)
-
+    for i, network in enumerate(networks):
         row = _name(network)
-        rate = experiment.stage(
-            "figure3",
-            f"transfer to {row}",
-            (
-                experiment.classifier_key("standard"),
-                experiment.classifier_key(SECOND, network),
-                experiment.test_key,
-                eps,
-                experiment.attack,
-            ),
-            transfer,
-            needs=[
-                lambda: experiment.classifier("standard"),
-                lambda network=network: experiment.classifier(SECOND, network),
-            ],
-        )
-        records.append(experiment.record(row, "transfer rate", rate, eps))
+        records.append(experiment.record(row, "transfer rate", rates[i], eps))
         for name, metric in ((SECOND, "accuracy"), ("D_det", _LEARNED)):
             accuracy = experiment.stage(
                 "figure3",

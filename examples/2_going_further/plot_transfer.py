@@ -30,17 +30,11 @@ for model in models.values():
 
 # %%
 # Counted are the images that both networks classify correctly and whose perturbation fools the
-# first.
+# first, which is attacked once for all targets.
 
-rates = np.array(
-    [
-        [
-            transfer_rate(source, target, X_test, y_test, norm=2, eps=0.75, n_steps=5, verbose=0)
-            for target in models.values()
-        ]
-        for source in models.values()
-    ]
-)
+targets = list(models.values())
+attack = {"norm": 2, "eps": 0.75, "n_steps": 5, "verbose": 0}
+rates = np.array([transfer_rate(source, targets, X_test, y_test, **attack) for source in targets])
 fig, ax = plt.subplots(figsize=(6, 4.6), layout="constrained")
 picture = ax.imshow(rates, vmin=0, vmax=1, cmap="viridis")
 for (i, j), rate in np.ndenumerate(rates):

@@ -38,6 +38,7 @@ from advfeat import (
 )
 from advfeat.datasets import load_digits, make_planted_features
 from advfeat.metrics import _robust_accuracy as metrics_module
+from advfeat.metrics import _transfer
 from advfeat.optim import projected_gradient
 
 
@@ -376,6 +377,32 @@ def test_transfer_to_itself_is_one_and_to_noise_is_low(standard, adversarial, di
     attack = {"norm": 2, "eps": 0.7, "n_steps": 5, "verbose": 0}
     assert transfer_rate(standard, standard, X_test, y_test, **attack) == 1
     assert transfer_rate(standard, adversarial, X_test, y_test, **attack) < 0.6
+
+
+def test_transfer_to_several_is_that_to_each_with_one_attack(
+    standard, adversarial, digits, monkeypatch
+):
+    X, y = digits[2][:90], digits[3][:90]
+    flat = FunctionTransformer(lambda images: np.asarray(images).reshape(len(images), -1))
+    tree = make_pipeline(flat, DecisionTreeClassifier(random_state=0)).fit(X, y)
+    few = clone(tree).fit(X[y < 5], y[y < 5])  # knows half of the labels
+    others = [standard, tree, adversarial, few]
+    attack = {"norm": 2, "eps": 0.5, "n_steps": 3, "batch_size": 40, "verbose": 0}
+    expected = [transfer_rate(standard, other, X, y, **attack) for other in others]
+    attacks = []
+    iter_batches = _transfer.iter_batches
+    monkeypatch.setattr(
+        _transfer, "iter_batches", lambda **kw: attacks.append(kw) or iter_batches(**kw)
+    )
+    rates = transfer_rate(standard, others, X, y, **attack)
+    assert rates.shape == (4,) and len(attacks) == 1
+    assert_array_equal(rates, expected)
+    assert len(set(expected)) == 4  # each has its own rows
+    assert transfer_rate(standard, (tree,), X, y, **attack) == [expected[1]]
+    with pytest.raises(ValueError, match="Got an empty list"):
+        transfer_rate(standard, [], X, y, **attack)
+    with pytest.raises(NotFittedError):
+        transfer_rate(standard, [tree, clone(tree)], X, y, **attack)
 
 
 def test_transfer_between_parallel_linear_models_in_closed_form(linear):
