@@ -1,6 +1,6 @@
 """CIFAR-10 as folders of JPEG files, as the committed results have it.
 
-    python benchmarks/jpeg_folder.py cifar10 FOLDER    # downloads CIFAR-10 once (170 MB)
+    python benchmarks/jpeg_folder.py ~/.cache/advfeat FOLDER    # downloads CIFAR-10 once (170 MB)
 
 writes FOLDER/{train,test}/<class>/<number>.jpg, of quality 75 with 4:2:0 chroma subsampling, for
 ``reproduce.py --data FOLDER``. Another version of the JPEG library may round some pixels

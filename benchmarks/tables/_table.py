@@ -21,12 +21,16 @@ class Claim:
         ``low`` may be the word "chance" instead.
     exclusive : bool
         Whether no image counts in both shares.
+    of_epochs : bool
+        Whether the cells are means over epochs. Those of one training rise and fall together, so
+        one seed decides nothing.
     """
 
     text: str
     high: tuple
     low: tuple | str
     exclusive: bool = False
+    of_epochs: bool = False
 
 
 @dataclass(frozen=True)

@@ -141,11 +141,11 @@ TABLE = Table(
         ),
     ),
     note=(
-        "Not in the paper. Training on images that were moved far from any image of the data "
-        "makes robust, like training with noise. D_NR is therefore made once more with steps so "
-        "long that its images end about as far from their starts as D_R's (of "
-        f"{len(_FACTORS)} factors that which comes nearest on {_N_TRIED} training images; how far "
-        "they are moved stands below), and D is learned with Gaussian noise that moves its images "
+        "Not in the paper. Training on noisy images makes robust, too. Is it the distance alone "
+        "by which images are moved? D_NR is made once more with steps so long that its images end "
+        f"about as far from their starts as D_R's (of {len(_FACTORS)} factors that which comes "
+        f"nearest on {_N_TRIED} training images; how far they are moved stands below). And D is "
+        "learned with Gaussian noise that moves its images "
         "as far, clipping included, half as far and a quarter: weaker noise costs less accuracy. "
         "The noise of an image is drawn once; D with it is trained for as many epochs as D."
     ),

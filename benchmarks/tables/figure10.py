@@ -88,11 +88,14 @@ TABLE = Table(
             f"the accuracy of {name}, falls late in training",
             (name, _MIDDLE, None),
             (name, _END, None),
+            of_epochs=True,
         )
         for name in ("D_rand, robust source", "D_det, robust source")
     ),
     note=(
         "Accuracy in the precision of training. Lines are means over the seeds, bands the range. "
+        "Epochs of one training rise and fall together by several points, so one seed decides no "
+        "claim. "
         "Tables report the last epoch; the highest of any epoch, which looks at the test set, is "
         "shown for comparison only. " + table1.LEAKS
     ),
