@@ -51,8 +51,8 @@ for name, target in {"D_rand": "random", "D_det": "deterministic"}.items():
 # On digits the leak is large: the robust network's features of D_rand teach more than its images
 # do. It takes both the labels that are true by chance, one in ten, and the perturbation: the
 # control is not perturbed, and of D_other, which has no such labels, the features teach less than
-# a guess in the project's results at eps 0.5. That is much for 8x8 pixels. On D_det the linear model
-# stays below chance, while the network at eps 1 is well above.
+# a guess in the project's results at eps 0.5. That is much for 8x8 pixels. On D_det the linear
+# model stays below chance, while the network at eps 1 is well above.
 
 fig, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
 for column, label in enumerate(
