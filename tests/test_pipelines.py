@@ -1,5 +1,8 @@
 """The constructors inside scikit-learn: Pipeline, memory, cross-validation, grid search."""
 
+import copy
+import pickle
+
 import joblib
 import numpy as np
 import pytest
@@ -186,3 +189,25 @@ def test_an_inverter_behind_a_relabeler_keeps_the_new_labels(standard, digits):
     assert_array_equal(constructed.y, (y + 1) % 10)
     assert_array_equal(constructed.y_source, y)
     assert_array_equal(constructed.X, inverter.invert(relabelled.X))
+
+
+@pytest.mark.parametrize("kind", [StandardClassifier, AdversarialClassifier])
+def test_a_memory_takes_trained_sources(kind, digits, tmp_path, monkeypatch):
+    """Their optimizer holds a dict whose keys joblib cannot sort."""
+    X, y = digits[0][:150], digits[1][:150]
+    source = kind(max_epochs=1, random_state=0, verbose=0).fit(X, y)
+    assert joblib.hash(source) == joblib.hash(source)
+    again = pickle.loads(pickle.dumps(source)).partial_fit(X, y)
+    expected = copy.deepcopy(source).partial_fit(X, y)
+    assert_array_equal(again.decision_function(X), expected.decision_function(X))
+    made = []
+    construct = NonRobustRelabeler._construct
+    monkeypatch.setattr(
+        NonRobustRelabeler, "_construct", lambda *a, **k: made.append(1) or construct(*a, **k)
+    )
+    relabeler = NonRobustRelabeler(FrozenEstimator(source), n_steps=2, random_state=0, verbose=0)
+    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0)
+    pipe = Pipeline([("relabel", relabeler), ("learn", clf)], memory=str(tmp_path))
+    first = pipe.fit(X, y).predict_proba(X)
+    assert_array_equal(pipe.fit(X, y).predict_proba(X), first)
+    assert len(made) == 1

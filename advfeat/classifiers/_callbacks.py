@@ -5,7 +5,7 @@ import math
 from skorch.callbacks import Callback, LRScheduler
 from torch.optim.lr_scheduler import ConstantLR, LambdaLR
 
-from advfeat.optim._copying import copy_state
+from advfeat.optim._network_state import network_state, set_network_state
 from advfeat.utils._progress import progress_bar
 
 SCHEDULES = ("one-cycle", "step", "constant")
@@ -43,9 +43,13 @@ class Progress(Callback):
         self.bar_.set_postfix(loss=f"{loss:.3f}", refresh=False)
         if not math.isfinite(loss):
             self.bar_.close()
+            hint = f"Use a smaller lr (got {net.lr:g}) or check the scale of X."
+            if net.label_smoothing:  # a share of the loss falls to every class
+                hint = (
+                    "If the network masks classes (-inf), use label_smoothing=0. Or else: " + hint
+                )
             raise ValueError(
-                f"Training diverged: the mean loss of epoch {len(net.history)} is {loss}. "
-                f"Use a smaller lr (got {net.lr:g}) or check the scale of X."
+                f"Training diverged: the mean loss of epoch {len(net.history)} is {loss}. {hint}"
             )
 
     def on_train_end(self, net, **kwargs):
@@ -142,12 +146,12 @@ class BestEpoch(Callback):
         best = score > self.best_score_
         if best:
             self.best_score_ = score
-            self.weights_ = copy_state(net.module_.state_dict())
+            self.weights_ = network_state(net.module_)
         net.history.record("valid_score", self.scores_[-1])
         net.history.record("valid_score_best", best)
 
     def on_train_end(self, net, **kwargs):
         """Go back to the best weights, and drop the copy, so that the net can be pickled."""
         if self.weights_ is not None:
-            net.module_.load_state_dict(self.weights_)
+            set_network_state(net.module_, self.weights_)
         self.weights_ = None

@@ -33,8 +33,7 @@ class Ranks:
 
     @contextlib.contextmanager
     def training(self, net):
-        """Hold the module to be called in training steps, as `module`."""
-        self.module = net.module_
+        """Hold what several processes call in training steps in place of the net's module."""
         if self.size > 1:
             unused = not getattr(net, "uses_all_parameters_", True)
             self.module = DistributedDataParallel(net.module_, find_unused_parameters=unused)
@@ -91,7 +90,7 @@ class Ranks:
         if self.size == 1:
             return
         parts = {
-            "X": (data.X,) if data.rows is None else (data.X, data.rows),
+            "X": (data.source,) if data.rows is None else (data.source, data.rows),
             "y": (data.y,),
             "sample_weight": (data.sample_weight,),
         }

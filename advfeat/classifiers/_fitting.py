@@ -9,6 +9,7 @@ import torch
 from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import check_trainable
 from advfeat.optim._copying import memo_of_copies
+from advfeat.optim._network_state import set_network_state
 from advfeat.utils._device import to_device
 from advfeat.utils._random import isolated_torch_seed
 
@@ -46,7 +47,7 @@ def in_float32_on_cpu():
             torch.set_default_dtype(dtype)
 
 
-def initialize(net, data, weights=None):
+def initialize(net, data, state=None):
     """Build a net's network and check it.
 
     Parameters
@@ -55,8 +56,8 @@ def initialize(net, data, weights=None):
         Not initialised.
     data : ArrayDataset
         What it will be trained on.
-    weights : dict, optional
-        Those of an earlier fit.
+    state : tuple, optional
+        `network_state` of an earlier fit.
 
     Raises
     ------
@@ -67,8 +68,8 @@ def initialize(net, data, weights=None):
     with isolated_torch_seed(net.device, net.seed):
         with in_float32_on_cpu():
             net.initialize()
-        if weights is not None:
-            _load(net, weights)
+        if state is not None:
+            _load(net, state)
         smallest = 1 if 1 in (net.batch_size, len(data)) else 2  # rows of the smallest batch
         net.uses_all_parameters_ = check_trainable(
             net.module_,
@@ -81,10 +82,10 @@ def initialize(net, data, weights=None):
         )
 
 
-def _load(net, weights):
+def _load(net, state):
     try:
-        net.module_.load_state_dict(weights)
-    except RuntimeError as error:
+        set_network_state(net.module_, state)
+    except (RuntimeError, LookupError) as error:
         raise ValueError(
             "warm_start=True goes on from the weights of the last fit, but "
             f"network={name_of(net.module__network)} has others. Take the network of the last "
@@ -105,16 +106,16 @@ def input_statistics(data):
     mean, std : tensor, float32
         Broadcastable to one sample, in input units.
     """
-    shape = data.X.shape[1:]
+    shape = data.source.shape[1:]
     groups = (shape[0], -1)  # features or channels, and the values of each in one sample
     size = max(1, min(4096, _STATISTICS_BYTES // (8 * int(np.prod(shape)))))
     rows = np.arange(len(data)) if data.rows is None else data.rows
-    scale = 255 if data.X.dtype == np.uint8 else 1
+    scale = 255 if data.source.dtype == np.uint8 else 1
     centre = None
     total = square = 0.0
     for i in range(0, len(data), size):
         cut = slice(i, i + size) if data.rows is None else rows[i : i + size]
-        part = np.asarray(data.X[cut], dtype=np.float64)
+        part = np.asarray(data.source[cut], dtype=np.float64)
         part = part.reshape(len(part), *groups)
         if centre is None:
             centre = part.mean((0, 2))  # near the mean, so that little is lost by cancellation

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from sklearn.utils import check_array
 from torch import nn
+from torch.utils.data import Dataset
 
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers._own_modules import (
@@ -20,7 +22,7 @@ from advfeat.classifiers._own_modules import (
     portable,
 )
 from advfeat.classifiers.networks import Network
-from advfeat.datasets._torch_data import inputs_of
+from advfeat.datasets._torch_data import inputs_of, unpack_data
 from advfeat.optim._copying import copy_network
 from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
@@ -188,6 +190,8 @@ class TorchClassifier(NetworkClassifier):
         ValueError
             If X has another shape than the network takes, or y has labels that it does not know.
         """
+        if isinstance(X, Dataset):
+            X, y = unpack_data(self, X, y)
         X = self.check_inputs(X)
         if y is not None:
             encode_labels(y, self.classes_, len(X))
@@ -200,7 +204,7 @@ class TorchClassifier(NetworkClassifier):
         """
         X = inputs_of(X)
         if _get_feature_names(X) is not None:
-            X = np.asarray(X)
+            X = check_array(X, ensure_all_finite=False)  # an array; what is missing is NaN
         return super().check_inputs(X)
 
     @property
@@ -349,13 +353,17 @@ def _what(given):
 
 
 def _check_classes(classes):
-    classes = np.asarray(classes.cpu() if isinstance(classes, torch.Tensor) else classes)
+    given = classes.cpu() if isinstance(classes, torch.Tensor) else classes
+    classes = np.asarray(given)
     if classes.ndim != 1 or len(classes) < 2:
         raise ValueError(
             "classes must hold the label of each logit, of 2 at least, such as range(10). Got "
             f"an array of shape {classes.shape}."
         )
-    kinds = {type(label) for label in classes.tolist()}
+    # NumPy makes one type of several.
+    labels = list(given) if isinstance(given, (list, tuple)) else classes.tolist()
+    scalars = np.generic, torch.Tensor
+    kinds = {type(label.item() if isinstance(label, scalars) else label) for label in labels}
     if kinds == {str}:
         classes = classes.astype(str)  # whatever held them, such as an array of objects
     if len(kinds) > 1 or classes.dtype.kind not in "biuU":

@@ -1,6 +1,7 @@
 """From a classifier's parameters and its data to the skorch net that it trains."""
 
 import contextlib
+from collections import defaultdict
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ import torch
 from advfeat.classifiers._fitting import in_float32_on_cpu
 from advfeat.classifiers._from_torch import TorchClassifier, starting_point
 from advfeat.classifiers._own_modules import name_of
-from advfeat.classifiers.networks import build_network
+from advfeat.classifiers.networks import build_network, resolve_name
 from advfeat.utils._device import resolve_device
 from advfeat.utils._random import isolated_torch_seed
 
@@ -67,20 +68,53 @@ def make_net(estimator, statistics, max_epochs, seed, callbacks):
     )
 
 
-def check_same_network(net, network):
-    """Raise a ValueError if the network that is given now is not built like the net's."""
+def set_for_one_epoch(net, estimator, callbacks):
+    """Give a net the estimator's parameters as they are now, to train one epoch at constant lr.
+
+    Its ``callbacks`` have no schedule: that of `fit` ended at a rate of zero.
+    """
+    vars(net).update(
+        lr=estimator.lr,
+        max_epochs=1,
+        batch_size=estimator.batch_size,
+        augmentation=estimator.augmentation,
+        label_smoothing=estimator.label_smoothing,
+        precision=estimator.precision,
+        callbacks=callbacks,
+    )
+    net.initialize_callbacks()
+    for group in net.optimizer_.param_groups:
+        group.update(
+            lr=estimator.lr,
+            initial_lr=estimator.lr,  # from which a schedule among the callbacks goes on
+            momentum=estimator.momentum,
+            weight_decay=estimator.weight_decay,
+        )
+
+
+def check_same_network(estimator):
+    """Raise a ValueError if the ``network`` given now is not that of the last fit."""
+    net, network = estimator.net_, estimator.network
     fitted = net.module__network
     if fitted is not network and not _same(net, network):
         raise ValueError(
             f"partial_fit goes on with the network of the last fit, {name_of(fitted)}. Got "
             f"network={name_of(network)}, which is another one: use fit, or set it back."
         )
+    classes = getattr(network, "classes_", estimator.classes_)
+    if not np.array_equal(classes, estimator.classes_):
+        raise ValueError(
+            f"partial_fit goes on with the classes of the last fit, {estimator.classes_}. Got "
+            f"network={name_of(network)} of other classes, {classes}: use fit, or set it back."
+        )
 
 
 def _same(net, network):
     fitted = net.module__network
     if isinstance(fitted, str) or isinstance(network, str):
-        return fitted == network
+        names = [name if isinstance(name, str) else None for name in (fitted, network)]
+        shape = net.module__input_shape
+        return None not in names and len({resolve_name(name, shape) for name in names}) == 1
     if isinstance(fitted, type) is not isinstance(network, type):
         return False
     fitted = net.module_
@@ -113,9 +147,23 @@ def _equal(value, other):
     return torch.equal(value.cpu(), other.cpu())
 
 
+class HashableSGD(torch.optim.SGD):
+    """SGD that joblib can hash, as a Pipeline with a ``memory`` hashes a trained source.
+
+    joblib sorts the keys of dicts, and parameters cannot be sorted.
+    """
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        return {**state, "state": list(state["state"].items())}
+
+    def __setstate__(self, state):
+        super().__setstate__({**state, "state": defaultdict(dict, state["state"])})
+
+
 def sgd(groups, **settings):
     """SGD; for a small network on a CPU in one call for all tensors: the same bits, sooner."""
     parameters = [parameter for group in groups for parameter in group["params"]]
     few = sum(parameter.numel() for parameter in parameters) < _FEW
     small = few and all(parameter.device.type == "cpu" for parameter in parameters)
-    return torch.optim.SGD(groups, foreach=True if small else None, **settings)
+    return HashableSGD(groups, foreach=True if small else None, **settings)

@@ -101,11 +101,12 @@ class TrainingNet(NeuralNetClassifier):
         with (
             marked_interrupts(),
             self._own_draws(),
-            self.ranks_.training(self),
         ):
             self.notify("on_train_begin", X=X, y=y)
+            self._follow_a_new_optimizer(X, y)
             try:
-                self.fit_loop(X, y, **fit_params)
+                with self.ranks_.training(self):
+                    self.fit_loop(X, y, **fit_params)
             except TrainingEnded:
                 pass
             finally:
@@ -114,6 +115,13 @@ class TrainingNet(NeuralNetClassifier):
             if isinstance(X, ArrayDataset):
                 self._check_outcome(X)
         return self
+
+    def _follow_a_new_optimizer(self, X, y):
+        """Let schedules begin anew where a later callback has built the network anew."""
+        for _, callback in self.callbacks_:
+            schedule = getattr(callback, "lr_scheduler_", None)
+            if getattr(schedule, "optimizer", self.optimizer_) is not self.optimizer_:
+                callback.on_train_begin(self, X=X, y=y)
 
     def _check_outcome(self, data):
         """Refuse what the last steps, whose losses nobody has seen, have made of the network."""
@@ -142,10 +150,7 @@ class TrainingNet(NeuralNetClassifier):
 
     @property
     def _has_foreign_callbacks(self):
-        return any(
-            not type(callback).__module__.startswith(("skorch.", "advfeat."))
-            for _, callback in self.callbacks_
-        )
+        return any(_has_foreign_code(callback) for _, callback in self.callbacks_)
 
     def infer(self, x, **fit_params):
         """Logits, in the precision asked for."""
@@ -170,7 +175,7 @@ class TrainingNet(NeuralNetClassifier):
 
     def _forward_and_backward(self, x, y, weight, n=None):
         with autocast(self.device, self.precision):
-            logits = self.ranks_.module(x).float()
+            logits = (self.ranks_.module or self.module_)(x).float()
         loss = self._loss(logits, y, weight)
         if n is not None:
             loss = self.ranks_.scaled(loss, len(x), n)
@@ -206,6 +211,16 @@ class TrainingNet(NeuralNetClassifier):
     def _loss(self, logits, y, weight):
         losses = F.cross_entropy(logits, y, reduction="none", label_smoothing=self.label_smoothing)
         return (losses * weight).mean()
+
+
+def _has_foreign_code(callback):
+    """Whether a callback is, or calls, code from elsewhere, which may draw and change anything."""
+    parts = [*vars(callback).values(), *getattr(callback, "kwargs", {}).values()]
+    code = [part for part in parts if callable(part) and not isinstance(part, type)]
+    return any(
+        not (getattr(part, "__module__", None) or "").startswith(("skorch.", "advfeat."))
+        for part in (type(callback), *code)
+    )
 
 
 def _in_mode(layer, training):

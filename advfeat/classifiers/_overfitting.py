@@ -8,6 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 
 from advfeat.optim._copying import copy_state
+from advfeat.optim._network_state import network_state, set_network_state
 from advfeat.utils._random import make_rng
 
 FEW = 3  # attack steps up to which the guard looks
@@ -42,7 +43,7 @@ class OverfittingGuard(Callback):
             return
         n_steps = net.attack["n_steps"]
         weights, optimizer = self.good_
-        net.module_.load_state_dict(weights)
+        set_network_state(net.module_, weights)
         rates = [group["lr"] for group in net.optimizer_.param_groups]
         net.optimizer_.load_state_dict(optimizer)
         for group, lr in zip(net.optimizer_.param_groups, rates, strict=True):
@@ -81,4 +82,4 @@ def raised(attack):
 
 
 def _state(net):
-    return copy_state(net.module_.state_dict()), copy_state(net.optimizer_.state_dict())
+    return network_state(net.module_), copy_state(net.optimizer_.state_dict())

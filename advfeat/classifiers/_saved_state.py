@@ -19,6 +19,7 @@ from advfeat.classifiers._plain import (
     row_to_plain,
     to_plain,
 )
+from advfeat.optim._network_state import BESIDE, set_beside, tensors_beside
 from advfeat.utils._device import own_modes
 from advfeat.utils._random import isolated_torch_seed
 
@@ -102,10 +103,7 @@ def _torch_state(classifier):
 
 
 def _tensors_of_network(module):
-    """Weights, and buffers that are in no state_dict."""
-    weights = module.state_dict()
-    apart = {name: value for name, value in module.named_buffers() if name not in weights}
-    return {**_prefixed("network.", weights), **_prefixed("buffer.", apart)}
+    return _prefixed("network.", module.state_dict()) | tensors_beside(module)
 
 
 def _trained_state(classifier):
@@ -138,6 +136,9 @@ def _tensors_of(state):
 
 
 def check_network(own, network):
+    """Give the network that was passed beside a file, of which ``own`` names the file's."""
+    if isinstance(network, TorchClassifier):
+        network = network.module
     if own and network is None:
         raise DoesNotFit(
             f"the classifier has a network of its own, {own}, and a file holds no code. Pass it: "
@@ -145,6 +146,12 @@ def check_network(own, network):
         )
     if network is not None and not own:
         raise DoesNotFit("it names its network, so 'network' must be left out.")
+    if own and not callable(network):
+        raise DoesNotFit(
+            f"'network' must be {own} as an nn.Module class, a function, a module, or what "
+            f"from_torch returns. Got {network!r:.80}."
+        )
+    return network
 
 
 def _load_torch(kind, params, header, tensors, network):
@@ -220,16 +227,12 @@ def _load_weights(module, tensors, header, network):
         if weight.stride() != tuple(strides) and sum(spans) + 1 == weight.numel():
             like = {"dtype": weight.dtype, "device": weight.device}
             weight.data = torch.empty_strided(weight.shape, strides, **like).copy_(weight.data)
-    for name, value in _part("buffer.", tensors).items():
-        path, _, leaf = name.rpartition(".")
-        layer = dict(module.named_modules()).get(path)
-        if layer is None or leaf not in layer._buffers:
-            raise DoesNotFit(
-                f"its weights do not fit network={name_of(network)}: the network has no buffer "
-                f"{name}."
-            )
-        like = layer._buffers[leaf]
-        layer.register_buffer(leaf, value if like is None else value.to(like.device), False)
+    try:
+        set_beside(module, {k: v for k, v in tensors.items() if k.startswith(BESIDE)})
+    except LookupError as error:
+        raise DoesNotFit(
+            f"its weights do not fit network={name_of(network)}: {error.args[0]}."
+        ) from error
 
 
 def _difference(module, weights):

@@ -16,12 +16,13 @@ from advfeat.classifiers._callbacks import SCHEDULES, BestEpoch, Progress, make_
 from advfeat.classifiers._distributed import Ranks
 from advfeat.classifiers._fitting import draft_of_net, initialize, input_statistics, on_device
 from advfeat.classifiers._from_torch import TorchClassifier, refuse_estimator_as_network
-from advfeat.classifiers._making import check_same_network, make_net
+from advfeat.classifiers._making import check_same_network, make_net, set_for_one_epoch
 from advfeat.classifiers._nets import TrainingNet
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers._training_batches import n_batches
 from advfeat.classifiers._training_data import check_training_data
 from advfeat.classifiers.networks import check_network_name
+from advfeat.optim._network_state import network_state
 from advfeat.utils._bounds import validate_bounds
 from advfeat.utils._checks import CHANNELS
 from advfeat.utils._device import own_modes, resolve_device
@@ -68,8 +69,9 @@ class StandardClassifier(NetworkClassifier):
         gives less confident networks; 0, as in the paper, none.
     class_weight : dict, "balanced" or None, default=None
         Weight of every class in the loss, by label (1 if it is not named); it multiplies
-        ``sample_weight``. Only ratios count: in `fit` to the mean over the samples, in
-        `partial_fit` to that over the classes. "balanced" gives all classes the same total.
+        ``sample_weight``, and 0 leaves a class out of the training. Only ratios count: in `fit` to
+        the mean over the samples, in `partial_fit` to that over the classes. "balanced" gives all
+        classes the same total.
     lr_schedule : {"one-cycle", "step", "constant"}, default="one-cycle"
         "one-cycle" goes up to lr over the first quarter of the steps and down to zero, best in few
         epochs; "step" divides lr by 10 after one third and two thirds of the epochs, as the
@@ -268,7 +270,7 @@ class StandardClassifier(NetworkClassifier):
 
     def _fit(self, X, y, sample_weight):
         keep = self.warm_start and hasattr(self, "net_")
-        weights = self.net_.module_.state_dict() if keep else None
+        state = network_state(self.net_.module_) if keep else None
         ranks = Ranks()
         seed = ranks.agreed(draw_seed(self.random_state))
         data = self._training_data(X, y, sample_weight, reset=not keep)
@@ -279,7 +281,7 @@ class StandardClassifier(NetworkClassifier):
         callbacks = self._callbacks(steps, schedule)
         net = make_net(self, input_statistics(data), self.max_epochs, seed, callbacks)
         ranks.check_same(data, net)
-        initialize(net, data, weights)
+        initialize(net, data, state)
         net.partial_fit(data, None)
         self.net_ = net
         best = dict(net.callbacks_).get("best_epoch")
@@ -333,22 +335,10 @@ class StandardClassifier(NetworkClassifier):
             net = make_net(self, input_statistics(data), 1, seed, callbacks)
             initialize(net, data)
         else:
-            check_same_network(self.net_, self.network)
+            check_same_network(self)
             net = draft_of_net(on_device(self.net_, resolve_device(self.device)))
-        vars(net).update(
-            lr=self.lr,
-            max_epochs=1,
-            batch_size=self.batch_size,
-            augmentation=self.augmentation,
-            label_smoothing=self.label_smoothing,
-            precision=self.precision,
-            callbacks=callbacks,  # without the schedule of `fit`, which ended at a rate of zero
-        )
-        net.initialize_callbacks()
-        if not first:
             net.take_settings(self._net_class()[1])
-        for group in net.optimizer_.param_groups:
-            group.update(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        set_for_one_epoch(net, self, callbacks)
         ranks.check_same(data, net)
         net.partial_fit(data, None)
         self.net_ = net

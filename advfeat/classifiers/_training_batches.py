@@ -25,7 +25,8 @@ class BatchIterator:
 
     def __init__(self, dataset, *, batch_size, training, seed, first_epoch, augmentation, device):
         self.dataset = dataset
-        self.X = on_accelerator(dataset.X, device) if isinstance(dataset.X, np.ndarray) else None
+        source = dataset.source
+        self.source = on_accelerator(source, device) if isinstance(source, np.ndarray) else None
         self.batch_size = batch_size
         self.training = training
         self.seed = seed
@@ -47,7 +48,7 @@ class BatchIterator:
         cuts = [i * self.batch_size for i in range(len(self))] + [len(data)]
         for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
             positions = np.sort(order[start:stop])  # reading a memory map in order is faster
-            x = data.inputs(positions, self.device, self.X)
+            x = data.inputs(positions, self.device, self.source)
             if self.training:
                 x = augment(x, self.augmentation, generator)
             y = torch.from_numpy(data.y[positions]).to(self.device)

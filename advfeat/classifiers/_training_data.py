@@ -2,30 +2,33 @@
 
 import numpy as np
 from sklearn.model_selection import train_test_split
-from torch.utils.data import Dataset
+from skorch.dataset import Dataset
 
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import is_unit_box, resolve_bounds
 from advfeat.utils._checks import check_inputs, take_batch
 from advfeat.utils._labels import check_classes, check_labels, encode_labels
+from advfeat.utils._lazy import InUnits, SelectedRows
 from advfeat.utils._random import make_rng
 from advfeat.utils._sklearn import _check_sample_weight
 
 
 class ArrayDataset(Dataset):
-    """Some rows of X with their labels and weights; X itself is never copied.
+    """Some rows of an array with their labels and weights; the array itself is never copied.
+
+    One of skorch's, so that its callbacks find the rows as `X` and their class indices as `y`.
 
     Parameters
     ----------
-    X : array-like of shape (n_all, ...), float32 or uint8
+    source : array-like of shape (n_all, ...), float32 or uint8
         An array, a memory map, or whatever else gives rows by index.
     y : ndarray of shape (n,), int64
         Class indices.
     sample_weight : ndarray of shape (n,), float32
         Scaled to a mean of 1.
     rows : ndarray of shape (n,), default=None
-        Which rows of X, in increasing order; all by default.
+        Which rows of it, in increasing order; all by default.
 
     Attributes
     ----------
@@ -35,8 +38,8 @@ class ArrayDataset(Dataset):
 
     validation = None
 
-    def __init__(self, X, y, sample_weight, rows=None):
-        self.X, self.y, self.rows = X, y, rows
+    def __init__(self, source, y, sample_weight, rows=None):
+        self.source, self.y, self.rows = source, y, rows
         share = sample_weight / sample_weight.max()  # of which the mean cannot overflow
         self.sample_weight = (share / share.mean()).astype(np.float32)
 
@@ -44,20 +47,26 @@ class ArrayDataset(Dataset):
         return len(self.y)
 
     def __getitem__(self, i):
-        return self.X[i if self.rows is None else self.rows[i]], self.y[i]
+        return self.source[i if self.rows is None else self.rows[i]], self.y[i]
 
-    def inputs(self, positions, device, X=None):
+    @property
+    def X(self):
+        """The rows, as float32 in the units of the network; read when they are asked for."""
+        rows = self.source if self.rows is None else SelectedRows(self.source, self.rows)
+        return InUnits(rows) if rows.dtype == np.uint8 else rows
+
+    def inputs(self, positions, device, source=None):
         """Read the inputs at some positions (a slice or an increasing index array), as float32.
 
-        ``X`` stands in for the data set's own, where a copy lies on the device.
+        ``source`` stands in for the data set's own, where a copy lies on the device.
         """
-        X = self.X if X is None else X
-        return take_batch(X, positions if self.rows is None else self.rows[positions], device)
+        source = self.source if source is None else source
+        return take_batch(source, positions if self.rows is None else self.rows[positions], device)
 
     def subset(self, positions):
         """Take the samples at some positions, in increasing order."""
         rows = positions if self.rows is None else self.rows[positions]
-        return ArrayDataset(self.X, self.y[positions], self.sample_weight[positions], rows)
+        return ArrayDataset(self.source, self.y[positions], self.sample_weight[positions], rows)
 
     def with_validation(self, fraction, seed):
         """Set aside a share of the samples, the same of every class, as `validation`."""
@@ -107,13 +116,18 @@ def check_training_data(estimator, X, y, sample_weight, *, reset, classes=None, 
     )
     y = check_labels(y, len(X))
     _check_augmentation(estimator, X)
-    weight, rows = _positive_weights(sample_weight, X)
+    sample_weight = as_array(sample_weight)
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     _check_classes(estimator, y, classes, reset)
     index = encode_labels(y, estimator.classes_, len(y))
-    index = index if rows is None else index[rows]
     of_class = _class_weights(estimator, index, weight)
-    if not of_class[index].any():
+    used = (weight > 0) & (of_class[index] > 0)
+    if not (weight > 0).any():
+        raise ValueError("Expected at least one positive sample weight, got none.")
+    if not used.any():
         raise ValueError(f"class_weight={estimator.class_weight} leaves no sample with a weight.")
+    rows = None if used.all() else np.flatnonzero(used)
+    weight, index = weight[used], index[used]
     if whole:
         return ArrayDataset(X, index, weight * of_class[index], rows)
     data = ArrayDataset(X, index, weight, rows)
@@ -136,18 +150,6 @@ def _check_augmentation(estimator, X):
             f"augmentation={kind!r} is made for images in [0, 1]. Got "
             f"bounds={estimator.bounds!r}; rescale X, or use augmentation='none'."
         )
-
-
-def _positive_weights(sample_weight, X):
-    """Return the positive weights and the rows that have them (None: all)."""
-    sample_weight = as_array(sample_weight)
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    used = weight > 0
-    if used.all():
-        return weight, None
-    if not used.any():
-        raise ValueError("Expected at least one positive sample weight, got none.")
-    return weight[used], np.flatnonzero(used)
 
 
 def _check_classes(estimator, y, classes, reset):

@@ -9,6 +9,7 @@ from sklearn.base import OneToOneFeatureMixin
 from sklearn.utils.validation import check_is_fitted
 from torch.utils.data import Subset
 
+from advfeat.datasets._constructed import ConstructedDataset
 from advfeat.utils._frames import as_frame, library_of
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class ContainerMixin(OneToOneFeatureMixin):
         if library is not None:
             unnamed = library_of(given) == library and not hasattr(self, "feature_names_in_")
             return None if unnamed else self.get_feature_names_out()
-        return getattr(given, "feature_names", None)
+        return given.feature_names if isinstance(given, ConstructedDataset) else None
 
     def _container_of(self, given):
         """Return "pandas", "polars" or None for an array: what was chosen, or what is given."""

@@ -15,8 +15,13 @@ from sklearn.frozen import FrozenEstimator
 
 from advfeat.classifiers import StandardClassifier
 from advfeat.classifiers._own_modules import usable
-from advfeat.construction._kept import as_kept
-from advfeat.construction._sources import check_network, classes_to_be, refuse_random
+from advfeat.construction._kept import as_kept, warn_of_rounding
+from advfeat.construction._sources import (
+    check_network,
+    classes_to_be,
+    known_classes,
+    refuse_random,
+)
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.datasets._constructed import ConstructedDataset, storable_labels
 from advfeat.datasets._torch_data import unpack_data
@@ -210,7 +215,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         source, y = self._source, check_labels(y, len(X))
         index = encode_labels(y, source.classes_, len(X))
         if target_labels is None:
-            target = self._targets(index, y, source.classes_)
+            target = self._targets(self.estimator_, index, y, source.classes_)
         else:
             target = encode_labels(target_labels, source.classes_, len(X))
         eps = useful_radius(self.norm, self.eps, source.input_bounds_, X.shape[1:])
@@ -231,6 +236,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
             extras = {name: storable_labels(values) for name, values in labels.items()}
             store = keeping.make(source, extras, decided={"y_source": index})
         X_adv, success = self._run(job, (X, target), "relabelling", store)
+        y = y.copy()  # the user may change his
         data = ConstructedDataset(self._as_given(X_adv), classes[target], y, classes)
         if eps > 0:
             _warn_if_in_vain(X, X_adv, success, target != index, eps)
@@ -241,6 +247,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         tags.transformer_tags.preserves_dtype = []  # the constructed set is no array
         return tags
 
+    _relabels = True
     _made = ("success_rate_",)
     _columns = {"success": np.bool_}
 
@@ -256,25 +263,28 @@ class NonRobustRelabeler(TrainTimeTransformer):
         else:
             classes = self._source.classes_
         encode_labels(y, classes, len(y))
+        warn_of_rounding(X, self.dtype, self.norm, self.eps)
         seeded = isinstance(self.random_state, Integral) and len(classes) > 1
         if isinstance(self.target, str) and not (seeded and self.store is not None):
             return {}
         # Kept for the construction, as a callable need not give the same twice.
-        target = self._targets(encode_labels(y, classes, len(y)), y, classes)
+        target = self._targets(source, encode_labels(y, classes, len(y)), y, classes)
         return {"target_labels": classes[target]}
 
     def _default_source(self):
         return StandardClassifier(verbose=self.verbose)
 
-    def _targets(self, index, y, classes):
+    def _targets(self, source, index, y, classes):
         """Positions of the target labels in classes."""
         if isinstance(self.target, str):
+            known = known_classes(source, y, classes)
             if self.target == "deterministic":
-                return (index + 1) % len(classes)
+                return known[np.searchsorted(known, index, side="right") % len(known)]
             rng = make_rng(draw_seed(self.random_state), 2)
             if self.target == "other":
-                return (index + rng.integers(1, len(classes), size=len(index))) % len(classes)
-            return rng.integers(len(classes), size=len(index))
+                steps = rng.integers(1, len(known), size=len(index))
+                return known[(np.searchsorted(known, index) + steps) % len(known)]
+            return known[rng.integers(len(known), size=len(index))]
         if isinstance(self.target, Mapping):
             missing = [label for label in np.unique(y).tolist() if label not in self.target]
             if missing:

@@ -71,6 +71,26 @@ def classes_to_be(source, X, y):
     return classes
 
 
+def known_classes(source, y, classes):
+    """Positions of the classes that a source has learned, or will learn.
+
+    An output of a skorch net need not stand for any label that occurs.
+
+    Parameters
+    ----------
+    source : as for `check_network`
+    y : ndarray of shape (n,)
+    classes : ndarray of shape (n_classes,)
+        Those of the source's outputs.
+    """
+    inner = unfrozen(source)
+    if not isinstance(inner, NeuralNet):
+        return np.arange(len(classes))
+    learned = getattr(inner, "classes_", y)
+    known = np.flatnonzero(np.isin(classes, learned))
+    return known if len(known) > 1 else np.arange(len(classes))
+
+
 def refuse_random(frozen):
     """Return a verified network, or raise a ValueError if its logits differ from call to call."""
     if frozen.random:

@@ -36,7 +36,7 @@ from advfeat.construction._containers import ContainerMixin
 from advfeat.construction._kept import Keeping, check_dtype, check_folder
 from advfeat.construction._sources import unfrozen
 from advfeat.datasets._constructed import ConstructedDataset
-from advfeat.datasets._torch_data import inputs_of, unpack_labelled_data
+from advfeat.datasets._torch_data import classes_of, inputs_of, unpack_labelled_data
 from advfeat.utils._arrays import as_array
 from advfeat.utils._batches import iter_batches, run_batches
 from advfeat.utils._checks import check_data, check_inputs
@@ -70,6 +70,7 @@ class TrainTimeTransformer(
     # Weights are the source's: with metadata routing it is the source that requests them.
     __metadata_request__fit = {"sample_weight": UNUSED}
 
+    _relabels = False  # whether the set constructed has other labels
     _made: tuple[str, ...] = ()  # attributes of what `fit_transform` constructed
     _columns: dict[str, type] = {}  # what the job returns for each sample beside the inputs
 
@@ -150,7 +151,8 @@ class TrainTimeTransformer(
         if isinstance(X, Dataset):
             # New inputs for a set that carries its own labels: they must not get lost.
             source_labels = labels if source_labels is None else source_labels
-            classes = X.classes if isinstance(X, ConstructedDataset) else np.unique(labels)
+            labels, source_labels = np.array(labels), np.array(source_labels)  # not the user's own
+            classes = classes_of(X, labels)
             return ConstructedDataset(
                 constructed, labels, source_labels, classes, self._names_for(X)
             )
@@ -233,7 +235,10 @@ class TrainTimeTransformer(
     def _fit_source(self, X, y, sample_weight, fit_params, keep=False):
         source = self._default_source() if self.estimator is None else clone(self.estimator)
         self._check_source(source)
+        given = y
         X, y, source_labels = unpack_labelled_data(self, X, y)
+        if given is not None and source_labels is not None and self._relabels:
+            self._refuse_relabelled(y, source_labels)
         inner = unfrozen(source)
         channels = getattr(inner, "channels", "first")
         checked = check_inputs(self, X, reset=True, bounds=None, channels=channels)
@@ -264,6 +269,18 @@ class TrainTimeTransformer(
         else:
             self.estimator_ = source.fit(X, y, **weights)
         return X, y, source_labels, decided, keeping
+
+    def _refuse_relabelled(self, y, source_labels):
+        """Refuse to relabel, behind a relabeler of the same Pipeline, what it has relabelled.
+
+        The classifier behind both could not tell which labels are the Pipeline's own.
+        """
+        if not np.array_equal(y, source_labels):
+            raise ValueError(
+                f"A Pipeline can hold one {type(self).__name__} only. This one got data that "
+                "another has relabelled, beside the labels from before. To relabel them again, "
+                "pass the ConstructedDataset without y."
+            )
 
     def _route(self, source, sample_weight, fit_params):
         """Weights as the source's `fit` takes them; refused where they would have no effect."""

@@ -99,6 +99,11 @@ class ConstructedDataset(Dataset):
             )
         if not np.array_equal(self.classes, np.unique(self.classes)):
             raise ValueError(f"classes must be sorted and without repeats. Got {self.classes}.")
+        if feature_names is not None and self.X.shape[1:] != np.shape(feature_names):
+            raise ValueError(
+                f"feature_names must name each feature of X, of shape {self.X.shape}. Got names "
+                f"of shape {np.shape(feature_names)}."
+            )
         check_kind(self.y, self.classes)
         unknown = np.setdiff1d(self.y, self.classes)
         if len(unknown):

@@ -17,6 +17,7 @@ from advfeat.utils._progress import progress_bar
 from advfeat.utils._store import Store
 from advfeat.utils._workers import sendable
 
+_N_BROKEN = 100  # files; with more, something else is wrong
 _DECODER = 1  # raised when decoding changes, so that maps of before are not taken for those of now
 
 
@@ -134,9 +135,13 @@ class _Reader:
 
     def __call__(self, begin):
         stop = min(begin + BLOCK, len(self.paths))
-        images = np.empty((stop - begin, *self.shape), dtype=np.uint8)
+        images, broken = np.empty((stop - begin, *self.shape), dtype=np.uint8), []
         for image, path in zip(images, self.paths[begin:stop], strict=True):
-            found = self._decode(path)
+            try:
+                found = self._decode(path)
+            except ValueError as error:
+                broken.append((path, error))
+                continue
             if found.shape != self.shape:
                 raise ValueError(
                     f"Expected images of {_pixels(self.shape)} pixels, as in "
@@ -144,20 +149,35 @@ class _Reader:
                     f"'{printable(path)}'. Pass size=... to resize all to one size."
                 )
             image[:] = found
-        return begin, images
+        return begin, images, broken
 
     def _decode(self, path):
         return decode(path, self.files.size, self.files.max_pixels)
 
 
 def _decoded(read, begins, *, n_jobs, verbose):
-    """Yield (begin, images) of each block, as they are done."""
+    """Yield (begin, images) of each block, as they are done.
+
+    Files that cannot be decoded are named together in the end: mended one by one, each would cost
+    another pass over all.
+    """
+    broken = []
     parallel = Parallel(n_jobs=n_jobs, require="sharedmem", return_as="generator_unordered")
     total = sum(min(BLOCK, len(read.paths) - begin) for begin in begins)
     with progress_bar(total=total, desc="images", unit="file", verbose=verbose) as bar:
-        for begin, images in parallel(delayed(read)(begin) for begin in begins):
-            yield begin, images
+        for begin, images, found in parallel(delayed(read)(begin) for begin in begins):
+            broken += found
+            if len(broken) > _N_BROKEN:
+                break
+            if not found:
+                yield begin, images
             bar.update(len(images))
+    if broken:
+        (_, first), *others = sorted(broken, key=lambda pair: pair[0])
+        if not others:
+            raise first
+        names = ", ".join(printable(path) for path, _ in others)
+        raise ValueError(f"{first} Others of these files cannot be read either: {names}.")
 
 
 def _file_fingerprint(paths, root):

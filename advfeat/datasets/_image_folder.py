@@ -11,10 +11,12 @@ from advfeat.datasets._class_folders import find_class_folders, find_split, list
 from advfeat.datasets._decoding import MAX_PIXELS
 from advfeat.datasets._image_files import ImageFiles, read_array
 from advfeat.utils._errors import shortened
-from advfeat.utils._sklearn import Interval, StrOptions, validate_params
+from advfeat.utils._sklearn import Interval, validate_params
 from advfeat.utils._typing import PathOrStr, RandomState
 
-_SPLITS = ("train", "test", "val")
+_SPLITS = {  # in lower case
+    "train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval",
+}  # fmt: skip
 
 # Constraints of the parameters that all array loaders of image files share.
 READ_CONSTRAINTS = {
@@ -31,7 +33,7 @@ READ_CONSTRAINTS = {
 
 
 @validate_params(
-    {**READ_CONSTRAINTS, "split": [StrOptions(set(_SPLITS)), None]},
+    {**READ_CONSTRAINTS, "split": [str, None]},
     prefer_skip_nested_validation=True,
 )
 def load_image_folder(
@@ -60,9 +62,10 @@ def load_image_folder(
     ----------
     root : str or path-like
         The top folder.
-    split : {"train", "test", "val"} or None, default=None
-        Sub-folder of ``root`` that holds the class folders; None if ``root`` itself does. The
-        splits of one ``root`` must have the same classes.
+    split : str or None, default=None
+        Sub-folder of ``root`` that holds the class folders, such as "train"; None if ``root``
+        itself does. The splits of one ``root`` ("train", "test", "val", "valid" and the like)
+        must have the same classes.
     size : int or None, default=None
         Side of the returned square images in pixels: the shorter side is resized to it and the
         centre cropped. None keeps the images as they are; they must then be of one size.
@@ -135,14 +138,15 @@ def load_image_folder(
 def _find_classes(root, split):
     if split is None:
         classes = find_class_folders(root)
-        if set(classes) <= set(_SPLITS):
+        if {name.lower() for name in classes} <= _SPLITS:
             raise ValueError(
                 f"Expected class folders in '{root}', got {shortened(classes)}, which look like "
                 f"splits. Pass split={classes[0]!r}."
             )
         return classes
     classes = find_class_folders(root / split)
-    for other in _SPLITS:
+    there = sorted(path.name for path in root.iterdir())
+    for other in (name for name in there if name.lower() in _SPLITS):
         # A class missing on one side would silently shift the numbers of all later classes. A
         # split without class folders, such as an unlabelled test set, has no numbers.
         with contextlib.suppress(FileNotFoundError):

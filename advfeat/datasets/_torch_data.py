@@ -49,6 +49,18 @@ def unpack_labelled_data(estimator, X, y):
     return X, y, None
 
 
+def classes_of(dataset, labels):
+    """Classes of a Dataset with these labels: a constructed set knows some that do not occur."""
+    if isinstance(dataset, ConstructedDataset):
+        return dataset.classes
+    if type(dataset) is Subset:
+        return classes_of(dataset.dataset, labels)
+    if type(dataset) is ConcatDataset:
+        parts = [part for part in dataset.datasets if _holds_constructed(part)]
+        return np.unique(np.concatenate([labels, *(classes_of(part, labels) for part in parts)]))
+    return np.unique(labels)
+
+
 def inputs_of(X):
     """Return the inputs of a ConstructedDataset, or a part, with feature names, all else as is."""
     X = _part_of_constructed(X)
@@ -147,6 +159,10 @@ def _labels(dataset, verbose):
 def _known_targets(dataset):
     """Labels as torchvision's data sets list them, if these are the labels of the items."""
     targets = getattr(dataset, "targets", None)
+    for name in ("samples", "imgs"):  # which items are read from, where there is such a list
+        if targets is not None and hasattr(dataset, name):
+            targets = [label for _, label in getattr(dataset, name)]
+            break
     # A class of one's own may yield other labels than it lists.
     known = type(dataset).__module__.startswith(("torchvision.datasets.", "advfeat."))
     if targets is None or not known or getattr(dataset, "target_transform", None) is not None:

@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNet
 
 from advfeat.attacks._adversarial_examples import attack_settings
 from advfeat.attacks._attack import AttackTarget
 from advfeat.classifiers._network_classifier import NetworkClassifier
+from advfeat.classifiers._own_modules import usable
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._batches import Forward, iter_batches, run_batches
@@ -64,7 +67,8 @@ def transfer_rate(
     ------
     ValueError
         If the source is a Pipeline that changes X, X is uint8 and ``estimator`` does not take
-        images in [0, 1] for the same, or the list is empty.
+        images in [0, 1] for the same, y is text and its classes are numbers or the other way
+        round, or the list is empty.
 
     References
     ----------
@@ -119,27 +123,33 @@ class _Other:
     """
 
     def __init__(self, estimator, X, y):
-        if isinstance(estimator, NetworkClassifier):
-            y = encode_labels(y, estimator.classes_, len(y), unknown="mark")
-        _refuse_other_units(estimator, X)
+        while isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+        classes = getattr(estimator, "classes_", None)
+        self.classes = None
+        if isinstance(classes, np.ndarray) and classes.ndim == 1:
+            self.classes = np.unique(classes)
+            y = encode_labels(y, self.classes, len(y), unknown="mark")
         self.estimator, self.y = estimator, y
-        self.right = _is_right(estimator, X, y)
+        _refuse_other_units(estimator, X)
+        self.right = self._is_right(X, self.y)
         self.counted = self.fooled = 0
 
     def count(self, X, rows):
         """Count examples made of these rows."""
         self.counted += len(rows)
-        self.fooled += np.sum(~_is_right(self.estimator, X, self.y[rows]))
+        self.fooled += np.sum(~self._is_right(X, self.y[rows]))
 
-
-def _is_right(estimator, X, y):
-    """Whether each sample is classified correctly; nothing stops where logits are no numbers.
-
-    ``y`` are positions among the classes for a network, else labels.
-    """
-    if isinstance(estimator, NetworkClassifier):
-        return estimator._is_right(estimator.check_inputs(X), y)
-    return estimator.predict(X) == y
+    def _is_right(self, X, y):
+        """Whether each sample is classified correctly; a network may give no class (NaN)."""
+        if isinstance(self.estimator, NetworkClassifier):
+            return self.estimator._is_right(self.estimator.check_inputs(X), y)
+        if isinstance(self.estimator, NeuralNet) and getattr(X, "dtype", None) == np.float64:
+            X = X.astype(np.float32)  # as it is attacked, too
+        said = np.asarray(self.estimator.predict(X)).reshape(len(y))
+        if self.classes is None:
+            return said == y
+        return (y >= 0) & (said == self.classes[y])
 
 
 def _source_is_right(target, settings):
@@ -147,11 +157,13 @@ def _source_is_right(target, settings):
     job = Forward(target.judge, target.judge.device)
     run = {name: settings[name] for name in ("batch_size", "n_jobs")}
     (logits,) = run_batches(job, (target.view.X,), desc="predicting", verbose=0, **run)
-    return logits.argmax(1) == target.labels
+    return usable(logits) & (logits.argmax(1) == target.labels)
 
 
 def _refuse_other_units(estimator, X):
     """Raise a ValueError if the estimator takes bytes of images for something else than floats."""
+    if isinstance(estimator, NetworkClassifier):  # it does
+        return
     if getattr(X, "ndim", 2) != 4 or X.dtype != np.uint8:
         return
     some = np.linspace(0, len(X) - 1, min(len(X), _N_COMPARED)).astype(int)

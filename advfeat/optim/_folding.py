@@ -14,6 +14,7 @@ from torch.nn.utils import fuse_conv_bn_weights
 
 from advfeat.optim._comparing import agree
 from advfeat.optim._graphs import REPEATS, Steps, capture
+from advfeat.optim._network_state import attributes
 from advfeat.optim._tracing import trace
 from advfeat.utils._device import autocast
 from advfeat.utils._typing import Device
@@ -92,24 +93,24 @@ class AttackedNetwork:
         self.device, self.precision = device, precision
         self._module = module
         self._traced: Any = None
-        self._buffers: Any = None  # as they were then
+        self._held: Any = None  # buffers and the like, as they were then
         self.steps = Steps()
         self._n_refreshed = 0
         self._refreshing: Any = None  # a captured graph, where it pays
 
     def __getstate__(self):
         # Only the network travels: unpickling a graph of torch.fx would trace it again.
-        fresh = {"_traced": None, "_buffers": None, "_n_refreshed": 0, "_refreshing": None}
+        fresh = {"_traced": None, "_held": None, "_n_refreshed": 0, "_refreshing": None}
         return {**self.__dict__, **fresh}
 
     def refresh(self) -> None:
         """Fold the present weights."""
         if self._traced is None:
             return
-        now = list(self._module.buffers())
-        if len(now) != len(self._buffers) or any(map(operator.is_not, now, self._buffers)):
-            # A layer puts new tensors in place of its buffers, which a graph does not see.
-            self._traced, self._buffers, self._refreshing = (self._module, []), now, None
+        now = _held(self._module)
+        if len(now) != len(self._held) or any(map(operator.is_not, now, self._held)):
+            # A layer puts new tensors in place of those it holds, which a graph does not see.
+            self._traced, self._held, self._refreshing = (self._module, []), now, None
             self.steps.repeatable = False
         self._n_refreshed += 1
         if self.steps.repeatable and self._n_refreshed == REPEATS:
@@ -130,10 +131,19 @@ class AttackedNetwork:
             same = agree(self._module, graph, x)
             folds = fold_batch_norm(graph, self.precision) if same else []
             self._traced = graph if same else self._module, folds
-            self._buffers = list(self._module.buffers())
+            self._held = _held(self._module)
             self.steps.repeatable = same and x.device.type == "cuda"
         with autocast(self.device, self.precision):
             return self._traced[0](x.clone()).float()  # the network may begin in place
+
+
+def _held(module):
+    """Tensors that a graph takes from a network once for all: buffers, and plain attributes.
+
+    Not the attributes of torch's own layers, which a graph calls.
+    """
+    traced = (m for m in module.modules() if not type(m).__module__.startswith("torch.nn."))
+    return [*module.buffers(), *(tensor for m in traced for tensor in attributes(m).values())]
 
 
 def layer_of(node, modules):

@@ -81,7 +81,8 @@ class Operations:
             if not out.requires_grad:
                 return False
             taken = set()
-            for i in range(min(_N_LOGITS, shape[-1])):
+            masked = (out == -torch.inf).flatten(0, -2).all(0).tolist()  # for good
+            for i in [i for i in range(shape[-1]) if not masked[i]][:_N_LOGITS]:
                 (gradient,) = torch.autograd.grad(out[..., i].sum(), scores, retain_graph=True)
                 gradient = gradient.movedim(-1, 0)
                 own = int(gradient.flatten(1).mean(1).argmax())
@@ -89,7 +90,7 @@ class Operations:
                 if own in taken or not ((gradient[own] > 0).all() and (others <= 1e-6).all()):
                     return False
                 taken.add(own)
-        return True
+        return bool(taken)
 
     def _is_relu(self, node):
         """Whether it works on each value by itself, and is zero and flat for part of them."""

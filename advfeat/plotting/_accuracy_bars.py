@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from advfeat.attacks._attackable import attackable, only_given
+from advfeat.attacks._attack import AttackTarget
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.metrics import robust_accuracy_score
 from advfeat.plotting._style import (
@@ -184,7 +184,9 @@ class AccuracyBarDisplay:
         fitted = [estimator for group in groups.values() for estimator in group]
         X, y = unpack_data(fitted[0] if fitted else None, X, y)
         for estimator in fitted:  # before the first of many attacks
-            attackable(estimator, X, **only_given(attack.get("bounds", "auto")))
+            AttackTarget.of(
+                estimator, X, y, attack.get("precision", "fp32"), attack.get("bounds", "auto")
+            )
         accuracy = {
             name: [
                 [

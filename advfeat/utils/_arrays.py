@@ -7,7 +7,7 @@ import torch
 def as_array(X):
     """Turn a tensor of any device and dtype, or a list of them, into an array.
 
-    Everything else is left as it is.
+    A masked array loses its mask, as in scikit-learn; everything else is left as it is.
 
     Raises
     ------
@@ -16,6 +16,8 @@ def as_array(X):
     """
     if isinstance(X, (list, tuple)) and len(X) and isinstance(X[0], torch.Tensor):
         return np.stack([as_array(x) for x in X])
+    if isinstance(X, np.ma.MaskedArray):
+        return np.asarray(X)
     if not isinstance(X, torch.Tensor):
         return X
     X = X.detach()

@@ -59,6 +59,8 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto", channels="auto"):
         X = _as_images(X, owner, channels)
     elif isinstance(X, LazyArray):
         _check_n_features(estimator, X, reset)
+        if reset:
+            _warn_of_rounding(X)
     else:
         given, X = X, _as_table(X, partial(validate_data, estimator, reset=reset))
         if reset:
@@ -107,6 +109,7 @@ def check_data(X, owner, *, bounds="auto", channels="first"):
     elif isinstance(X, LazyArray):
         if 0 in X.shape:
             _refuse_empty(X, owner)
+        _warn_of_rounding(X)
     else:
         given, X = X, _as_table(X, partial(check_array, estimator=owner, input_name="X"))
         _warn_of_rounding(given)
@@ -266,8 +269,11 @@ def _warn_of_rounding(given):
     """Warn of features that lie so far from zero that float32 hardly tells their values apart."""
     if _held_dtype(given) == np.float32:
         return
-    framed = hasattr(given, "head")
-    some = given.head(_N_LOOKED_AT) if framed else np.asarray(given)[:_N_LOOKED_AT]
+    if isinstance(given, LazyArray):
+        some = given.held(_N_LOOKED_AT)
+    else:
+        framed = hasattr(given, "head")
+        some = given.head(_N_LOOKED_AT) if framed else np.asarray(given)[:_N_LOOKED_AT]
     try:
         exact = np.asarray(some, dtype=np.float64)
     except (TypeError, ValueError):  # missing values, which are refused by their name

@@ -75,6 +75,10 @@ class LazyArray(ABC):
             "such as X[:1000]."
         )
 
+    def held(self, n):
+        """Return the first n rows in the dtype in which they are held."""
+        return self[:n]
+
     def astype(self, dtype, copy=True):
         """Return the same rows in another dtype, as lazily as these."""
         return self if dtype == self.dtype else CastArray(self, dtype)
@@ -113,6 +117,10 @@ class CastArray(LazyArray):
         super().__init__(X.shape, dtype)
         self.X = X
         self.held_dtype = X.dtype
+
+    def held(self, n):
+        """Return the first n rows in the dtype in which they are held."""
+        return self.X[:n]
 
     def _read(self, rows):
         with np.errstate(over="ignore"):  # infinity is found by the checks
@@ -198,9 +206,16 @@ class DatasetArray(LazyArray):
         image = first.ndim == 3 and first.dtype == np.uint8
         super().__init__((len(dataset), *first.shape), np.uint8 if image else np.float32)
 
+    def held(self, n):
+        """Return the first n inputs in the dtype in which they are held."""
+        return self._cast(slice(0, n), self.held_dtype)
+
     def _read(self, rows):
+        return self._cast(rows, self.dtype)
+
+    def _cast(self, rows, dtype):
         rows = range(len(self))[rows] if isinstance(rows, slice) else rows.tolist()
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        found = np.empty((len(rows), *self.shape[1:]), dtype)
         for k, (i, item) in enumerate(zip(rows, self._items(list(rows)), strict=True)):
             value = _input(item, i)
             if value.shape != self.shape[1:] or value.dtype != self.held_dtype:

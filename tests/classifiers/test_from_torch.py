@@ -15,6 +15,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch import NeuralNetClassifier
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from advfeat import (
     AdversarialClassifier,
@@ -593,3 +594,49 @@ def test_networks_that_rely_on_how_their_input_lies(digits):
         ).fit(given, y)
         assert_array_equal(clf.predict(given), expected.predict(X))
         robust_accuracy_score(clf, given, y, norm=2, eps=0.1, n_steps=1, verbose=0)
+
+
+@pytest.mark.parametrize("masked", [0, 3, 9])
+def test_networks_that_mask_a_class_have_features(masked):
+    class Masking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10))
+            self.register_buffer("mask", torch.arange(10) == masked)
+
+        def forward(self, x):
+            return self.body(x).masked_fill(self.mask, -torch.inf)
+
+    clf = from_torch(Masking(), classes=range(10), input_shape=(64,))
+    X = np.random.default_rng(0).random((5, 64), dtype=np.float32)
+    hidden = clf.module_.body.body[:2](torch.from_numpy(X)).detach().numpy()
+    np.testing.assert_allclose(clf.features(X), hidden, rtol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [["no", 1], [True, 2], (1, "1"), [np.str_("a"), np.int64(1)]])
+def test_classes_of_several_types_are_refused(classes):
+    with pytest.raises(ValueError, match="all integers, all booleans or all strings"):
+        from_torch(nn.Linear(4, 2), classes=classes, input_shape=(4,))
+
+
+def test_lists_of_scalars_of_one_type_are_classes():
+    for classes in ([np.int64(3), np.int64(1)], list(torch.tensor([3, 1])), [True, False]):
+        clf = from_torch(nn.Linear(4, 2), classes=classes, input_shape=(4,))
+        assert clf.classes_.tolist() == sorted(int(label) for label in classes)
+
+
+def test_fit_compares_the_labels_of_a_dataset():
+    clf = from_torch(nn.Linear(4, 2), classes=[0, 1], input_shape=(4,))
+    X = torch.zeros(6, 4)
+    clf.fit(TensorDataset(X, torch.tensor([0, 1] * 3)))
+    with pytest.raises(ValueError, match="labels that are not among the classes"):
+        clf.fit(TensorDataset(X, torch.full((6,), 77)))
+
+
+def test_missing_values_of_frames_are_named():
+    pandas = pytest.importorskip("pandas")
+    clf = from_torch(nn.Linear(2, 2), classes=[0, 1], input_shape=(2,))
+    frame = pandas.DataFrame({"a": [1.0, None], "b": [1.0, 2.0]}).astype("Float64")
+    assert str(frame.dtypes["a"]) == "Float64"
+    with pytest.raises(ValueError, match="Input X contains NaN"):
+        clf.predict(frame)

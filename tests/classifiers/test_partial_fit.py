@@ -13,6 +13,7 @@ from torch import nn
 
 from advfeat import AdversarialClassifier, StandardClassifier, from_torch, load, save
 from advfeat.classifiers._training_data import check_training_data
+from advfeat.datasets import load_digits
 
 QUIET = {"random_state": 0, "verbose": 0}
 
@@ -258,3 +259,21 @@ def test_the_same_network_given_anew_goes_on(network):
         anew = FunctionType(code, known, network.__name__, None, cells)
     clf.set_params(network=anew).partial_fit(X, y)
     assert len(clf.history_) == 2
+
+
+def test_a_network_of_other_classes_is_another_one():
+    X, y = load_digits(return_X_y=True)
+    X, y = X[:100].reshape(100, -1), y[:100]
+    module = nn.Linear(64, 10)
+    same, text = (
+        from_torch(module, classes=classes, input_shape=(64,))
+        for classes in (range(10), [f"{i}" for i in range(10)])
+    )
+    clf = StandardClassifier(same, max_epochs=1, verbose=0).partial_fit(X, y)
+    clf.set_params(network=text)
+    with pytest.raises(ValueError, match="goes on with the classes of the last fit"):
+        clf.partial_fit(X, y)
+    named = StandardClassifier("auto", max_epochs=1, random_state=0, verbose=0).partial_fit(X, y)
+    named.set_params(network="mlp").partial_fit(X, y)  # what "auto" stands for
+    with pytest.raises(ValueError, match="which is another one"):
+        named.set_params(network=same).partial_fit(X, y)

@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring
+from torch import nn
 
 from advfeat import AdversarialClassifier, StandardClassifier, robust_accuracy_score
 from advfeat.classifiers import _callbacks, _overfitting
@@ -271,7 +272,8 @@ def test_label_smoothing_has_its_known_optimum():
 def test_data_sets_of_rows_copy_nothing():
     X = np.arange(20.0, dtype=np.float32).reshape(10, 2)
     data = ArrayDataset(X, np.arange(10), np.ones(10), np.arange(10)).subset(np.array([1, 4, 7]))
-    assert data.X is X and len(data) == 3
+    assert data.source is X and len(data) == 3
+    np.testing.assert_array_equal(data.X, X[[1, 4, 7]])
     np.testing.assert_array_equal(data.inputs(np.array([0, 2]), "cpu"), X[[1, 7]])
     np.testing.assert_array_equal(data.subset(np.array([2])).inputs(slice(0, 1), "cpu"), X[[7]])
 
@@ -299,3 +301,29 @@ def test_weights_of_a_score_are_those_of_scikit_learn():
     assert clf.score(X, y, sample_weight=weight) == pytest.approx(expected)
     assert clf.score(X, y, torch.from_numpy(weight)) == pytest.approx(expected)
     assert clf.score(X, y) == accuracy_score(y, clf.predict(X))
+
+
+def test_a_class_of_weight_zero_is_left_out():
+    """As by weights of the samples; also where the network masks it."""
+    X, y = blobs()
+    of_samples = (y != "b").astype(float)
+    common = {"max_epochs": 2, "random_state": 0, "verbose": 0}
+
+    class Masking(nn.Module):
+        def __init__(self, n_features, n_classes):
+            super().__init__()
+            self.body = nn.Linear(n_features, n_classes)
+            self.register_buffer("mask", torch.arange(n_classes) == 1)
+
+        def forward(self, x):
+            return self.body(x).masked_fill(self.mask, -torch.inf)
+
+    for network in ("mlp", Masking):
+        by_class = StandardClassifier(network, class_weight={"b": 0}, **common).fit(X, y)
+        by_sample = StandardClassifier(network, **common).fit(X, y, sample_weight=of_samples)
+        np.testing.assert_array_equal(
+            by_class.decision_function(X), by_sample.decision_function(X)
+        )
+    smooth = StandardClassifier(Masking, label_smoothing=0.1, class_weight={"b": 0}, **common)
+    with pytest.raises(ValueError, match="If the network masks classes .* label_smoothing=0"):
+        smooth.fit(X, y)

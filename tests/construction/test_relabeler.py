@@ -7,10 +7,17 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import make_pipeline
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from advfeat import ConstructedDataset, NonRobustRelabeler, StandardClassifier, from_torch
+from advfeat import (
+    ConstructedDataset,
+    NonRobustRelabeler,
+    RobustFeatureInverter,
+    StandardClassifier,
+    from_torch,
+)
 from advfeat.datasets import make_planted_features
 
 
@@ -223,7 +230,77 @@ def test_targets_are_the_classes_of_the_source_with_and_without_a_store(kind, tm
         stored = clone(plain).set_params(store=tmp_path / str(target)[:5])
         data = plain.fit_transform(X, y)
         assert_array_equal(stored.fit_transform(X, y).y, data.y)
-        if target in ("random", "other"):
-            assert data.y.max() > 5
-        else:
-            assert_array_equal(data.y, y + (5 if target == FIVE else 1))
+        if target == FIVE:
+            assert_array_equal(data.y, y + 5)
+        elif target == "deterministic":
+            assert_array_equal(data.y, (y + 1) % 5 if kind == "skorch" else y + 1)
+        else:  # five of the skorch net's outputs will have learned nothing
+            assert (data.y.max() > 5) == (kind != "skorch")
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_targets_of_a_skorch_source_are_labels_that_it_learned(frozen):
+    """Its outputs are 0, 1, ..., also where the labels begin with 1."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(90, 4)).astype("f"), rng.integers(1, 4, size=90)
+    y[:3] = 1, 2, 3
+    net = NeuralNetClassifier(
+        nn.Linear, module__in_features=4, module__out_features=4, max_epochs=1, verbose=0,
+        criterion=nn.CrossEntropyLoss, train_split=None,
+    )  # fmt: skip
+    source = FrozenEstimator(net.fit(X, y)) if frozen else net
+    for target, expected in (
+        ("deterministic", {(1, 2), (2, 3), (3, 1)}),
+        ("other", {(a, b) for a in (1, 2, 3) for b in (1, 2, 3) if a != b}),
+        ("random", {(a, b) for a in (1, 2, 3) for b in (1, 2, 3)}),
+    ):
+        relabeler = NonRobustRelabeler(
+            source, target=target, eps=50.0, n_steps=3, random_state=0, verbose=0
+        )
+        data = relabeler.fit_transform(X, y)
+        assert set(zip(data.y_source.tolist(), data.y.tolist(), strict=True)) == expected
+
+
+def test_rounding_that_reaches_eps_is_warned_of():
+    rng = np.random.default_rng(0)
+    X, y = (rng.normal(size=(40, 20)) * 50 + 1000).astype("f"), np.arange(40) % 2
+    settings = {"eps": 0.5, "n_steps": 1, "random_state": 0, "verbose": 0, "dtype": "float16"}
+    source = StandardClassifier(max_epochs=1, random_state=0, verbose=0)
+    for norm in (2, np.inf):
+        with pytest.warns(UserWarning, match="dtype='float16' rounds these samples"):
+            NonRobustRelabeler(source, norm=norm, **settings).fit_transform(X, y)
+    small = rng.random((40, 20)).astype("f")
+    NonRobustRelabeler(source, **settings).fit_transform(small, y)
+    NonRobustRelabeler(source, **{**settings, "dtype": "float32"}).fit_transform(X, y)
+
+
+def test_the_set_does_not_share_the_labels_given():
+    X, y = make_planted_features(60, random_state=0, return_X_y=True)
+    source = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(X, y)
+    settings = {"n_steps": 1, "random_state": 0, "verbose": 0}
+    relabeler = NonRobustRelabeler(FrozenEstimator(source), **settings)
+    inverter = RobustFeatureInverter(FrozenEstimator(source), random_state=0, verbose=0)
+    before = y.copy()
+    made = [relabeler.fit_transform(X, y), relabeler.relabel(X, y)]
+    made.append(inverter.fit_transform(made[0]))
+    y[:] = y[::-1].copy()
+    made[0].y[:] = y[0]
+    assert all(np.array_equal(data.y_source, before) for data in made)
+    assert len(np.unique(made[2].y)) > 1
+
+
+def test_a_second_relabeler_of_a_pipeline_is_refused_before_it_works(monkeypatch):
+    X, y = make_planted_features(60, random_state=0, return_X_y=True)
+    source = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(X, y)
+    made = []
+    run = NonRobustRelabeler._relabel
+    monkeypatch.setattr(
+        NonRobustRelabeler, "_relabel", lambda *a, **k: made.append(1) or run(*a, **k)
+    )
+    settings = {"target": "other", "eps": 5.0, "n_steps": 2, "random_state": 0, "verbose": 0}
+    relabeler = NonRobustRelabeler(FrozenEstimator(source), **settings)
+    with pytest.raises(ValueError, match="A Pipeline can hold one NonRobustRelabeler only"):
+        make_pipeline(relabeler, clone(relabeler), clone(source)).fit(X, y)
+    assert len(made) == 1
+    twice = relabeler.fit_transform(relabeler.fit_transform(X, y))  # by hand it is allowed
+    assert len(twice) == 60

@@ -445,7 +445,7 @@ def test_folder_names_an_empty_class(folder):
         load_image_folder(folder)
 
 
-@pytest.mark.parametrize("options", [{"size": 0}, {"split": "training"}, {"n_jobs": "two"}])
+@pytest.mark.parametrize("options", [{"size": 0}, {"split": 1}, {"n_jobs": "two"}])
 def test_folder_refuses_parameters_out_of_range(folder, options):
     with pytest.raises(
         ValueError, match=f"'{next(iter(options))}' parameter of load_image_folder"

@@ -409,3 +409,31 @@ def test_gifs_are_images(tmp_path):
     for i, name in enumerate(["ant/0.png", "ant/1.gif", "bee/2.GIF", "bee/3.jpg"]):
         save(tmp_path / name, (60 * i,) * 3)
     assert numbers(tmp_path)[0] == [0, 60, 120, 180]
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("train", "valid", "test"), ("dev", "eval")])
+def test_splits_are_not_taken_for_classes(names, tmp_path):
+    for split in names:
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / split / name / "0.png")
+    with pytest.raises(ValueError, match="look like splits. Pass split="):
+        load_image_folder(tmp_path)
+    for split in names:
+        assert load_image_folder(tmp_path, split=split).target_names.tolist() == ["cat", "dog"]
+    (tmp_path / names[-1] / "cow").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / names[-1] / "cow" / "0.png")
+    with pytest.raises(ValueError, match="Expected the same classes in .*cow"):
+        load_image_folder(tmp_path, split=names[0])
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_all_broken_files_are_named_together(kept, tmp_path):
+    (tmp_path / "x" / "a").mkdir(parents=True)
+    for i in range(200):
+        Image.new("RGB", (4, 4)).save(tmp_path / "x" / "a" / f"{i:03}.png")
+    for i in (70, 130, 199):
+        (tmp_path / "x" / "a" / f"{i:03}.png").write_bytes(b"no image")
+    as_memmap = tmp_path / "map" if kept else None
+    with pytest.raises(ValueError, match=r"070.png.* cannot be read either: .*130.png, .*199.png"):
+        load_image_folder(tmp_path / "x", as_memmap=as_memmap, n_jobs=2)

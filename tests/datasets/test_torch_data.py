@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from PIL import Image
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import make_pipeline
 from torch import nn
 from torch.utils.data import (
     ConcatDataset,
@@ -17,10 +20,16 @@ from torch.utils.data import (
     TensorDataset,
     random_split,
 )
-from torchvision.datasets import FakeData
+from torchvision.datasets import FakeData, ImageFolder
 from torchvision.transforms import ToTensor
 
-from advfeat import AdversarialClassifier, StandardClassifier
+from advfeat import (
+    AdversarialClassifier,
+    ConstructedDataset,
+    NonRobustRelabeler,
+    RobustFeatureInverter,
+    StandardClassifier,
+)
 from advfeat.datasets._torch_data import split_dataset, unpack_data
 
 
@@ -233,3 +242,76 @@ def test_a_subclass_of_torchvisions_may_change_the_labels():
 
     data = Shifted(4, (3, 4, 4), transform=ToTensor())
     assert split_dataset(data)[1].tolist() == [7] * 4
+
+
+@pytest.mark.parametrize("name", ["samples", "imgs"])
+def test_labels_are_those_of_the_list_that_items_are_read_from(name, tmp_path):
+    """torchvision's folders list their targets again, which a change of the list misses."""
+    for label, colour in (("a", 0), ("b", 255)):
+        (tmp_path / label).mkdir()
+        for i in range(20):
+            Image.new("L", (4, 4), colour).save(tmp_path / label / f"{i:02}.png")
+    data = ImageFolder(tmp_path, transform=ToTensor())
+    listed = getattr(data, name)
+    for i in (3, 5, 8, 30):  # label noise, where three that are looked at do not show it
+        listed[i] = (listed[i][0], 1 - listed[i][1])
+    data.samples = data.imgs = listed
+    _, y, _ = split_dataset(data)
+    assert y.tolist() == [label for _, label in data]
+    rng = np.random.default_rng(0)
+    data.samples = [data.samples[i] for i in rng.permutation(40)]
+    _, y, _ = split_dataset(data)
+    assert y.tolist() == [label for _, label in data]
+
+
+def test_parts_of_constructed_sets_keep_their_classes():
+    inputs = np.random.default_rng(0).random((30, 4), dtype=np.float32)
+    y = np.arange(30) % 3
+    source = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(inputs, y)
+    settings = {"n_steps": 1, "random_state": 0, "verbose": 0}
+    data = NonRobustRelabeler(FrozenEstimator(source), **settings).fit_transform(inputs, y)
+    rows = np.flatnonzero(data.y > 0).tolist()
+    inverter = RobustFeatureInverter(FrozenEstimator(source), random_state=0, verbose=0)
+    part = Subset(data, rows)
+    for given in (data[rows], part, ConcatDataset([part, part]), Subset(part, [1, 0])):
+        assert inverter.fit_transform(given).classes.tolist() == [0, 1, 2]
+    plain = TensorDataset(torch.from_numpy(inputs[1:3]), torch.from_numpy(y[1:3]))
+    assert inverter.fit_transform(plain).classes.tolist() == [1, 2]
+
+
+def test_attributes_of_a_users_dataset_are_his_own():
+    """Such as names of columns from before an encoding."""
+    inputs = np.random.default_rng(0).random((30, 4), dtype=np.float32)
+    data = Items(inputs, np.arange(30) % 2, feature_names=["age", "job"])
+    source = StandardClassifier(max_epochs=1, random_state=0, verbose=0)
+    settings = {"random_state": 0, "verbose": 0}
+    for constructor in (NonRobustRelabeler, RobustFeatureInverter):
+        made = constructor(source, **settings).fit_transform(data)
+        assert made.feature_names is None
+        make_pipeline(constructor(source, **settings), clone(source)).fit(data)
+    with pytest.raises(ValueError, match="feature_names must name each feature"):
+        ConstructedDataset(inputs, made.y, made.y_source, [0, 1], ["age", "job"])
+
+
+def test_rounding_is_warned_of_whatever_holds_the_table(tmp_path):
+    table = np.random.default_rng(0).normal(size=(60, 3)) + 2e8
+    y = np.arange(60) % 2
+    np.save(tmp_path / "x.npy", table)
+    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    items = TensorDataset(torch.from_numpy(table), torch.from_numpy(y))
+    for given, labels in ((table, y), (mapped, y), (items, None)):
+        with pytest.warns(UserWarning, match="rounds feature 0 by up to"):
+            clf.fit(given, labels)
+
+
+def test_missing_values_of_masked_arrays_are_refused():
+    """Also of images: their mask is not looked at, as in scikit-learn."""
+    images = np.random.default_rng(0).random((20, 1, 4, 4), dtype=np.float32)
+    images[3, 0, 1, 1] = np.nan
+    y = np.arange(20) % 2
+    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0)
+    for given in (images, images.reshape(20, -1)):
+        with pytest.raises(ValueError, match="Input X contains NaN"):
+            clf.fit(np.ma.masked_invalid(given), y)
+    clf.fit(np.ma.masked_equal(images[4:], 2.0), y[4:])

@@ -731,3 +731,44 @@ def test_transfer_hands_over_frames_where_frames_were_given(library):
     bare = StandardClassifier(max_epochs=3, random_state=0, verbose=0).fit(array, y)
     tree = DecisionTreeClassifier(random_state=0).fit(array, y)
     assert rate == transfer_rate(bare, tree, array, y, **settings) > 0
+
+
+class Halved(nn.Module):
+    """Decides by the first value; where the second is large, says nothing (NaN) if it is told."""
+
+    def __init__(self, silent):
+        super().__init__()
+        self.silent = silent
+
+    def forward(self, x):
+        z = torch.stack([-x[:, 0], x[:, 0]], 1)
+        return torch.where(self.silent & (x[:, 1:] > 1), z * torch.nan, z)
+
+
+def test_transfer_leaves_out_what_a_network_says_nothing_of():
+    silent, clear = (
+        from_torch(Halved(quiet), classes=[0, 1], input_shape=(2,)) for quiet in (True, False)
+    )
+    X = np.array([[-0.1, 2.0]] * 5 + [[-0.1, 0.0]] * 5, dtype=np.float32)
+    y, attack = np.zeros(10, dtype=int), {"norm": 2, "eps": 0.5, "verbose": 0}
+    assert transfer_rate(silent, clear, X, y, **attack) == 1
+    assert np.isnan(transfer_rate(silent, clear, X[:5], y[:5], **attack))
+    others = [silent, FrozenEstimator(silent)]
+    np.testing.assert_array_equal(transfer_rate(clear, others, X, y, **attack), [1, 1])
+
+
+def test_transfer_compares_the_kinds_of_labels_and_takes_columns(linear):
+    X, y, clf = linear
+    attack = {"norm": 2, "eps": 2.0, "n_steps": 3, "verbose": 0}
+    with pytest.raises(ValueError, match="labels of another type"):
+        transfer_rate(clf, LogisticRegression().fit(X, y.astype(str)), X, y, **attack)
+
+    class Column(LogisticRegression):
+        def predict(self, X):
+            return super().predict(X)[:, None]
+
+    column = Column().fit(X, y)
+    net = NeuralNetClassifier(nn.Linear, module__in_features=6, module__out_features=2, verbose=0)
+    net.set_params(criterion=nn.CrossEntropyLoss, train_split=None).fit(X.astype("f"), y)
+    rates = transfer_rate(clf, [clf, column, net, FrozenEstimator(net)], X, y, **attack)
+    assert rates[0] == rates[1] == 1 and rates[2] == rates[3] > 0

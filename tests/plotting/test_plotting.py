@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from torch.utils.data import TensorDataset
 
@@ -251,6 +252,9 @@ def test_bars_of_any_name_and_of_no_estimator(monkeypatch):
     monkeypatch.setattr(accuracy_bars, "robust_accuracy_score", None)  # nothing is attacked
     with pytest.raises(ValueError, match="one fitted classifier or more for each name.*'D_R'"):
         AccuracyBarDisplay.from_estimators({"D": clf, "D_R": []}, X, y, **attack)
+    numbers = clone(clf).fit(X, (y == "yes").astype(int))
+    with pytest.raises(ValueError, match="labels of another type"):
+        AccuracyBarDisplay.from_estimators({"D": clf, "D_R": numbers}, X, y, **attack)
 
 
 def test_bars_draw_into_given_axes():

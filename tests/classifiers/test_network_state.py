@@ -1,0 +1,223 @@
+"""Whatever a network holds in tensors goes where its weights go; callbacks may rebuild it."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback, EpochScoring, Initializer, LRScheduler
+from torch import nn
+
+from advfeat import AdversarialClassifier, StandardClassifier, from_torch, load, save
+from advfeat.classifiers._overfitting import OverfittingGuard
+from advfeat.datasets import load_digits
+from advfeat.optim import AttackedNetwork
+
+KINDS = ["buffer", "hidden buffer", "attribute"]
+
+
+class Tracked(nn.Module):
+    """Subtracts a running mean of its hidden layer, of one kind of tensor."""
+
+    def __init__(self, n_features, n_classes, kind="attribute"):
+        super().__init__()
+        self.first, self.last = nn.Linear(n_features, 20), nn.Linear(20, n_classes)
+        if kind == "attribute":
+            self.mean = torch.zeros(20)
+        else:
+            self.register_buffer("mean", torch.zeros(20), persistent=kind == "buffer")
+
+    def forward(self, x):
+        h = self.first(x)
+        if self.training:
+            self.mean = 0.5 * self.mean + 0.5 * h.detach().mean(0)
+        return self.last(torch.relu(h - self.mean))
+
+
+def tracked(kind):
+    def network(n_features, n_classes):
+        return Tracked(n_features, n_classes, kind)
+
+    return network
+
+
+class Spoiler(Callback):
+    """Spoils the network at the beginning of one epoch."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == self.epoch:
+            net.module_.body.first.bias.data.add_(100)
+
+
+@pytest.fixture(scope="module")
+def table():
+    X, y = load_digits(return_X_y=True)
+    return X[:200].reshape(200, -1), y[:200]
+
+
+SETTINGS = {"max_epochs": 3, "lr_schedule": "constant", "random_state": 0, "verbose": 0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_keep_all_tensors(kind, table, tmp_path):
+    X, y = table
+    clf = StandardClassifier(tracked(kind), **SETTINGS).fit(X, y)
+    save(clf, tmp_path / "a.safetensors")
+    again = load(tmp_path / "a.safetensors", network=tracked(kind))
+    np.testing.assert_array_equal(again.decision_function(X), clf.decision_function(X))
+    frozen = from_torch(clf.module_.body, classes=range(10), input_shape=(64,))
+    save(frozen, tmp_path / "b.safetensors")
+    for network in (tracked(kind), clf.module_.body, frozen):
+        again = load(tmp_path / "b.safetensors", network=network)
+        np.testing.assert_array_equal(again.decision_function(X), frozen.decision_function(X))
+
+
+def test_files_refuse_what_is_no_network(table, tmp_path):
+    X, y = table
+    save(StandardClassifier(tracked("buffer"), **SETTINGS).fit(X, y), tmp_path / "a.safetensors")
+    for network in ("mlp", {}, 3):
+        with pytest.raises(ValueError, match="'network' must be tracked.*as an nn.Module class"):
+            load(tmp_path / "a.safetensors", network=network)
+
+    class Other(nn.Module):
+        def __init__(self, n_features, n_classes):
+            super().__init__()
+            self.first, self.last = nn.Linear(n_features, 20), nn.Linear(20, n_classes)
+
+        def forward(self, x):
+            return self.last(torch.relu(self.first(x)))
+
+    hidden = StandardClassifier(tracked("hidden buffer"), **SETTINGS).fit(X, y)
+    save(hidden, tmp_path / "b.safetensors")
+    with pytest.raises(ValueError, match="the network has no buffer body.mean"):
+        load(tmp_path / "b.safetensors", network=Other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_early_stopping_goes_back_to_all_tensors(kind, table):
+    X, y = table
+    spoil = {"callbacks": [Spoiler(5)], "early_stopping": True, "validation_fraction": 0.3}
+    clf = StandardClassifier(tracked(kind), **{**SETTINGS, "max_epochs": 5}, **spoil).fit(X, y)
+    best = StandardClassifier(tracked(kind), **{**SETTINGS, "max_epochs": 5}, **spoil)
+    best.set_params(max_epochs=4, callbacks=None).fit(X, y)
+    assert clf.best_validation_score_ == best.best_validation_score_ > 0.5
+    np.testing.assert_array_equal(clf.decision_function(X), best.decision_function(X))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_warm_start_goes_on_with_all_tensors(kind, table):
+    X, y = table
+    clf = StandardClassifier(tracked(kind), warm_start=True, **SETTINGS).fit(X, y)
+    state = copy.deepcopy(clf.module_.body.mean)
+    seen = []
+
+    class Spy(Callback):
+        def on_train_begin(self, net, **kwargs):
+            seen.append(net.module_.body.mean.clone())
+
+    clf.set_params(callbacks=[Spy()], max_epochs=1).fit(X, y)
+    assert torch.equal(seen[0], state)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_guard_takes_all_tensors_back(kind, table, monkeypatch):
+    X, y = table
+    seen = []
+
+    class Spy(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            seen.append(net.module_.body.mean.clone())
+
+    answers = iter([(1.0, 1.0), (1.0, 0.0)])
+    monkeypatch.setattr(OverfittingGuard, "_accuracies", lambda *a: next(answers))
+    clf = AdversarialClassifier(tracked(kind), eps=0.1, n_steps=2, callbacks=[Spy()], **SETTINGS)
+    with pytest.warns(UserWarning, match="Catastrophic overfitting in epoch 2"):
+        clf.fit(X, y)
+    assert torch.equal(seen[2], seen[1]) and not torch.equal(seen[1], seen[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_network_attacked_is_that_of_the_moment(kind):
+    module = Tracked(6, 3, kind)
+    attacked = AttackedNetwork(module.eval(), device="cpu", precision="fp32")
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        torch.testing.assert_close(attacked(x), module(x))
+        module.train()(x)
+        module.eval()
+        attacked.refresh()
+
+
+# callbacks
+
+
+class Rebuild(Callback):
+    def __init__(self, when):
+        self.when = when
+
+    def on_train_begin(self, net, **kwargs):
+        if self.when == "parameters":
+            net.set_params(module__network="mlp")
+        elif self.when == "module":
+            net.initialize_module()
+            net.initialize_optimizer()
+
+
+@pytest.mark.parametrize("when", ["parameters", "module"])
+@pytest.mark.parametrize("kind", [StandardClassifier, AdversarialClassifier])
+def test_networks_that_callbacks_build_anew_are_trained(kind, when, table):
+    X, y = table
+    own = {"eps": 0.1, "n_steps": 4} if kind is AdversarialClassifier else {}
+    clf = kind("mlp", callbacks=[Rebuild(when)], **own, **{**SETTINGS, "max_epochs": 8})
+    assert clf.fit(X, y).score(X, y) > 0.8
+
+
+def test_functions_in_callbacks_of_skorch_draw_from_the_seed(table):
+    X, y = table
+    before = torch.random.get_rng_state()
+
+    def fitted():
+        start = Initializer("*weight", fn=nn.init.kaiming_normal_)
+        clf = StandardClassifier("mlp", callbacks=[start], **SETTINGS).fit(X, y)
+        return clf.decision_function(X)
+
+    np.testing.assert_array_equal(fitted(), fitted())
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_schedules_of_partial_fit_begin_at_its_rate(table):
+    X, y = table
+
+    class Spy(Callback):
+        def on_batch_begin(self, net, **kwargs):
+            rates.append(net.optimizer_.param_groups[0]["lr"])
+
+    rates = []
+    schedule = LRScheduler(
+        policy=torch.optim.lr_scheduler.LambdaLR,
+        lr_lambda=lambda i: 1 / (1 + i),
+        step_every="batch",
+    )
+    clf = StandardClassifier("mlp", lr=0.1, **SETTINGS).fit(X, y)
+    clf.set_params(lr=0.001, callbacks=[schedule, Spy()]).partial_fit(X, y)
+    assert max(rates) <= 0.001
+    fresh = StandardClassifier("mlp", **SETTINGS).partial_fit(X, y)
+    fresh.set_params(lr=0.001, callbacks=[schedule, Spy()]).partial_fit(X, y)  # once a KeyError
+    assert max(rates) <= 0.001
+
+
+def test_scores_without_a_cache_get_the_samples(table):
+    X, y = table
+    images = np.round(255 * load_digits(return_X_y=True)[0][:60]).astype(np.uint8)
+    own = EpochScoring("accuracy", name="own", use_caching=False, on_train=True)
+    for data, labels in ((X, y), (images, y[:60])):
+        for weight in (None, (labels < 5).astype(float)):
+            clf = StandardClassifier(callbacks=[own], **SETTINGS).fit(data, labels, weight)
+            used = slice(None) if weight is None else weight > 0
+            assert clf.history_[-1]["own"] == pytest.approx(clf.score(data[used], labels[used]))
+    held = EpochScoring("accuracy", name="own", use_caching=False)
+    clf = StandardClassifier(callbacks=[held], early_stopping=True, **SETTINGS).fit(X, y)
+    assert [row["own"] for row in clf.history_] == pytest.approx(clf.validation_scores_)
