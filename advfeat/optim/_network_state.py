@@ -62,7 +62,8 @@ def set_beside(module, tensors):
         held = layer._buffers if leaf in layer._buffers else vars(layer)
         old = held.get(leaf)
         # A new tensor, not new values in the old one, which may be anyone's, such as a batch.
-        held[leaf] = value.clone().to(_device_of(module) if old is None else old.device)
+        like = old if isinstance(old, torch.Tensor) else next(module.parameters(), value)
+        held[leaf] = value.clone().to(like.device)
 
 
 def attributes(layer):
@@ -72,7 +73,3 @@ def attributes(layer):
         for name, value in vars(layer).items()
         if isinstance(value, torch.Tensor) and value.is_leaf
     }
-
-
-def _device_of(module):
-    return next((tensor.device for tensor in module.parameters()), torch.device("cpu"))

@@ -539,6 +539,7 @@ def test_images_of_bytes_have_the_units_of_the_constructed_set(standard, digits,
     assert rates == [1.0, 1.0]
 
 
+@pytest.mark.filterwarnings("ignore:dtype=.float16. rounds these samples")
 def test_what_is_said_of_a_set_in_half_precision_is_said_of_it_as_it_is_kept():
     rng = np.random.default_rng(0)
     X, y = rng.uniform(1024, 2048, (60, 8)).astype("f"), np.arange(60) % 2
