@@ -30,6 +30,7 @@ from advfeat.optim import (
 from advfeat.utils._device import autocast, to_device
 from advfeat.utils._random import draws_in_training, isolated_torch_seed, make_generator
 
+_OURS = "skorch.", "advfeat.", "builtins"  # modules whose code draws nothing
 _N_LOOKED_AT = 64  # samples, once the training has ended
 
 
@@ -215,10 +216,11 @@ class TrainingNet(NeuralNetClassifier):
 
 def _has_foreign_code(callback):
     """Whether a callback is, or calls, code from elsewhere, which may draw and change anything."""
-    parts = [*vars(callback).values(), *getattr(callback, "kwargs", {}).values()]
+    kwargs = getattr(callback, "kwargs", None)
+    parts = [*vars(callback).values(), *(kwargs.values() if isinstance(kwargs, dict) else ())]
     code = [part for part in parts if callable(part) and not isinstance(part, type)]
     return any(
-        not (getattr(part, "__module__", None) or "").startswith(("skorch.", "advfeat."))
+        not (getattr(part, "__module__", None) or "").startswith(_OURS)
         for part in (type(callback), *code)
     )
 

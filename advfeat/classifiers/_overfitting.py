@@ -29,8 +29,13 @@ class OverfittingGuard(Callback):
     """
 
     def on_train_begin(self, net, **kwargs):
-        """Keep the state to go back to."""
-        self.good_ = _state(net)
+        """Forget earlier trainings."""
+        self.good_ = None
+
+    def on_batch_begin(self, net, **kwargs):
+        """Keep the first state to go back to, once all callbacks have shaped the network."""
+        if self.good_ is None:
+            self.good_ = _state(net)
 
     def on_epoch_end(self, net, dataset_train=None, **kwargs):
         """Compare the two attacks."""

@@ -132,7 +132,7 @@ def load(path: PathOrStr, *, network: Any = None, device: Device | None = None) 
         if device is not None:
             params["device"] = device
         own = header["network"]
-        network = check_network(own, network)
+        check_network(own, network)
         return classifier_of(kind, params, header, tensors, network if own else None)
     except DoesNotFit as error:
         raise ValueError(f"'{path}': {error}") from error

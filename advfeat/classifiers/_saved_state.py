@@ -103,7 +103,9 @@ def _torch_state(classifier):
 
 
 def _tensors_of_network(module):
-    return _prefixed("network.", module.state_dict()) | tensors_beside(module)
+    beside = tensors_beside(module).items()
+    beside = {k: v for k, v in beside if v.layout is torch.strided}  # a file holds no others
+    return _prefixed("network.", module.state_dict()) | beside
 
 
 def _trained_state(classifier):
@@ -136,9 +138,7 @@ def _tensors_of(state):
 
 
 def check_network(own, network):
-    """Give the network that was passed beside a file, of which ``own`` names the file's."""
-    if isinstance(network, TorchClassifier):
-        network = network.module
+    """Refuse a network beside a file of which ``own`` names the network, or none."""
     if own and network is None:
         raise DoesNotFit(
             f"the classifier has a network of its own, {own}, and a file holds no code. Pass it: "
@@ -146,17 +146,17 @@ def check_network(own, network):
         )
     if network is not None and not own:
         raise DoesNotFit("it names its network, so 'network' must be left out.")
-    if own and not callable(network):
+    if own and not (callable(network) or isinstance(network, TorchClassifier)):
         raise DoesNotFit(
             f"'network' must be {own} as an nn.Module class, a function, a module, or what "
             f"from_torch returns. Got {network!r:.80}."
         )
-    return network
 
 
 def _load_torch(kind, params, header, tensors, network):
     n_classes = len(params["classes"])
     with own_modes(), isolated_torch_seed("cpu", 0), in_float32_on_cpu():
+        network = network.module if isinstance(network, TorchClassifier) else network
         module = build_body(network, params["input_shape"], n_classes)
         _load_weights(module, tensors, header, network)
         return kind(module, **params)._set_up()

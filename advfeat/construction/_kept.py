@@ -85,12 +85,13 @@ def warn_of_rounding(X, dtype, norm, eps):
     if dtype != "float16" or X.dtype == np.uint8:
         return
     largest = np.abs(X.extent if isinstance(X, LazyArray) else extent(X)).max(axis=0)
-    step = np.spacing(largest.astype(np.float16)).astype(np.float64) / 2
+    below = np.nextafter(largest.astype(np.float16), np.float16(0))  # 1 itself is held exactly
+    step = np.spacing(below).astype(np.float64) / 2
     n_values = int(np.prod(X.shape[1:])) // len(step)  # of each channel
     moved = step.max() if norm == np.inf else np.sqrt(n_values * np.sum(step**2) / 3)
     if moved > eps / 10 > 0:
         warnings.warn(
-            f"dtype='float16' rounds these samples, of values up to {largest.max():.3g}, by up to "
+            f"dtype='float16' rounds these samples, of values up to {largest.max():.3g}, by some "
             f"{moved:.2g} beside eps={eps:g}. Scale X first, or keep dtype='float32'.",
             UserWarning,
             stacklevel=4,

@@ -74,7 +74,8 @@ def classes_to_be(source, X, y):
 def known_classes(source, y, classes):
     """Positions of the classes that a source has learned, or will learn.
 
-    An output of a skorch net need not stand for any label that occurs.
+    An output of a skorch net need not stand for any label. The labels of its last fit are those
+    that it has learned, if they cover y; else, as after parts that came one by one, all count.
 
     Parameters
     ----------
@@ -83,12 +84,13 @@ def known_classes(source, y, classes):
     classes : ndarray of shape (n_classes,)
         Those of the source's outputs.
     """
-    inner = unfrozen(source)
+    inner, every = unfrozen(source), np.arange(len(classes))
     if not isinstance(inner, NeuralNet):
-        return np.arange(len(classes))
-    learned = getattr(inner, "classes_", y)
+        return every
+    # Not `classes_`, which may be a parameter of the user's. Before the fit it is y.
+    learned = getattr(inner, "classes_inferred_", every if inner is not source else y)
     known = np.flatnonzero(np.isin(classes, learned))
-    return known if len(known) > 1 else np.arange(len(classes))
+    return known if len(known) > 1 and np.isin(y, learned).all() else every
 
 
 def refuse_random(frozen):

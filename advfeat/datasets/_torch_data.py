@@ -159,14 +159,14 @@ def _labels(dataset, verbose):
 def _known_targets(dataset):
     """Labels as torchvision's data sets list them, if these are the labels of the items."""
     targets = getattr(dataset, "targets", None)
-    for name in ("samples", "imgs"):  # which items are read from, where there is such a list
-        if targets is not None and hasattr(dataset, name):
-            targets = [label for _, label in getattr(dataset, name)]
-            break
     # A class of one's own may yield other labels than it lists.
     known = type(dataset).__module__.startswith(("torchvision.datasets.", "advfeat."))
     if targets is None or not known or getattr(dataset, "target_transform", None) is not None:
         return None
+    for name in ("samples", "imgs"):  # which items are read from, where there is such a list
+        if hasattr(dataset, name):
+            targets = [label for _, label in getattr(dataset, name)]
+            break
     targets = np.asarray(targets.cpu() if isinstance(targets, torch.Tensor) else targets)
     n = len(dataset)
     if targets.shape != (n,) or targets.dtype.kind == "O":

@@ -127,7 +127,8 @@ class _Other:
             estimator = estimator.estimator
         classes = getattr(estimator, "classes_", None)
         self.classes = None
-        if isinstance(classes, np.ndarray) and classes.ndim == 1:
+        self._skorchs = isinstance(estimator, NeuralNet)  # it predicts positions, not `classes_`
+        if not self._skorchs and isinstance(classes, np.ndarray) and classes.ndim == 1:
             self.classes = np.unique(classes)
             y = encode_labels(y, self.classes, len(y), unknown="mark")
         self.estimator, self.y = estimator, y
@@ -144,7 +145,7 @@ class _Other:
         """Whether each sample is classified correctly; a network may give no class (NaN)."""
         if isinstance(self.estimator, NetworkClassifier):
             return self.estimator._is_right(self.estimator.check_inputs(X), y)
-        if isinstance(self.estimator, NeuralNet) and getattr(X, "dtype", None) == np.float64:
+        if self._skorchs and getattr(X, "dtype", None) == np.float64:
             X = X.astype(np.float32)  # as it is attacked, too
         said = np.asarray(self.estimator.predict(X)).reshape(len(y))
         if self.classes is None:

@@ -14,7 +14,6 @@ from torch.nn.utils import fuse_conv_bn_weights
 
 from advfeat.optim._comparing import agree
 from advfeat.optim._graphs import REPEATS, Steps, capture
-from advfeat.optim._network_state import attributes
 from advfeat.optim._tracing import trace
 from advfeat.utils._device import autocast
 from advfeat.utils._typing import Device
@@ -93,21 +92,22 @@ class AttackedNetwork:
         self.device, self.precision = device, precision
         self._module = module
         self._traced: Any = None
-        self._held: Any = None  # buffers and the like, as they were then
+        self._watched: Any = None  # attributes of layers
+        self._held: Any = None  # buffers and these, as they were then
         self.steps = Steps()
         self._n_refreshed = 0
         self._refreshing: Any = None  # a captured graph, where it pays
 
     def __getstate__(self):
         # Only the network travels: unpickling a graph of torch.fx would trace it again.
-        fresh = {"_traced": None, "_held": None, "_n_refreshed": 0, "_refreshing": None}
-        return {**self.__dict__, **fresh}
+        fresh = dict.fromkeys(("_traced", "_watched", "_held", "_refreshing"))
+        return {**self.__dict__, **fresh, "_n_refreshed": 0}
 
     def refresh(self) -> None:
         """Fold the present weights."""
         if self._traced is None:
             return
-        now = _held(self._module)
+        now = self._held_now()
         if len(now) != len(self._held) or any(map(operator.is_not, now, self._held)):
             # A layer puts new tensors in place of those it holds, which a graph does not see.
             self._traced, self._held, self._refreshing = (self._module, []), now, None
@@ -120,6 +120,12 @@ class AttackedNetwork:
         else:
             self._refreshing.replay()
 
+    def _held_now(self):
+        """Tensors that the graph took from the network once for all."""
+        attributes = (vars(layer).get(name) for layer, name in self._watched)
+        tensors = (value if isinstance(value, Tensor) else None for value in attributes)
+        return [*self._module.buffers(), *tensors]
+
     def _fold_all(self):
         for fold in self._traced[1]:
             fold.update()
@@ -131,19 +137,28 @@ class AttackedNetwork:
             same = agree(self._module, graph, x)
             folds = fold_batch_norm(graph, self.precision) if same else []
             self._traced = graph if same else self._module, folds
-            self._held = _held(self._module)
+            self._watched = _watched(self._module, graph) if same else []
+            self._held = self._held_now()
             self.steps.repeatable = same and x.device.type == "cuda"
         with autocast(self.device, self.precision):
             return self._traced[0](x.clone()).float()  # the network may begin in place
 
 
-def _held(module):
-    """Tensors that a graph takes from a network once for all: buffers, and plain attributes.
+def _watched(module, graph):
+    """Give (layer, name) of the plain attributes that a graph reads, and of those that are None.
 
-    Not the attributes of torch's own layers, which a graph calls.
+    Not of torch's own layers, which a graph calls.
     """
-    traced = (m for m in module.modules() if not type(m).__module__.startswith("torch.nn."))
-    return [*module.buffers(), *(tensor for m in traced for tensor in attributes(m).values())]
+    found = [
+        (layer, name, f"{place}.{name}", value)
+        for place, layer in nn.Sequential(module).named_modules()  # as it is traced
+        if not type(layer).__module__.startswith("torch.nn.")
+        for name, value in vars(layer).items()
+        if value is None or isinstance(value, Tensor)
+    ]
+    targets = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
+    read = {id(value) for *_, place, value in found if place in targets} | {id(None)}
+    return [(layer, name) for layer, name, _, value in found if id(value) in read]
 
 
 def layer_of(node, modules):

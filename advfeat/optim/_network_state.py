@@ -12,8 +12,17 @@ BESIDE = _BUFFER, _ATTRIBUTE = "buffer.", "attribute."
 
 def network_state(module):
     """Copy all tensors of a network, for `set_network_state`."""
-    beside = {name: tensor.detach().clone() for name, tensor in tensors_beside(module).items()}
-    return copy_state(module.state_dict()), beside
+    tensors, copies = tensors_beside(module), {}
+    for tensor in tensors.values():
+        copies.setdefault(id(tensor), tensor.detach().clone())
+    beside = {name: copies[id(tensor)] for name, tensor in tensors.items()}
+    missing = {
+        place: None
+        for prefix, layer in _layers(module)
+        for name, value in vars(layer).items()
+        if value is None and (place := prefix + name) not in beside
+    }
+    return copy_state(module.state_dict()), beside | missing
 
 
 def set_network_state(module, state):
@@ -34,25 +43,29 @@ def set_network_state(module, state):
 def tensors_beside(module):
     """Tensors that the network's `state_dict` lacks, by their kind and place.
 
-    Those that a layer has computed with a graph, as weight norm does, are left out.
+    Left out are those that share memory with one of it, such as tied weights, and those that a
+    layer has computed with a graph, as weight norm does.
     """
-    weights = module.state_dict()
-    found = {_BUFFER + k: v for k, v in module.named_buffers() if k not in weights}
-    for place, layer in module.named_modules():
-        prefix = f"{_ATTRIBUTE}{place}." if place else _ATTRIBUTE
+    weights = module.state_dict(keep_vars=True)
+    buffers = module.named_buffers(remove_duplicate=False)
+    found = {_BUFFER + name: tensor for name, tensor in buffers if name not in weights}
+    for prefix, layer in _layers(module):
         found |= {prefix + name: tensor for name, tensor in attributes(layer).items()}
-    return found
+    known = {_memory(tensor) for tensor in weights.values()}
+    return {name: tensor for name, tensor in found.items() if _memory(tensor) not in known}
 
 
 def set_beside(module, tensors):
     """Put tensors, named as `tensors_beside` does, into a network; others go on with the old ones.
+
+    Wherever layers share a tensor, they share the new one.
 
     Raises
     ------
     LookupError
         If the network has no such layer or buffer.
     """
-    layers = dict(module.named_modules())
+    layers, copies = dict(module.named_modules()), {}
     for name, value in tensors.items():
         kind, _, place = name.partition(".")
         path, _, leaf = place.rpartition(".")
@@ -61,9 +74,16 @@ def set_beside(module, tensors):
             raise LookupError(f"the network has no {kind} {place}")
         held = layer._buffers if leaf in layer._buffers else vars(layer)
         old = held.get(leaf)
-        # A new tensor, not new values in the old one, which may be anyone's, such as a batch.
-        like = old if isinstance(old, torch.Tensor) else next(module.parameters(), value)
-        held[leaf] = value.clone().to(like.device)
+        if isinstance(value, torch.Tensor):
+            # A new tensor, not new values in the old one, which may be anyone's, such as a batch.
+            like = old if isinstance(old, torch.Tensor) else next(module.parameters(), value)
+            value = copies.setdefault(id(value), value.clone().to(like.device))
+        elif not isinstance(old, torch.Tensor):
+            continue
+        held[leaf] = value
+        if isinstance(old, torch.Tensor):
+            for table in (t for m in layers.values() for t in (m._buffers, vars(m))):
+                table.update({key: value for key, other in table.items() if other is old})
 
 
 def attributes(layer):
@@ -73,3 +93,17 @@ def attributes(layer):
         for name, value in vars(layer).items()
         if isinstance(value, torch.Tensor) and value.is_leaf
     }
+
+
+def _layers(module):
+    """Pairs of a layer and the prefix of its attributes' places."""
+    for place, layer in module.named_modules():
+        yield f"{_ATTRIBUTE}{place}." if place else _ATTRIBUTE, layer
+
+
+def _memory(tensor):
+    """Return what tensors that share memory have in common."""
+    plain = isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided
+    if not plain or tensor.is_meta or not tensor.numel():
+        return id(tensor)
+    return tensor.device, tensor.untyped_storage().data_ptr()

@@ -5,13 +5,15 @@ import copy
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback, EpochScoring, Initializer, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, EpochScoring, Initializer, LRScheduler
 from torch import nn
 
 from advfeat import AdversarialClassifier, StandardClassifier, from_torch, load, save
+from advfeat.classifiers._nets import _has_foreign_code
 from advfeat.classifiers._overfitting import OverfittingGuard
 from advfeat.datasets import load_digits
 from advfeat.optim import AttackedNetwork
+from advfeat.optim._network_state import network_state, set_network_state
 
 KINDS = ["buffer", "hidden buffer", "attribute"]
 
@@ -151,6 +153,134 @@ def test_the_network_attacked_is_that_of_the_moment(kind):
         attacked.refresh()
 
 
+class Tied(nn.Module):
+    """Layers that share tensors in ways of which torch's own tables do not tell."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.first, self.last = nn.Linear(n_features, n_features), nn.Linear(n_features, n_classes)
+        object.__setattr__(self, "back", self.first.weight)  # a tied weight
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features), persistent=False)
+        self.child, self.second = nn.Module(), nn.Module()
+        self.child.mean = self.mean
+        self.child.register_buffer("scale", self.scale, persistent=False)
+        self.lazy = self.second.lazy = None
+
+    def forward(self, x):
+        h = torch.relu(self.first(x)) @ self.back
+        if self.training:
+            with torch.no_grad():
+                self.mean.lerp_(h.mean(0), 0.5)
+                self.scale.lerp_(h.std(0) + 1, 0.5)
+                self.lazy = self.second.lazy = h.mean() if self.lazy is None else self.lazy + 1
+        return self.last((h - self.child.mean) / self.child.scale)
+
+    @property
+    def pairs(self):
+        return [
+            (self.back, self.first.weight),
+            (self.child.mean, self.mean),
+            (self.child.scale, self.scale),
+        ]
+
+
+@pytest.mark.parametrize("way", ["warm start", "early stopping", "guard", "file"])
+def test_shared_tensors_stay_shared(way, table, tmp_path, monkeypatch):
+    X, y = table
+    clf = StandardClassifier(Tied, warm_start=True, **SETTINGS)
+    if way == "early stopping":
+        spoil = {"callbacks": [Spoiler(5)], "early_stopping": True, "validation_fraction": 0.3}
+        clf.set_params(**spoil, max_epochs=5)
+    if way == "guard":
+        answers = iter([(1.0, 1.0), (1.0, 0.0)])
+        monkeypatch.setattr(OverfittingGuard, "_accuracies", lambda *a: next(answers))
+        clf = AdversarialClassifier(Tied, eps=0.1, n_steps=2, **SETTINGS)
+        with pytest.warns(UserWarning, match="Catastrophic overfitting"):
+            clf.fit(X, y)
+    clf = clf if way == "guard" else clf.fit(X, y)
+    if way == "file":
+        save(clf, tmp_path / "a.safetensors")
+        again = load(tmp_path / "a.safetensors", network=Tied)
+        np.testing.assert_array_equal(again.decision_function(X), clf.decision_function(X))
+        clf = again
+    if way == "early stopping":
+        clf.set_params(early_stopping=False, callbacks=None)
+    for _ in range(2):
+        body = clf.module_.body
+        assert all(one is other for one, other in body.pairs)
+        assert torch.equal(body.second.lazy, body.lazy)
+        clf = clf.fit(X, y) if way == "warm start" else clf.partial_fit(X, y)
+
+
+def test_attributes_are_taken_back_to_none():
+    module = Tied(4, 3)
+    state = network_state(module)
+    before = module.eval()(torch.ones(2, 4))
+    module.train()(torch.ones(2, 4))
+    set_network_state(module, state)
+    assert module.lazy is None and module.second.lazy is None
+    torch.testing.assert_close(module.eval()(torch.ones(2, 4)), before)
+
+
+def test_files_leave_out_sparse_attributes(table, tmp_path):
+    X, y = table
+
+    class Sparse(nn.Module):
+        def __init__(self, n_features, n_classes):
+            super().__init__()
+            self.last = nn.Linear(n_features, n_classes)
+            self.graph = torch.eye(n_features).to_sparse()
+
+        def forward(self, x):
+            return self.last(torch.sparse.mm(self.graph, x.T).T)
+
+    clf = StandardClassifier(Sparse, **SETTINGS).fit(X, y)
+    save(clf, tmp_path / "a.safetensors")
+    again = load(tmp_path / "a.safetensors", network=Sparse)
+    np.testing.assert_array_equal(again.decision_function(X), clf.decision_function(X))
+
+
+def test_files_give_back_networks_of_from_torch_with_what_they_know(table, tmp_path):
+    """A later fit starts from their classes and normalisation."""
+    X, y = table
+    given = from_torch(nn.Linear(64, 10), classes=range(10), input_shape=(64,), mean=0.3, std=0.3)
+    clf = StandardClassifier(given, **SETTINGS).fit(X, y)
+    save(clf, tmp_path / "a.safetensors")
+    again = load(tmp_path / "a.safetensors", network=given)
+    for one in (clf, again):
+        one.fit(X[y > 0], y[y > 0])
+    np.testing.assert_array_equal(again.decision_function(X), clf.decision_function(X))
+    assert again.classes_.tolist() == list(range(10))
+
+
+def test_what_a_network_only_stores_costs_no_graph():
+    class Storing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(6, 5), nn.Linear(5, 3)
+            self.seen = torch.zeros(1)
+            self.scale = torch.ones(5)
+
+        def forward(self, x):
+            h = self.first(x)
+            if self.training:
+                self.seen = h.detach()
+            return self.last(h * self.scale)
+
+    module = Storing().eval()
+    attacked = AttackedNetwork(module, device="cpu", precision="fp32")
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    attacked(x)
+    module.train()(x)
+    module.eval()
+    attacked.refresh()
+    assert attacked._traced[0] is not module
+    module.scale = 2 * module.scale
+    attacked.refresh()
+    torch.testing.assert_close(attacked(x), module(x))
+
+
 # callbacks
 
 
@@ -221,3 +351,28 @@ def test_scores_without_a_cache_get_the_samples(table):
     held = EpochScoring("accuracy", name="own", use_caching=False)
     clf = StandardClassifier(callbacks=[held], early_stopping=True, **SETTINGS).fit(X, y)
     assert [row["own"] for row in clf.history_] == pytest.approx(clf.validation_scores_)
+
+
+def test_the_guard_goes_back_to_what_callbacks_made(table, monkeypatch):
+    X, y = table
+    seen = []
+
+    class Spy(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            seen.append(net.module_.body[1].weight.mean().item())
+
+    monkeypatch.setattr(OverfittingGuard, "_accuracies", lambda *a: (1.0, 0.0))
+    sevens = Initializer("body.1.weight", fn=lambda w: nn.init.constant_(w, 7.0))
+    clf = AdversarialClassifier("mlp", eps=0.1, n_steps=2, callbacks=[sevens, Spy()], **SETTINGS)
+    with pytest.warns(UserWarning, match="Catastrophic overfitting in epoch 1"):
+        clf.fit(X, y)
+    assert seen[:2] == [7.0, 7.0]
+
+
+def test_quiet_callbacks_of_skorch_are_not_taken_for_code_from_elsewhere():
+    class Odd(Callback):
+        kwargs = None
+
+    assert not _has_foreign_code(EarlyStopping())
+    assert not _has_foreign_code(EpochScoring("accuracy"))
+    assert _has_foreign_code(Initializer("*", fn=nn.init.zeros_)) and _has_foreign_code(Odd())

@@ -10,6 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from skorch import NeuralNetClassifier
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from advfeat import (
     ConstructedDataset,
@@ -18,6 +19,7 @@ from advfeat import (
     StandardClassifier,
     from_torch,
 )
+from advfeat.construction._kept import warn_of_rounding
 from advfeat.datasets import make_planted_features
 
 
@@ -271,6 +273,9 @@ def test_rounding_that_reaches_eps_is_warned_of():
             NonRobustRelabeler(source, norm=norm, **settings).fit_transform(X, y)
     small = rng.random((40, 20)).astype("f")
     NonRobustRelabeler(source, **settings).fit_transform(small, y)
+    images = rng.random((4, 3, 224, 224), dtype=np.float32)
+    images[:, :, 0, 0] = 1.0
+    warn_of_rounding(images, "float16", 2, 1.0)
     NonRobustRelabeler(source, **{**settings, "dtype": "float32"}).fit_transform(X, y)
 
 
@@ -304,3 +309,37 @@ def test_a_second_relabeler_of_a_pipeline_is_refused_before_it_works(monkeypatch
     assert len(made) == 1
     twice = relabeler.fit_transform(relabeler.fit_transform(X, y))  # by hand it is allowed
     assert len(twice) == 60
+
+
+def test_targets_of_a_trained_skorch_net_where_its_last_fit_does_not_tell():
+    """`classes` is a parameter; parts come one by one; a Dataset need not have its y."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 4)).astype("f"), np.arange(300) % 6
+    settings = dict(
+        module__in_features=4, module__out_features=6, max_epochs=1, verbose=0,
+        criterion=nn.CrossEntropyLoss, train_split=None,
+    )  # fmt: skip
+    named = NeuralNetClassifier(nn.Linear, classes=list(range(1, 7)), **settings).fit(X, y)
+    parts = NeuralNetClassifier(nn.Linear, **settings).fit(X, y).partial_fit(X[y > 3], y[y > 3])
+    data = NeuralNetClassifier(nn.Linear, classes=range(6), **settings)
+    data.fit(TensorDataset(torch.from_numpy(X), torch.from_numpy(y)), None)
+    few = y < 3
+    for net in (named, parts, data):
+        for target in ("random", "other"):
+            relabeler = NonRobustRelabeler(
+                FrozenEstimator(net), target=target, eps=50.0, random_state=0, verbose=0
+            )
+            assert set(relabeler.fit_transform(X[few], y[few]).y.tolist()) == set(range(6))
+
+
+def test_targets_of_labels_that_a_source_has_not_learned():
+    """All outputs are among them then."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 4)).astype("f"), rng.integers(1, 4, size=300)
+    net = NeuralNetClassifier(
+        nn.Linear, module__in_features=4, module__out_features=4, max_epochs=1, verbose=0,
+        criterion=nn.CrossEntropyLoss, train_split=None,
+    )  # fmt: skip
+    relabeler = NonRobustRelabeler(net, target="other", eps=50.0, random_state=0, verbose=0)
+    made = relabeler.fit(X, y).relabel(X, np.zeros(300, dtype=int))
+    assert set(made.y.tolist()) == {1, 2, 3} and not made.y_source.any()

@@ -315,3 +315,9 @@ def test_missing_values_of_masked_arrays_are_refused():
         with pytest.raises(ValueError, match="Input X contains NaN"):
             clf.fit(np.ma.masked_invalid(given), y)
     clf.fit(np.ma.masked_equal(images[4:], 2.0), y[4:])
+
+
+def test_lists_of_a_users_dataset_are_his_own():
+    for listed in (X, [f"{i}.png" for i in range(9)]):
+        data = Items(X, Y, samples=listed, targets=Y)
+        assert_array_equal(split_dataset(data)[1], Y)

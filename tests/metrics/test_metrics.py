@@ -772,3 +772,19 @@ def test_transfer_compares_the_kinds_of_labels_and_takes_columns(linear):
     net.set_params(criterion=nn.CrossEntropyLoss, train_split=None).fit(X.astype("f"), y)
     rates = transfer_rate(clf, [clf, column, net, FrozenEstimator(net)], X, y, **attack)
     assert rates[0] == rates[1] == 1 and rates[2] == rates[3] > 0
+
+
+def test_transfer_to_skorch_nets_goes_by_positions(linear):
+    """Whatever their ``classes`` say, and whichever part they saw last."""
+    X, y, clf = linear
+    X = X.astype("f")
+    attack = {"norm": 2, "eps": 2.0, "n_steps": 3, "verbose": 0}
+    settings = {"module__in_features": 6, "module__out_features": 2, "verbose": 0}
+    settings |= {"criterion": nn.CrossEntropyLoss, "train_split": None}
+    net = NeuralNetClassifier(nn.Linear, **settings).fit(X, y)
+    rate = transfer_rate(clf, net, X, y, **attack)
+    net.classes_inferred_ = np.array([1])  # as after a part of one class
+    assert transfer_rate(clf, net, X, y, **attack) == rate > 0
+    for classes in (["a", "b"], [1, 2]):
+        net.classes = classes
+        assert transfer_rate(clf, net, X, y, **attack) == rate
