@@ -338,7 +338,7 @@ class Experiment:
                 eps=attack.eps, n_steps=attack.n_steps, step_size=attack.step_size, **common
             )
         if _is_followed(name, network):
-            common.update(callbacks=[TestAccuracy(self.X_test, self.y_test)])
+            common.update(callbacks=[TestAccuracy(self.X_test, self.y_test, np.unique(self.y))])
         return StandardClassifier(**common)
 
 

@@ -23,9 +23,12 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import provenance
 from advfeat import GaussianRobustMLE
+from arguments import positive
+from files import make_folder
 
 BUDGETS = np.logspace(-4, 3, 100)
 _ESTIMATORS = ("GaussianRobustMLE", "LDA svd", "LDA eigen")
+_KINDS = ["identity", "mixed", "spread", "rotated"]
 _MOST = {"fit_ratio": 1.3, "path_ratio": 1.5}
 
 
@@ -140,12 +143,15 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--features", type=int, nargs="+", default=[50, 500, 2000], metavar="D")
-    parser.add_argument("--data", nargs="+", default=["identity", "mixed", "spread", "rotated"])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--features", type=positive, nargs="+", default=[50, 500, 2000], metavar="D"
+    )
+    parser.add_argument("--data", nargs="+", choices=_KINDS, default=_KINDS)
+    parser.add_argument("--repeats", type=positive, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER")
     options = parser.parse_args(arguments)
+    make_folder(options.out)
 
     records = []
     print(f"{'':<20}{'seconds':^40}{'ratio':^16}{'peak MiB beside X':^34}")
@@ -173,7 +179,6 @@ def main(arguments=None):
         "threads": os.environ.get("OMP_NUM_THREADS", "default"),
         "versions": {name: version(name) for name in ("numpy", "scipy", "scikit-learn")},
     }
-    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "gaussian_speed.json"
     path.write_text(json.dumps({"settings": settings, "records": records}, indent=2))
     print(f"Written to {path}")

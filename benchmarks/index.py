@@ -255,15 +255,22 @@ def _is_older(name, report):
 
 
 def _rows(found):
-    """Give records of the accuracies of every row, each cell from the table with most seeds."""
-    cells = {}
+    """Give records of the accuracies of every row, each cell from the table with most seeds.
+
+    One of older settings comes last.
+    """
+    cells, ranks = {}, {}
     for name in filter(found.get, _TABLES):
         mine = {}
         for record in found[name]["records"]:
             if (record["metric"], record["eps"]) in _COLUMNS:
                 key = record["row"], record["metric"], record["eps"]
                 mine.setdefault(key, []).append(record)
-        cells.update({key: mine[key] for key in mine if len(mine[key]) > len(cells.get(key, ()))})
+        present = not _is_older(name, found[name])
+        for key, records in mine.items():
+            rank = present, len(records)
+            if rank > ranks.get(key, (False, 0)):
+                cells[key], ranks[key] = records, rank
     order = [row for name in ("overview", *_TABLES) for row in _names(found.get(name))]
     return [
         record
@@ -293,6 +300,8 @@ def main(arguments=None):
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--results", type=Path, default=_RESULTS, metavar="FOLDER")
     options = parser.parse_args(arguments)
+    if not options.results.is_dir():
+        sys.exit(f"--results: there is no folder '{options.results}'.")
     made = pages_of(options.results)
     if options.results.resolve() == _RESULTS.resolve():  # the documents quote these alone
         made.update(documents_of(options.results))

@@ -56,10 +56,14 @@ def plain_value(path):
     """Give ``{"value": value as JSON can hold it}``; an empty dict where it has arrays."""
     if find(path) != path:  # a network
         return {}
-    with zipfile.ZipFile(path) as archive:
-        if archive.namelist() != ["value.json"]:
-            return {}
-        return {"value": json.loads(archive.read("value.json"))}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.namelist() != ["value.json"]:
+                return {}
+            return {"value": json.loads(archive.read("value.json"))}
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        print(f"The stage file {path.name} is damaged ({error!r:.80}); no value is noted.")
+        return {}
 
 
 def of_plain(plain):

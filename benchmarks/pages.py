@@ -12,6 +12,7 @@ from tables._table import rows_of, values
 _SHARES = ("accuracy", "robust accuracy", "transfer rate", "success rate", "share")
 _N_COLUMNS = 6  # of a table on a page
 _EXACT = 1e-3  # relative; what varies less has no spread in three digits
+_UNEVEN = 1.1  # times its equal share: a class this large makes sizes uneven
 N_STANDARD_ERRORS = 2  # from which a difference is one
 
 
@@ -117,12 +118,12 @@ def judged(table, report):
     95 % (Student's t, with Welch and Satterthwaite's degrees of freedom).
     """
     found = []
-    n_classes = report["data"].get("n_classes")
+    data = report["data"]
     for claim in table.claims:
         chance = claim.low == "chance"
         high = _by_seed(report["records"], claim.high)
         low = (
-            dict.fromkeys(high, 1 / n_classes)
+            dict.fromkeys(high, _chance(data))
             if chance
             else _by_seed(report["records"], claim.low)
         )
@@ -152,8 +153,15 @@ def judged(table, report):
         )
         if claim.of_epochs and len(gaps) == 1:
             verdict = "not shown"
+        if chance and gap < 0 and _chance(data) > _UNEVEN / data["n_classes"]:
+            verdict = "not shown"  # less than the most frequent class has may be much
         found.append((claim.text, 100 * float(gap), 100 * float(error), len(gaps), verdict))
     return found
+
+
+def _chance(data):
+    """Accuracy of a guess; pages of before it was noted are of classes of one size."""
+    return data.get("chance", 1 / data["n_classes"])
 
 
 def _count(table, report, row):
@@ -202,7 +210,7 @@ def _line_of_data(table, report):
     n = min(counts, default=data["n_test"])
     text += (
         f" {data['n_train']:,} training and {data['n_test']:,} test images, chance "
-        f"{100 / data['n_classes']:.1f} %."
+        f"{100 * _chance(data):.1f} %."
     )
     if not table.counted:
         return text

@@ -14,7 +14,7 @@ from advfeat.utils._files import writing
 from files import make_folder, read_json, write_text
 from pages import cell, columns_of, head, page, seeds
 from stages import Elsewhere
-from tables._table import rows_of, values
+from tables._table import chance, rows_of, values
 
 _FIELDS = ("seed", "row", "metric", "eps", "at", "value")
 _N_COLUMNS = 4  # of a block of the printed table
@@ -75,9 +75,10 @@ def _pictures(folder, table, records, experiment, known):
 
     names = []
     for name, figure in table.draw(records, experiment).items():
-        if isinstance(figure, Elsewhere):  # the sets are not here: the known picture stays
+        if isinstance(figure, Elsewhere):  # the sets are not here: their known picture stays
             earlier = known / table.name / f"{name}.png"
-            if earlier.exists():
+            page_of = earlier.with_name("results.json")
+            if earlier.exists() and figure.name in read_json(page_of).get("stages", ()):
                 picture = earlier.read_bytes()
                 with writing(folder / f"{name}.png") as file:
                     file.write(picture)
@@ -116,6 +117,7 @@ def _report(table, experiment, label, made, options):
             n_test=len(experiment.X_test),
             sample_shape=list(experiment.X.shape[1:]),
             n_classes=len(np.unique(experiment.y)),
+            chance=chance(experiment) / 100,
         )
     return report
 

@@ -22,6 +22,7 @@ import argparse
 import dataclasses
 import functools
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from sklearn.model_selection import train_test_split
@@ -31,6 +32,7 @@ import work
 from advfeat.classifiers.networks import check_network_name
 from advfeat.datasets import fetch_cifar10, load_digits, load_image_folder
 from advfeat.utils._device import resolve_device
+from arguments import positive
 from experiment import Experiment
 from files import make_folder
 from index import write_list
@@ -67,6 +69,7 @@ def main(arguments=None):
     except (ValueError, OSError) as error:
         sys.exit(f"Could not load the data: {error}")
     plans = [_plan(stages, table, experiments) for table, experiments, _ in runs]
+    _check_packages(stages)
     print(f"{len(stages.todo)} stages to compute, {len(stages.finished)} kept", flush=True)
     finished = []
     try:
@@ -114,7 +117,7 @@ def _parse(arguments):
     )
     parser.add_argument("--label", help="name of the data in tables (default: the folder's)")
     parser.add_argument("--imagenet", metavar="FOLDER", help="ILSVRC2012, for figure11")
-    parser.add_argument("--seeds", type=_positive, default=1, metavar="K")
+    parser.add_argument("--seeds", type=positive, default=1, metavar="K")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER")
     parser.add_argument(
         "--stages", type=Path, metavar="FOLDER", help="where stages are kept (OUT/stages)"
@@ -146,13 +149,6 @@ def _parse(arguments):
         help="evaluate on a fifth of the training images instead of the test set: for tuning",
     )
     return parser.parse_args(arguments)
-
-
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text}")
-    return value
 
 
 def _wanted(options):
@@ -248,6 +244,17 @@ def _plan(stages, table, experiments):
         for experiment in experiments:
             table.measure(experiment)
     return planned
+
+
+def _check_packages(stages):
+    """Leave at once, not after a night, where a package is missing that the end needs."""
+    needed = {"matplotlib": "plots"}
+    if any("autoattack" in title.lower() for title in stages.todo.values()):
+        needed["pyautoattack"] = "bench"
+    missing = {name: extra for name, extra in needed.items() if find_spec(name) is None}
+    if missing:
+        extras = ",".join(missing.values())
+        sys.exit(f'{", ".join(missing)} is missing. Install it: pip install ".[{extras}]"')
 
 
 def _computed(stages, runs, plans):

@@ -38,6 +38,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from advfeat import NonRobustRelabeler, RobustFeatureInverter, StandardClassifier
+from arguments import positive
 from files import make_folder, read_json, write_text
 from provenance import commit, hardware, today, versions
 from scale_page import MIB, report, sent_per_byte
@@ -60,7 +61,14 @@ def main(arguments=None):
     rows, plan, kept = [], _plan(options), {}
     if options.out is not None:
         make_folder(options.out)
-        kept = {_key(row): row for row in read_json(options.out / "scale.json").get("rows", [])}
+        earlier = read_json(options.out / "scale.json")
+        here = {"hardware": hardware(torch.device("cpu")), "versions": versions()}
+        if earlier and any(earlier.get(name) != here[name] for name in here):
+            sys.exit(
+                f"--out: the rows in '{options.out}' are of another machine or other versions. "
+                "Name another folder."
+            )
+        kept = {_key(row): row for row in earlier.get("rows", [])}
     for run in tqdm(plan, desc="scale", unit="run", disable=options.smoke):
         row = kept.pop(_key(run), None)
         if row is None:
@@ -73,8 +81,7 @@ def main(arguments=None):
             result = {
                 "rows": [*rows, *kept.values()],
                 "n_workers": N_WORKERS,
-                "hardware": hardware(torch.device("cpu")),
-                "versions": versions(),
+                **here,
                 "date": today(),
             }
             write_text(options.out / "scale.json", json.dumps(result, indent=1) + "\n")
@@ -361,7 +368,7 @@ def _parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="folder for scale.json and README.md")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS)
-    parser.add_argument("--n-steps", type=int, default=1, help="steps of the construction")
+    parser.add_argument("--n-steps", type=positive, default=1, help="steps of the construction")
     parser.add_argument("--smoke", action="store_true", help="64 images, in this process")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

@@ -23,6 +23,8 @@ import contenders
 import provenance
 from advfeat.classifiers.networks import NETWORKS, build_network
 from advfeat.utils._device import resolve_device
+from arguments import positive
+from files import make_folder
 
 PACKAGES = ("torch", "torchvision", "torchattacks", "foolbox", "adversarial-robustness-toolbox")
 _WARM_UP = 3  # calls; on a GPU graphs are captured after some twenty steps of one kind
@@ -35,6 +37,7 @@ def main(arguments=None):
         options.network, options.size = "small_cnn", 8
         options.batch_size, options.repeats, options.steps = 8, 1, 2
     device = resolve_device(options.device)
+    make_folder(options.out)
     net, x, y = _problem(options, device)
     flops = _forward_flops(net, x)
     n_batches = 4 if device.type == "cpu" else 16  # of adversarial training
@@ -80,10 +83,10 @@ def _parse(arguments):
     )
     images = [name for name in NETWORKS if name != "mlp"]
     parser.add_argument("--network", choices=images, default="resnet18")
-    parser.add_argument("--size", type=int, default=32, help="height and width (32)")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N")
-    parser.add_argument("--steps", type=int, default=7, metavar="N")
-    parser.add_argument("--repeats", type=int, default=4, metavar="N")
+    parser.add_argument("--size", type=positive, default=32, help="height and width (32)")
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N")
+    parser.add_argument("--steps", type=positive, default=7, metavar="N")
+    parser.add_argument("--repeats", type=positive, default=4, metavar="N")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER")
@@ -203,7 +206,6 @@ def _write(options, rows, device, flops, peak):
         "versions": versions,
         "rows": rows,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "speed.json"
     path.write_text(json.dumps(report, indent=1) + "\n")
     print(f"Written to {path}")

@@ -34,7 +34,13 @@ class Planned:
 
 
 class Elsewhere(Planned):
-    """Stands for the value of a stage of which only a page tells that it was computed."""
+    """Stands for the value of a stage of which only a page tells that it was computed.
+
+    ``name`` is that of the stage on the page.
+    """
+
+    def __init__(self, name):
+        self.name = name
 
 
 class Stages:
@@ -116,7 +122,7 @@ class Stages:
             return self._plan(path, call)
         if path not in self._values:
             if self._so_far and not self._is_kept(path):
-                return Elsewhere() if self.notes.is_elsewhere(path) else Planned()
+                return Elsewhere(path.stem) if self.notes.is_elsewhere(path) else Planned()
             folder = path.with_suffix(".parts")
             if in_parts:
                 compute = functools.partial(compute, folder)
@@ -127,7 +133,8 @@ class Stages:
                     return Planned()
                 raise
             if in_parts and folder.exists():
-                value = keeping.kept(path, network)  # what was computed may lie in the folder
+                if keeping.find(path):  # what was computed may lie in the folder
+                    value = keeping.kept(path, network)
                 shutil.rmtree(folder, ignore_errors=True)
             self._values[path] = value
         return self._values[path]

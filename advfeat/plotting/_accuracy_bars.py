@@ -264,6 +264,7 @@ class AccuracyBarDisplay:
                 bar_width * 0.94,
                 yerr=self.std[:, j] if self.std.any() else None,
                 color=COLORS[j % len(COLORS)],
+                hatch=("", "//", "..", "xx")[j // len(COLORS) % 4],
                 ecolor=ax.spines["left"].get_edgecolor(),
                 label=f"{norm_name(self.norm)}, ε = {eps:g}" if eps else "no attack",
             )

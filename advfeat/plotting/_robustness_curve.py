@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from typing_extensions import Self
 
+_MARGIN = 0.03  # of the axes, by which a marker may reach out of them
+
 
 class RobustnessCurveDisplay:
     """Accuracy under attack over the radius eps.
@@ -241,6 +243,7 @@ class RobustnessCurveDisplay:
         ax = get_axes(f"{type(self).__name__}.plot", ax, (4.8, 3.4))
         from matplotlib.cbook import normalize_kwargs
         from matplotlib.lines import Line2D
+        from matplotlib.transforms import Bbox, TransformedBbox
 
         settings = describe(self.norm, self.n_steps, self.n_samples)
         axis_label = f"ε (input units)\n{settings}"
@@ -254,15 +257,20 @@ class RobustnessCurveDisplay:
             "color": COLORS[i % len(COLORS)],
             "marker": MARKERS[i % len(MARKERS)],
             "markersize": 4,
+            "linestyle": ("-", "--", ":", "-.")[i // len(COLORS) % 4],
             "label": label,
-            "clip_on": False,  # markers at 0 % and at eps = 0 stay whole
             "zorder": 3,
         }
         (self.line_,) = ax.plot(
             self.eps, self.accuracy, **{**style, **normalize_kwargs(kwargs, Line2D)}
         )
+        # Markers at 0 % and at eps = 0 stay whole.
+        around = Bbox.from_extents(-_MARGIN, -_MARGIN, 1 + _MARGIN, 1 + _MARGIN)
+        self.line_.set_clip_path(None)
+        self.line_.set_clip_box(TransformedBbox(around, ax.transAxes))
         ax.set_ylim(0, 1)
-        ax.set_xlim(left=min(0, self.eps[0]), auto=None)  # the right end follows all curves
+        if ax.get_xscale() == "linear":
+            ax.set_xlim(left=min(0, self.eps[0]), auto=None)  # the right end follows all curves
         ax.set_ylabel("Accuracy under attack")
         style_accuracy_axis(ax)
         if ax.get_legend_handles_labels()[0]:

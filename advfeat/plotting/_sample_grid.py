@@ -221,6 +221,7 @@ class SampleGridDisplay:
         ax.set_xticks([])
         ax.set_yticks(tops[:-1] + np.array(aspect) / 2, list(map(str, self.images)))
         ax.tick_params(axis="y", length=0)
+        ax.grid(False)  # which some styles draw across the images
         ax.spines[:].set_visible(False)
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -164,7 +164,7 @@ def sample_grid(experiment, sets, n_samples=10, perturbations=False):
             images[name], labels[name] = data.X, [f"{text[a]} → {text[b]}" for a, b in pairs]
         if perturbations:
             moved = images[name] - images["original"]
-            factor = max(1, round(0.4 / np.quantile(np.abs(moved), 0.999)))
+            factor = max(1, round(0.4 / (np.quantile(np.abs(moved), 0.999) or 1)))
             images[f"{name} − original, {factor} times"] = np.clip(0.5 + factor * moved, 0, 1)
     return SampleGridDisplay(images, labels=labels, indices=rows).plot().figure_
 
@@ -178,8 +178,9 @@ def _of_every_class(y, n):
 
 
 def chance(experiment):
-    """Accuracy of a guess, in per cent."""
-    return 100 / len(np.unique(experiment.y))
+    """Accuracy, in per cent, of whoever always says the most frequent class of the test set."""
+    _, counts = np.unique(experiment.y_test, return_counts=True)
+    return 100 * max(1 / len(np.unique(experiment.y)), counts.max() / counts.sum())
 
 
 def simple_bars(records, metrics, xlabel, guess=None):

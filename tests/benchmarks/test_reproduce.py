@@ -10,6 +10,7 @@ import shutil
 import joblib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.utils import Bunch
 
@@ -109,7 +110,8 @@ def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, ca
     assert {"commit", "commits", "date"} <= set(report)
     assert report["hardware"]["processor"] and sum(report["commits"].values()) == 56
     page = (folder / "README.md").read_text()
-    assert "(95.25) |" in page and "chance 50.0 %" in page  # the paper's, and ours
+    assert "(95.25) |" in page  # the paper's
+    assert re.search(r"chance 5\d.\d %", page)  # the larger class's share
     for name in ("samples.png", "accuracy.png"):
         with Image.open(folder / name) as picture:
             assert min(picture.size) > 200
@@ -492,7 +494,7 @@ def test_images_of_either_type_are_measured_alike(dtype, standard, digits):
     _, _, X, y = digits
     images = (X * 255).astype(np.uint8)
     images = images if dtype == np.uint8 else images.astype(np.float32) / 255
-    follow, net = TestAccuracy(images, y), copy.deepcopy(standard.net_)
+    follow, net = TestAccuracy(images, y, np.unique(y)), copy.deepcopy(standard.net_)
     follow.on_epoch_end(net)
     assert net.history[-1, "test_accuracy"] == standard.score(images, y) > 0.9
     grid, size = (1, 2), 0.1
@@ -559,3 +561,79 @@ def test_bad_arguments_end_with_a_message(arguments, tmp_path, capsys):
     said = f"{stop.value} {capsys.readouterr().err}"
     assert arguments[1] in said
     assert not (tmp_path / "results.json").exists()
+
+
+def test_known_pictures_stand_beside_their_own_sets_only(tiny, tmp_path, monkeypatch):
+    """Not beside the same numbers of other data."""
+    old, new, stages = tmp_path / "old", tmp_path / "new", str(tmp_path / "stages")
+    with monkeypatch.context() as patched:  # a page of other data
+        load = reproduce.load_digits
+        patched.setattr(
+            reproduce,
+            "load_digits",
+            lambda **how: (lambda found: Bunch(**{**found, "data": 1 - found.data}))(load(**how)),
+        )
+        reproduce.main(["figure9", "--out", str(old)])
+    shutil.rmtree(old / "stages")
+    reproduce._load_once.cache_clear()
+    reproduce.main(["table1", "--out", str(old), "--stages", stages])
+    reproduce.main(["figure9", "--out", str(new), "--known", str(old), "--budget", "0"])
+    report = json.loads((new / "figure9" / "results.json").read_text())
+    pictures = {name: (new / "figure9" / name).read_bytes() for name in report["pictures"]}
+    assert all((old / "figure9" / name).read_bytes() != found for name, found in pictures.items())
+
+
+def test_test_accuracy_takes_the_classes_of_the_training():
+    """Of which the test set may lack some."""
+
+    class Net:
+        device, history = "cpu", type("H", (), {"record": lambda self, *a: seen.append(a)})()
+        module_ = torch.nn.Identity()
+
+        def infer(self, x):
+            return torch.eye(3)[torch.full((len(x),), 2)]
+
+    seen = []
+    follower = TestAccuracy(
+        np.zeros((4, 1, 2, 2), "f"), np.array(["a", "c", "c", "c"]), list("abc")
+    )
+    follower.on_epoch_end(Net())
+    assert seen == [("test_accuracy", 0.75)]
+
+
+def test_a_run_that_was_killed_goes_on_with_known_values(tiny, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    reproduce.main(["overview", "--out", str(first)])
+    report = json.loads((first / "overview" / "results.json").read_text())
+    (stem,) = (stem for stem in report["stages"] if stem.startswith("evaluate-D_R"))
+    shutil.rmtree(first / "stages")
+    (second / "stages" / f"{stem}.parts").mkdir(parents=True)  # what a kill leaves
+    reproduce.main(["overview", "--out", str(second), "--known", str(first)])
+    again = json.loads((second / "overview" / "results.json").read_text())
+    assert again["records"] == report["records"]
+    assert not (second / "stages" / f"{stem}.parts").exists()
+
+
+@pytest.mark.parametrize("n_bytes", [0, 100])
+def test_a_damaged_set_that_nobody_needs_prevents_no_page(tiny, tmp_path, n_bytes, capsys):
+    reproduce.main(["overview", "--out", str(tmp_path)])
+    page = tmp_path / "overview" / "README.md"
+    page.unlink()
+    (made,) = (tmp_path / "stages").glob("construct-D_NR*.npz")
+    made.write_bytes(made.read_bytes()[:n_bytes])
+    reproduce.main(["overview", "--out", str(tmp_path)])
+    assert page.exists()
+    assert f"The stage file {made.name} is damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("module", "table", "extra"),
+    [("matplotlib", "table10", "plots"), ("pyautoattack", "figure8", "bench")],
+)
+def test_missing_packages_are_found_before_the_work(
+    tiny, tmp_path, monkeypatch, module, table, extra
+):
+    monkeypatch.setattr(reproduce, "find_spec", lambda name: None if name == module else True)
+    with pytest.raises(SystemExit, match=rf'{module} is missing.* pip install ".\[{extra}\]"'):
+        reproduce.main([table, "--out", str(tmp_path)])
+    assert not list((tmp_path / "stages").glob("*.json"))

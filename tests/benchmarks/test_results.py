@@ -394,3 +394,31 @@ def test_numbers_are_printed_as_people_write_them(metric, found, text):
         for seed, value in enumerate(found)
     ]
     assert pages.cell(records, "row", (metric, None)) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "accuracy", "verdict"),
+    [
+        (0.9, 0.9, "not shown"),
+        (0.9, 0.1, "not shown"),
+        (0.5, 0.9, "holds"),
+        (0.5, 0.1, "the opposite"),
+    ],
+)
+def test_chance_is_that_of_the_most_frequent_class(share, accuracy, verdict):
+    """Less than that may be much, so it is no opposite where classes differ in size."""
+    report = report_of({"a": [accuracy]})
+    report["data"].update(n_classes=2, chance=share)
+    key = ("a", "accuracy", None)
+    claim = tables._table.Claim("a teaches more than chance", key, "chance")
+    table = tables._table.Table("x", "x", None, None, claims=(claim,))
+    ((*_, found),) = pages.judged(table, report)
+    assert found == verdict
+
+
+def test_pages_of_older_settings_come_last_in_the_table_of_their_size(monkeypatch):
+    old, new = report_of({"D_R": [0.1, 0.2, 0.3]}), report_of({"D_R": [0.5]})
+    found = {"overview": old, "figure2": new}
+    monkeypatch.setattr(index, "_is_older", lambda name, report: report is old)
+    assert [record["value"] for record in index._rows(found)] == [0.5]
+    assert [record["value"] for record in index._rows({"overview": old})] == [0.1, 0.2, 0.3]

@@ -480,3 +480,44 @@ def test_an_unknown_norm_leaves_no_figure_behind():
         with pytest.raises(ValueError, match="norm"):
             call()
     assert plt.get_fignums() == []
+
+
+def test_curves_stay_inside_zoomed_and_logarithmic_axes():
+    display = RobustnessCurveDisplay.from_predictions(
+        [0, 0.25, 0.5, 1], [0.95, 0.9, 0.5, 0.1], norm=2
+    )
+    ax, figure = display.ax_, display.figure_
+    ax.set_xlim(0, 0.5)
+    ax.set_ylim(0.6, 1)
+    figure.canvas.draw()
+    inner = ax.get_window_extent()
+    drawn = display.line_.get_tightbbox()
+    room = 0.04 * np.array([inner.width, inner.height])
+    assert (drawn.min >= inner.min - room).all() and (drawn.max <= inner.max + room).all()
+    ax.set_xscale("log")
+    figure.canvas.draw()
+    size = figure.get_tightbbox().size
+    assert (size < 2 * figure.get_size_inches()).all()
+    _, log = plt.subplots()
+    log.set_xscale("log")
+    RobustnessCurveDisplay.from_predictions([0.1, 1], [0.9, 0.5], norm=2, ax=log)
+
+
+def test_more_curves_and_bars_than_colours_can_be_told_apart():
+    _, ax = plt.subplots()
+    for i in range(8):
+        RobustnessCurveDisplay.from_predictions(
+            [0, 1], [1 - i / 10, 0.1], norm=2, name=f"curve {i}", ax=ax
+        )
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in ax.lines}
+    assert len(looks) == 8
+    radii = np.linspace(0, 1, 8)
+    bars = AccuracyBarDisplay.from_predictions({"D": 1 - radii}, eps=radii, norm=2).bars_
+    assert len({(bar[0].get_facecolor(), bar[0].get_hatch()) for bar in bars}) == 8
+
+
+def test_grids_of_samples_have_no_grid_lines():
+    images = np.full((2, 3, 8, 8), 0.5)
+    with plt.style.context("ggplot"):
+        display = SampleGridDisplay({"D": images, "D_R": images}).plot()
+        assert not any(line.get_visible() for line in display.ax_.get_ygridlines())
