@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.utils import check_array
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils.data import Dataset
 
 from advfeat.classifiers._network_classifier import NetworkClassifier
@@ -235,6 +236,11 @@ class TorchClassifier(NetworkClassifier):
         std = self._per_channel("std", 1.0, shape)
         order = np.argsort(classes, kind="stable")
         in_order = np.array_equal(order, np.arange(len(order)))
+        if any(is_lazy(weight) for weight in self.module.parameters()):
+            raise ValueError(
+                f"{name_of(self.module)} has layers without weights, which its first call would "
+                "draw at random. Run it once, or load its weights, before it is passed."
+            )
         module = Network(self.module, mean, std, None if in_order else torch.from_numpy(order))
         device = resolve_device(self.device)
         to_device(module, device).eval()

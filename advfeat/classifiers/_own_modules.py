@@ -182,7 +182,7 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
             x = torch.linspace(0, 1, 2 * size, device=device, dtype=torch.float32)
             x = x.reshape(2, *input_shape).requires_grad_()
             # Clones: it may begin in place.
-            *outputs, again = [module(x[:n].clone()) for n in (1, 2, 1)]
+            *outputs, again, second = [module(rows.clone()) for rows in (x[:1], x, x[:1], x[1:])]
     except Exception as error:  # whatever the network's own code raises
         raise ForwardError(
             f"{what} failed on one sample of shape {tuple(input_shape)}: {first_line(error)}"
@@ -198,8 +198,8 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
             f"{what} returns probabilities (its outputs sum to 1); logits are needed. Take the "
             "softmax away from its end."
         )
-    alone, repeated = (output.detach().float() for output in (outputs[0], again))
-    if close(alone, repeated) and not close(alone, logits[:1]):  # no mere chance
+    alone, repeated, second = (out.detach().float() for out in (outputs[0], again, second))
+    if close(alone, repeated) and not close(torch.cat([alone, second]), logits):  # no mere chance
         raise ValueError(
             f"{what} gives one sample other logits in another batch, so that its predictions say "
             "nothing of the sample alone. Take away what mixes the samples of a batch in eval "

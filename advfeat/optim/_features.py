@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from advfeat.optim._copying import copy_network
 from advfeat.optim._folding import input_of, layer_of
-from advfeat.optim._operations import Operations
+from advfeat.optim._operations import Operations, scores_each_class
 
 
 def cut_at_features(graph, x):
@@ -165,8 +165,8 @@ def stuck_features(function, x):
 def no_features(x):
     """Refuse to give features."""
     raise ValueError(
-        "The network has no penultimate features, as it does not end in a linear layer. Use a "
-        "network that ends in nn.Linear."
+        "The network has no penultimate features, as it does not end in a linear layer whose "
+        "values are its logits, alone. Use a network that ends in nn.Linear."
     )
 
 
@@ -189,15 +189,48 @@ class LastLinearInput:
         """Make one, or return None if the network does not end in a linear layer."""
         features = cls(module)
         with torch.no_grad():
-            return features if features._run(x)[0] else None
+            linear = features._run(x)[0]
+        whole = linear is not None and features._gives_the_logits(linear, x)
+        return features if whole else None
 
     def __call__(self, x):
         """Penultimate features of a batch."""
         linear, features = self._run(x)
-        return features if linear else no_features(x)
+        return no_features(x) if linear is None else features
+
+    def _gives_the_logits(self, linear, x):
+        """Whether the last call of a layer scores each class, and nothing goes past it."""
+        calls, leaves = [], []
+
+        def cut(layer, args, output):
+            calls.append(output)
+            if len(calls) == n_calls:
+                leaves.append(output.detach().requires_grad_(True))
+                return leaves[0].clone()
+            return None
+
+        n_calls = 0
+        hook = linear.register_forward_hook(cut)
+        try:
+            with torch.no_grad():
+                self._run(x)
+            n_calls = len(calls)
+            calls.clear()
+            with torch.inference_mode(False), torch.enable_grad():
+                x = x.detach().clone().requires_grad_(True)
+                logits = self.module(x.clone())
+                if len(leaves) != 1 or not scores_each_class(logits, leaves[0]):
+                    return False
+                (past,) = torch.autograd.grad(logits.sum(), x, allow_unused=True)
+        except RuntimeError:  # a network that cannot be differentiated here
+            return False
+        finally:
+            hook.remove()
+            self.last.call = None
+        return past is None or not past.any()
 
     def _run(self, x):
         self.last.call = None, None
         self.module(x.clone())
         (layer, features), self.last.call = self.last.call, None
-        return isinstance(layer, nn.Linear), features
+        return (layer if isinstance(layer, nn.Linear) else None), features

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections import Counter
+from numbers import Number
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from advfeat.optim._graphs import REPEATS, Steps, capture
 from advfeat.optim._tracing import trace
 from advfeat.utils._device import autocast
 from advfeat.utils._typing import Device
+
+_N_TRIES = 20  # traces of a network without any gradient
 
 
 class Fold:
@@ -95,20 +97,24 @@ class AttackedNetwork:
         self._watched: Any = None  # attributes of layers
         self._held: Any = None  # buffers and these, as they were then
         self.steps = Steps()
-        self._n_refreshed = 0
+        self._n_refreshed = self._n_undecided = 0
+        self._undecided = False
         self._refreshing: Any = None  # a captured graph, where it pays
 
     def __getstate__(self):
         # Only the network travels: unpickling a graph of torch.fx would trace it again.
         fresh = dict.fromkeys(("_traced", "_watched", "_held", "_refreshing"))
-        return {**self.__dict__, **fresh, "_n_refreshed": 0}
+        fresh |= {"_n_refreshed": 0, "_n_undecided": 0, "_undecided": False}
+        return {**self.__dict__, **fresh}
 
     def refresh(self) -> None:
         """Fold the present weights."""
+        if self._undecided:
+            self._traced = None  # to be traced again, with other weights
         if self._traced is None:
             return
         now = self._held_now()
-        if len(now) != len(self._held) or any(map(operator.is_not, now, self._held)):
+        if len(now) != len(self._held) or any(map(_differ, now, self._held)):
             # A layer puts new tensors in place of those it holds, which a graph does not see.
             self._traced, self._held, self._refreshing = (self._module, []), now, None
             self.steps.repeatable = False
@@ -121,10 +127,10 @@ class AttackedNetwork:
             self._refreshing.replay()
 
     def _held_now(self):
-        """Tensors that the graph took from the network once for all."""
+        """Tensors and numbers that the graph took from the network once for all."""
         attributes = (vars(layer).get(name) for layer, name in self._watched)
-        tensors = (value if isinstance(value, Tensor) else None for value in attributes)
-        return [*self._module.buffers(), *tensors]
+        kept = (v if isinstance(v, (Tensor, Number)) else None for v in attributes)
+        return [*self._module.buffers(), *kept]
 
     def _fold_all(self):
         for fold in self._traced[1]:
@@ -135,6 +141,9 @@ class AttackedNetwork:
         if self._traced is None:
             graph = trace(self._module)
             same = agree(self._module, graph, x)
+            self._n_undecided += same is None
+            self._undecided = same is None and self._n_undecided < _N_TRIES
+            same = bool(same)
             folds = fold_batch_norm(graph, self.precision) if same else []
             self._traced = graph if same else self._module, folds
             self._watched = _watched(self._module, graph) if same else []
@@ -145,20 +154,31 @@ class AttackedNetwork:
 
 
 def _watched(module, graph):
-    """Give (layer, name) of the plain attributes that a graph reads, and of those that are None.
+    """Give (layer, name) of the plain attributes that a graph reads, or may have read.
 
-    Not of torch's own layers, which a graph calls.
+    These are tensors, numbers and those that are None. Not of torch's own layers, which it calls.
     """
     found = [
         (layer, name, f"{place}.{name}", value)
         for place, layer in nn.Sequential(module).named_modules()  # as it is traced
         if not type(layer).__module__.startswith("torch.nn.")
         for name, value in vars(layer).items()
-        if value is None or isinstance(value, Tensor)
+        if (value is None or isinstance(value, (Tensor, Number))) and name != "training"
     ]
     targets = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
-    read = {id(value) for *_, place, value in found if place in targets} | {id(None)}
-    return [(layer, name) for layer, name, _, value in found if id(value) in read]
+    read = {id(value) for *_, place, value in found if place in targets}
+    return [
+        (layer, name)
+        for layer, name, _, value in found
+        if not isinstance(value, Tensor) or id(value) in read
+    ]
+
+
+def _differ(now, then):
+    """Whether an attribute is another: tensors may change in place, which a graph sees."""
+    if isinstance(now, Tensor) or isinstance(then, Tensor):
+        return now is not then
+    return now != then
 
 
 def layer_of(node, modules):
@@ -209,7 +229,9 @@ def fold_batch_norm(graph, precision):
 
 
 def _has_hooks(layer):
-    """Whether something is called with the layer; weight norm, for one, may be such a hook."""
+    """Whether something is called with the layer, or in its place; weight norm may be a hook."""
+    if "forward" in vars(layer):
+        return True
     kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
     return any(getattr(layer, kind) for kind in kinds)
 

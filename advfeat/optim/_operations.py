@@ -32,7 +32,8 @@ class Operations:
         self._interpreter = fx.Interpreter(graph, garbage_collect_values=False)
         with torch.no_grad():
             self._interpreter.run(x.clone())
-        self._values = self._interpreter.env
+            self._values = dict(self._interpreter.env)
+        self._x = x
         self._generator = torch.Generator("cpu").manual_seed(0)  # the same values on every device
 
     def last_relus(self):
@@ -77,20 +78,25 @@ class Operations:
             values = {linear: scores.clone()}
             for node in rest:
                 values[node] = self._apply(node, values)
-            out = values[logits]
-            if not out.requires_grad:
-                return False
-            taken = set()
-            masked = (out == -torch.inf).flatten(0, -2).all(0).tolist()  # for good
-            for i in [i for i in range(shape[-1]) if not masked[i]][:_N_LOGITS]:
-                (gradient,) = torch.autograd.grad(out[..., i].sum(), scores, retain_graph=True)
-                gradient = gradient.movedim(-1, 0)
-                own = int(gradient.flatten(1).mean(1).argmax())
-                others = torch.cat([gradient[:own], gradient[own + 1 :]])
-                if own in taken or not ((gradient[own] > 0).all() and (others <= 1e-6).all()):
-                    return False
-                taken.add(own)
-        return bool(taken)
+            return scores_each_class(values[logits], scores) and not self._goes_round(
+                linear, rest, scores.detach(), values[logits].detach()
+            )
+
+    @torch.no_grad()
+    def _goes_round(self, linear, rest, scores, expected):
+        """Whether the logits depend on the input also past a layer, but for a scale.
+
+        Then there are other inputs that give the layer the same values, and other logits.
+        """
+        other = self._x.roll(1, 0) if len(self._x) > 1 else self._x.flip(-1)
+        interpreter = fx.Interpreter(self._interpreter.module, garbage_collect_values=False)
+        interpreter.run(other.clone())
+        values = {**interpreter.env, linear: scores.clone()}
+        for node in rest:
+            values[node] = self._apply(node, values)
+        (logits,) = self.graph.output_node().all_input_nodes
+        directions = [_direction(out) for out in (expected, values[logits])]
+        return not torch.allclose(*directions, atol=1e-3)
 
     def _is_relu(self, node):
         """Whether it works on each value by itself, and is zero and flat for part of them."""
@@ -169,6 +175,42 @@ class Operations:
         value = self._values[node]
         like = {"device": "cpu", "dtype": torch.float32}
         return 3 * torch.randn(value.shape, generator=self._generator, **like).to(value)
+
+
+def scores_each_class(out, scores):
+    """Whether raising one of the scores raises the logit of one class, its own, and no other.
+
+    Parameters
+    ----------
+    out : tensor of shape (..., n_classes)
+        Logits, with their graph.
+    scores : tensor of the same shape
+        What they are made of.
+    """
+    if not out.requires_grad or out.shape != scores.shape:
+        return False
+    taken = set()
+    masked = (out == -torch.inf).flatten(0, -2).all(0).tolist()  # for good
+    for i in [i for i in range(out.shape[-1]) if not masked[i]][:_N_LOGITS]:
+        (gradient,) = torch.autograd.grad(
+            out[..., i].sum(), scores, retain_graph=True, allow_unused=True
+        )
+        if gradient is None:
+            return False
+        gradient = gradient.movedim(-1, 0)
+        own = int(gradient.flatten(1).mean(1).argmax())
+        others = torch.cat([gradient[:own], gradient[own + 1 :]])
+        if own in taken or not ((gradient[own] > 0).all() and (others <= 1e-6).all()):
+            return False
+        taken.add(own)
+    return bool(taken)
+
+
+def _direction(logits):
+    """Logits without their mean and length, in which only a scale shows; -inf as zero."""
+    finite = torch.nan_to_num(logits.float(), neginf=0.0)
+    centred = finite - finite.mean(-1, keepdim=True)
+    return centred / centred.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
 def _shape(value):

@@ -25,7 +25,7 @@ def trace(module):
         None if the network cannot be traced.
     """
     root = nn.Sequential(module)  # so that optional arguments keep their defaults
-    with tracing:
+    with tracing, _as_it_was(module):
         tracer, before = _Tracer(), _Process()
         try:
             graph = tracer.trace(root)
@@ -35,6 +35,39 @@ def trace(module):
             before.restore()
             raise
         return fx.GraphModule(tracer.root, graph)
+
+
+@contextlib.contextmanager
+def _as_it_was(module):
+    """Give all layers their plain attributes back, into which a trace may put its symbols."""
+    layers = [(layer, dict(vars(layer))) for layer in module.modules()]
+    containers, queue = {}, [value for _, own in layers for value in own.values()]
+    for value in queue:
+        if isinstance(value, (dict, list, set)) and id(value) not in containers:
+            containers[id(value)] = value, value.copy()
+            queue += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, tuple):
+            queue += value
+    try:
+        yield
+    finally:
+        for value, then in containers.values():
+            if isinstance(value, list):
+                value[:] = then
+            elif value is not then and not _same(value, then):
+                value.clear()
+                value.update(then)
+        for layer, own in layers:
+            if not _same(vars(layer), own):
+                vars(layer).clear()
+                vars(layer).update(own)
+
+
+def _same(container, then):
+    """Whether a dict or set holds the same objects as before."""
+    if isinstance(container, dict):
+        return container.keys() == then.keys() and all(v is then[k] for k, v in container.items())
+    return container == then
 
 
 class _Process:
