@@ -1,6 +1,7 @@
 """A network as a graph of operations (torch.fx), traced so that other threads may go on."""
 
 import contextlib
+import operator
 import os
 import threading
 
@@ -43,31 +44,31 @@ def _as_it_was(module):
     layers = [(layer, dict(vars(layer))) for layer in module.modules()]
     containers, queue = {}, [value for _, own in layers for value in own.values()]
     for value in queue:
-        if isinstance(value, (dict, list, set)) and id(value) not in containers:
-            containers[id(value)] = value, value.copy()
+        kind = next((k for k in (dict, list, set) if isinstance(value, k)), None)
+        if kind and id(value) not in containers:
+            containers[id(value)] = value, kind(value)
             queue += value.values() if isinstance(value, dict) else value
         elif isinstance(value, tuple):
             queue += value
     try:
         yield
     finally:
-        for value, then in containers.values():
-            if isinstance(value, list):
-                value[:] = then
-            elif value is not then and not _same(value, then):
-                value.clear()
-                value.update(then)
-        for layer, own in layers:
-            if not _same(vars(layer), own):
-                vars(layer).clear()
-                vars(layer).update(own)
+        for value, then in (*containers.values(), *((vars(layer), own) for layer, own in layers)):
+            _restore(value, then)
 
 
-def _same(container, then):
-    """Whether a dict or set holds the same objects as before."""
-    if isinstance(container, dict):
-        return container.keys() == then.keys() and all(v is then[k] for k, v in container.items())
-    return container == then
+def _restore(value, then):
+    """Give a list, dict or set its members back; other threads find it usable throughout."""
+    if isinstance(value, list):
+        if len(value) != len(then) or any(map(operator.is_not, value, then)):
+            value[:] = then
+    elif isinstance(value, set):
+        value &= then
+        value |= then
+    else:
+        for key in [key for key in value if key not in then]:
+            del value[key]
+        value.update({key: v for key, v in then.items() if value.get(key, value) is not v})
 
 
 class _Process:
