@@ -1,7 +1,7 @@
 """Copies of networks, taken out of torch's wrappers."""
 
 import copy
-from collections import OrderedDict
+from collections import OrderedDict, deque
 
 import torch
 from torch import nn
@@ -122,7 +122,7 @@ def _tensors(container):
     for value in queue:
         if isinstance(value, torch.Tensor):
             found.append(value)
-        elif isinstance(value, (dict, list, tuple, set)) and id(value) not in seen:
+        elif isinstance(value, (dict, list, tuple, set, deque)) and id(value) not in seen:
             seen.add(id(value))
             queue += value.values() if isinstance(value, dict) else value
     return found

@@ -10,7 +10,12 @@ from torch.nn.modules.conv import _ConvNd
 
 from advfeat.optim._copying import copy_network
 from advfeat.optim._folding import input_of, layer_of
-from advfeat.optim._operations import Operations, scores_each_class
+from advfeat.optim._operations import (
+    Operations,
+    other_inputs,
+    same_but_for_scale,
+    scores_each_class,
+)
 
 
 def cut_at_features(graph, x):
@@ -199,15 +204,19 @@ class LastLinearInput:
         return no_features(x) if linear is None else features
 
     def _gives_the_logits(self, linear, x):
-        """Whether the last call of a layer scores each class, and nothing goes past it."""
+        """Whether the last call of a layer scores each class, and nothing but a scale its logits.
+
+        Then they are the same for other inputs, if that call gives the same.
+        """
         calls, leaves = [], []
 
         def cut(layer, args, output):
-            calls.append(output)
-            if len(calls) == n_calls:
+            calls.append(None)
+            if len(calls) != n_calls:
+                return None
+            if not leaves:
                 leaves.append(output.detach().requires_grad_(True))
-                return leaves[0].clone()
-            return None
+            return leaves[0].clone()
 
         n_calls = 0
         hook = linear.register_forward_hook(cut)
@@ -217,17 +226,19 @@ class LastLinearInput:
             n_calls = len(calls)
             calls.clear()
             with torch.inference_mode(False), torch.enable_grad():
-                x = x.detach().clone().requires_grad_(True)
-                logits = self.module(x.clone())
-                if len(leaves) != 1 or not scores_each_class(logits, leaves[0]):
+                asking = x.detach().clone().requires_grad_(True)  # else backward hooks warn
+                logits = self.module(asking.clone())
+                if not leaves or not scores_each_class(logits, leaves[0]):
                     return False
-                (past,) = torch.autograd.grad(logits.sum(), x, allow_unused=True)
+            calls.clear()
+            with torch.no_grad():
+                other = self.module(other_inputs(x))
         except RuntimeError:  # a network that cannot be differentiated here
             return False
         finally:
             hook.remove()
             self.last.call = None
-        return past is None or not past.any()
+        return same_but_for_scale(logits.detach(), other)
 
     def _run(self, x):
         self.last.call = None, None

@@ -178,7 +178,7 @@ def _differ(now, then):
     """Whether an attribute is another: tensors may change in place, which a graph sees."""
     if isinstance(now, Tensor) or isinstance(then, Tensor):
         return now is not then
-    return now != then
+    return now is not then and now != then
 
 
 def layer_of(node, modules):

@@ -4,6 +4,7 @@ import contextlib
 import operator
 import os
 import threading
+from collections import deque
 
 from torch import fx, nn
 from torch.fx import _symbolic_trace
@@ -44,7 +45,7 @@ def _as_it_was(module):
     layers = [(layer, dict(vars(layer))) for layer in module.modules()]
     containers, queue = {}, [value for _, own in layers for value in own.values()]
     for value in queue:
-        kind = next((k for k in (dict, list, set) if isinstance(value, k)), None)
+        kind = next((k for k in (dict, list, deque, set) if isinstance(value, k)), None)
         if kind and id(value) not in containers:
             containers[id(value)] = value, kind(value)
             queue += value.values() if isinstance(value, dict) else value
@@ -59,16 +60,19 @@ def _as_it_was(module):
 
 def _restore(value, then):
     """Give a list, dict or set its members back; other threads find it usable throughout."""
-    if isinstance(value, list):
+    if isinstance(value, (list, deque)):
         if len(value) != len(then) or any(map(operator.is_not, value, then)):
-            value[:] = then
+            value.clear()
+            value.extend(then)
     elif isinstance(value, set):
         value &= then
         value |= then
     else:
         for key in [key for key in value if key not in then]:
             del value[key]
-        value.update({key: v for key, v in then.items() if value.get(key, value) is not v})
+        for key, member in then.items():
+            if value.get(key, value) is not member:
+                value[key] = member  # not by `update`, with which a Counter adds
 
 
 class _Process:

@@ -100,7 +100,7 @@ def linear(input_shape, n_classes):
 @pytest.mark.parametrize("network", ["small_cnn", small_vgg, linear])
 def test_classifiers_are_kept_as_the_library_does(network, tmp_path, digits):
     X, y, X_test, y_test = (part[:200] for part in digits)
-    follow = TestAccuracy(X_test, y_test)
+    follow = TestAccuracy(X_test, y_test, range(10))
     clf = StandardClassifier(network, max_epochs=2, callbacks=[follow], random_state=0).fit(X, y)
     own = None if isinstance(network, str) else network
     found = again(clf, tmp_path, network=network)

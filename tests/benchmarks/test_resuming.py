@@ -35,7 +35,7 @@ def _adversarial(**changes):
 
 
 def _followed(digits):
-    return _standard(callbacks=[making.TestAccuracy(digits[2], digits[3])])
+    return _standard(callbacks=[making.TestAccuracy(digits[2], digits[3], range(10))])
 
 
 def _killed_after(monkeypatch, n_epochs):

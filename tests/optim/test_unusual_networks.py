@@ -3,6 +3,7 @@
 import copy
 import pickle
 import types
+from collections import Counter, deque
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from advfeat import (
     robust_accuracy_score,
 )
 from advfeat.optim import AttackedNetwork, FrozenNetwork
+from advfeat.optim._tracing import trace
 
 SHAPE = (3, 8, 8)
 
@@ -112,7 +114,8 @@ def test_traces_leave_no_symbols_in_a_network(x):
     class Caching(Patches):
         def __init__(self, input_shape, n_classes):
             super().__init__()
-            self.cache, self.seen, self.deep = {}, [], {"lists": ([],)}
+            self.cache, self.seen, self.deep = {}, deque(maxlen=3), {"lists": ([],)}
+            self.count, self.unknown = Counter(calls=0), float("nan")
 
         def forward(self, x):
             z = self.tokens(x)
@@ -121,6 +124,7 @@ def test_traces_leave_no_symbols_in_a_network(x):
                 self.cache[n] = torch.arange(n).float() / n
             self.latest = z.mean()
             self.seen.append(self.latest)
+            self.count["calls"] += 1
             self.deep["lists"][0].append(n)
             return self.last(F.gelu(z + self.cache[n][:, None]).mean(1))
 
@@ -132,6 +136,10 @@ def test_traces_leave_no_symbols_in_a_network(x):
     body = clf.module_.body
     kept = [*body.cache, *body.cache.values(), *body.seen, *body.deep["lists"][0], body.latest]
     assert kept and not any(isinstance(value, torch.fx.Proxy) for value in kept)
+    module = Caching(SHAPE, 4).eval()
+    module.count["calls"] = 5
+    trace(module)
+    assert module.count == {"calls": 5} and not module.seen and not hasattr(module, "latest")
     again = pickle.loads(pickle.dumps(clf))
     copy.deepcopy(clf)
     np.testing.assert_array_equal(again.predict(x.numpy()), clf.predict(x.numpy()))
@@ -263,6 +271,18 @@ class WideAndDeep(nn.Module):
         return self.deep(x) + self.wide(x.flatten(1))
 
 
+class Centred(nn.Module):
+    """A side path by the means of the channels, and logits whose sum says nothing of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.member, self.side = member(), nn.Linear(3, 4)
+
+    def forward(self, x):
+        logits = self.member(x) + 5 * self.side(x.mean((2, 3))).relu()
+        return logits - logits.mean(1, keepdim=True)
+
+
 class Cosine(Patches):
     """Its last layer is no nn.Linear; one stands in the middle."""
 
@@ -290,15 +310,27 @@ class Aside(nn.Module):
 
 
 @pytest.mark.parametrize("untraceable", [False, True])
-@pytest.mark.parametrize("kind", [Summed, Flipped, Adapted, WideAndDeep, Cosine])
+@pytest.mark.parametrize("kind", [Summed, Flipped, Adapted, WideAndDeep, Centred, Cosine])
 def test_features_of_one_layer_of_several_are_refused(kind, untraceable, x):
     clf = classifier(lambda: Untraceable(kind()) if untraceable else kind())
-    with pytest.raises(ValueError, match="does not end in a linear layer"):
-        clf.features(x.numpy())
+    for rows in (x, x[:1], x[:1].repeat(4, 1, 1, 1)):  # also where there is no other sample
+        with pytest.raises(ValueError, match="does not end in a linear layer"):
+            clf.features(rows.numpy())
 
 
-@pytest.mark.parametrize("scale", [lambda z, h: z, lambda z, h: z / h.norm(dim=1, keepdim=True)])
-def test_a_scale_behind_the_last_layer_leaves_its_features(scale, x):
+SCALES = {
+    "none": lambda z, h: z,
+    "length": lambda z, h: z / h.norm(dim=1, keepdim=True),
+    "gate": lambda z, h: z * torch.sigmoid(3 * h[:, :1]),
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("untraceable", [False, True])
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_scale_behind_the_last_layer_leaves_its_features(scale, untraceable, precision, x):
+    scale = SCALES[scale]
+
     class Scaled(nn.Module):
         def __init__(self):
             super().__init__()
@@ -308,11 +340,14 @@ def test_a_scale_behind_the_last_layer_leaves_its_features(scale, x):
             h = self.body(x)
             return F.log_softmax(scale(self.last(h), h), 1)
 
-    clf = classifier(Scaled)
-    hidden = clf.module_.body.body(x).detach().numpy()
-    np.testing.assert_allclose(clf.features(x.numpy()), hidden, rtol=1e-5)
-    one = clf.features(x[:1].numpy())  # also where there is no other sample
-    np.testing.assert_allclose(one, hidden[:1], rtol=1e-5)
+    torch.manual_seed(0)
+    module = Scaled()
+    hidden = module.body(x).detach()
+    close = {"rtol": 1e-5, "atol": 1e-6} if precision == "fp32" else {"rtol": 0.05, "atol": 0.02}
+    for rows in (x, x[:1]):
+        whole = Untraceable(module) if untraceable else module
+        network = FrozenNetwork(whole, device="cpu", precision=precision)
+        torch.testing.assert_close(network.features(rows), hidden[: len(rows)], **close)
 
 
 def test_untraceable_networks_have_the_features_of_their_last_layer(x):
