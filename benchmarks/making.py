@@ -15,11 +15,12 @@ class TestAccuracy(Callback):
     __test__ = False  # for pytest
 
     def __init__(self, X, y, classes):
-        self.data = X, np.searchsorted(classes, y)
+        self.data = X, y, classes
 
     def on_epoch_end(self, net, **kwargs):
         """Predict the test set."""
-        X, labels = self.data
+        X, y, classes = self.data
+        labels = np.searchsorted(classes, y)
         net.module_.eval()
         with torch.no_grad():
             parts = [

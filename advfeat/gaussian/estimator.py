@@ -349,9 +349,9 @@ class GaussianRobustMLE(
         regular = std.all(axis=1) | (self.priors_ == 0) if self._scatter.per_class else std.any()
         if self.eps_ == 0 and not np.all(regular):
             raise ValueError(
-                "GaussianRobustMLE with eps=0, or one relative to no deviation, needs variance "
-                "within the classes: in some feature, or in every direction and class if "
-                "per_class=True. Got a singular covariance; use a positive eps, not relative."
+                "GaussianRobustMLE with eps=0 needs variance within the classes: in some feature, "
+                "or in every direction and class if per_class=True. Got a singular covariance "
+                "instead, with which a relative_eps is 0; use a positive eps that is not relative."
             )
         robust = robust_std(std.ravel(), self.eps_, weights=weights)
         d_eff, error = relaxation(robust, std.ravel(), weights)

@@ -16,6 +16,7 @@ from advfeat.optim._operations import (
     same_but_for_scale,
     scores_each_class,
 )
+from advfeat.utils._device import own_modes
 
 
 def cut_at_features(graph, x):
@@ -225,20 +226,23 @@ class LastLinearInput:
                 self._run(x)
             n_calls = len(calls)
             calls.clear()
-            with torch.inference_mode(False), torch.enable_grad():
+            with own_modes():  # in float32, whose rounding is no side path
                 asking = x.detach().clone().requires_grad_(True)  # else backward hooks warn
                 logits = self.module(asking.clone())
                 if not leaves or not scores_each_class(logits, leaves[0]):
                     return False
             calls.clear()
-            with torch.no_grad():
+            with own_modes(), torch.no_grad():
                 other = self.module(other_inputs(x))
         except RuntimeError:  # a network that cannot be differentiated here
             return False
+        except Exception:  # it need not take inputs that were made up
+            return bool(leaves)
         finally:
             hook.remove()
             self.last.call = None
-        return same_but_for_scale(logits.detach(), other)
+        with own_modes():
+            return same_but_for_scale(logits.detach(), other)
 
     def _run(self, x):
         self.last.call = None, None

@@ -1,5 +1,7 @@
 """What the operations of a traced network do, found by trying them."""
 
+from itertools import islice
+
 import torch
 from torch import fx
 
@@ -90,7 +92,10 @@ class Operations:
         """
         other = other_inputs(self._x)
         interpreter = fx.Interpreter(self._interpreter.module, garbage_collect_values=False)
-        interpreter.run(other.clone())
+        try:
+            interpreter.run(other.clone())
+        except Exception:  # a network need not take what was made up
+            return False
         values = {**interpreter.env, linear: scores.clone()}
         for node in rest:
             values[node] = self._apply(node, values)
@@ -189,8 +194,8 @@ def scores_each_class(out, scores):
     if not out.requires_grad or out.shape != scores.shape:
         return False
     taken = set()
-    masked = (out == -torch.inf).flatten(0, -2).all(0).tolist()  # for good
-    for i in [i for i in range(out.shape[-1]) if not masked[i]][:_N_LOGITS]:
+    masked = (out == -torch.inf).flatten(0, -2).all(0)  # for good
+    for i in islice((i for i in range(out.shape[-1]) if not masked[i]), _N_LOGITS):
         (gradient,) = torch.autograd.grad(
             out[..., i].sum(), scores, retain_graph=True, allow_unused=True
         )
@@ -206,14 +211,19 @@ def scores_each_class(out, scores):
 
 
 def other_inputs(x):
-    """Give inputs of the same shape that differ from these in every sample and its mean."""
-    order = torch.randperm(x[0].numel(), generator=torch.Generator("cpu").manual_seed(0))
+    """Give another input for each: that of the next sample, or, if it is the same, a made one."""
+    rolled = x.roll(1, 0)
+    if ((rolled - x).flatten(1) != 0).any(1).all():
+        return rolled
+    generator = torch.Generator("cpu").manual_seed(0)
+    order = torch.randperm(x[0].numel(), generator=generator, device="cpu")
     return 0.7 * x.flatten(1)[:, order.to(x.device)].view_as(x)
 
 
 def same_but_for_scale(logits, other):
     """Whether two sets of logits differ in a positive factor for each sample at most."""
-    half = torch.is_autocast_enabled(logits.device.type)
+    kind = logits.device.type
+    half = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind)
     return torch.allclose(_direction(logits), _direction(other), atol=3e-2 if half else 1e-3)
 
 
