@@ -85,7 +85,7 @@ def adversarial_examples(
         Whether runs start at a random point of the ball.
     n_restarts : int, default=1
         Times that all runs are made, each from other random points, on the samples that still
-        withstand. The worst for each sample is kept. Without ``random_start`` all are equal.
+        withstand. The worst for each sample is kept. Without ``random_start`` there is one.
     batch_size : int, default=256
         Samples attacked together. More needs more memory and is faster on a GPU; results differ
         by rounding at most.

@@ -20,10 +20,12 @@ from advfeat.optim import (
     targeted_margin,
     useful_radius,
 )
+from advfeat.optim._balls import random_points
 from advfeat.utils._checks import batch_tensor
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._lazy import SelectedRows
-from advfeat.utils._random import draw_seed, normal_rows
+from advfeat.utils._logits import classified_as
+from advfeat.utils._random import draw_seed
 
 _MAX_TARGETS = 9  # wrong classes tried one by one, as in AutoAttack's targeted runs
 
@@ -50,9 +52,7 @@ class AttackTarget:
         """Check everything; raises as `unpack_data`, `attackable` and `encode_labels` do."""
         X, y = unpack_data(estimator, X, y)
         view = attackable(estimator, X, precision, **only_given(bounds))
-        judge = view.network.verify(view.X)
-        if precision != "fp32":
-            judge = attackable(estimator, X, **only_given(bounds)).network.verify(view.X)
+        judge = view.network.verify(view.X).in_fp32(view.X)
         return cls(view, judge, encode_labels(y, view.classes, len(view.X), unknown="mark"))
 
     def plan(self, settings, rows=None, *, keeps_examples=True):
@@ -68,6 +68,7 @@ class AttackTarget:
             Whether the examples are handed back, or only whether each fools.
         """
         eps, n_steps, step_size = (settings[name] for name in ("eps", "n_steps", "step_size"))
+        n_restarts = settings["n_restarts"] if settings["random_start"] else 1  # else all equal
         X, labels = self.view.X, self.labels
         if rows is not None:
             X, labels = SelectedRows(X, rows), labels[rows]
@@ -78,7 +79,7 @@ class AttackTarget:
             judge=self.judge,
             bounds=bounds,
             ball=make_ball(norm, radius),
-            runs=_runs(len(self.view.classes), settings["n_restarts"]) if eps > 0 else (),
+            runs=_runs(len(self.view.classes), n_restarts) if eps > 0 else (),
             step_size=HalfCosine(radius if step_size is None else step_size, n_steps),
             n_steps=n_steps,
             seed=draw_seed(settings["random_state"]) if settings["random_start"] else None,
@@ -129,9 +130,11 @@ class Attack:
         unknown = y < 0  # a label that is never predicted: there is nothing to attack
         y = y.clamp(min=0)
         best = x.clone()
-        margin, fooled = _judge(self.judge, x, y)
+        with torch.no_grad():
+            logits = self.judge(x)
+        margin, fooled = _judge(logits, y)
         fooled |= unknown
-        order = _by_likelihood(self.judge, x, y)
+        order = _by_likelihood(logits, y)
         for run, (loss, rank) in enumerate(self.runs):
             rows = torch.nonzero(~fooled).flatten()
             if len(rows) == 0:
@@ -147,27 +150,22 @@ class Attack:
                 bounds=self.bounds,
                 step_size=self.step_size,
                 n_steps=self.n_steps,
-                start=self._start(run, begin, x, rows),
+                start=None
+                if self.seed is None
+                else random_points(self.ball, x, (self.seed, run), begin, rows),
                 keep="best",
-                # As `_judge` counts: logits that are no numbers are misclassified.
+                # Logits that are no numbers are misclassified, as for `_judge`.
                 is_better=lambda logits, t, ys=ys: ~(cw_margin(logits, ys) <= 0),
                 until_better=not self.keeps_examples and self.network is self.judge,
             )
-            found_margin, found_fools = _judge(self.judge, found, ys)
+            with torch.no_grad():
+                found_margin, found_fools = _judge(self.judge(found), ys)
             better = found_fools | (found_margin > margin[rows])
             best[rows[better]] = found[better]
             margin[rows[better]] = found_margin[better]
             fooled[rows] = found_fools
         examples = (best.cpu().numpy(),) if self.keeps_examples else ()
         return *examples, fooled.cpu().numpy()
-
-    def _start(self, run, begin, x, rows):
-        """Random points of the ball around the given rows of the batch; None for themselves."""
-        if self.seed is None:
-            return None
-        noise = normal_rows((self.seed, run), begin, begin + len(x), x[0].numel() + 2)
-        noise = torch.from_numpy(noise).to(x.device)[rows]
-        return x[rows] + self.ball.sample(noise, like=x[rows])
 
 
 def _runs(n_classes, n_restarts):
@@ -179,17 +177,12 @@ def _runs(n_classes, n_restarts):
     return (*untargeted, *targets) * n_restarts
 
 
-def _judge(network, x, y):
-    """Margin of each sample, and whether it is misclassified: ties as `predict` breaks them."""
-    with torch.no_grad():
-        logits = network(x)
-    # Logits that are no numbers count as misclassified.
+def _judge(logits, y):
+    """Margin of each sample, infinite where it is no number, and whether it is misclassified."""
     margin = torch.nan_to_num(cw_margin(logits, y), nan=torch.inf)
-    return margin, (logits.argmax(1) != y) | (margin > 0)
+    return margin, ~classified_as(logits, y)
 
 
-def _by_likelihood(network, x, y):
+def _by_likelihood(logits, y):
     """Wrong classes of each sample, most likely first; the true class comes last."""
-    with torch.no_grad():
-        logits = network(x).scatter(1, y[:, None], -torch.inf)
-    return logits.argsort(1, descending=True)
+    return logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)

@@ -83,8 +83,8 @@ def warn_if_blind(target, norm, eps):
 def warn_if_beaten(target, norm, eps, withstands):
     """Warn, after the attack, if a short random search fools what withstood it.
 
-    What steps along the gradient do fool, if there are enough of them, is no reason. It costs 200
-    forward passes on 64 samples.
+    Samples that a short gradient attack fools as well do not count: there the gradient leads, and
+    the first attack was only too weak. It costs 200 forward passes on 64 samples.
 
     Parameters
     ----------

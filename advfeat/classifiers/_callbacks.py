@@ -116,7 +116,7 @@ class BestEpoch(Callback):
 
     @property
     def kept_score(self):
-        """Score of the weights that are kept; None if the guard has voided the last of all."""
+        """Score of the weights that are kept; None if the guard has just changed the attack."""
         return self.best_score_ if math.isfinite(self.best_score_) else None
 
     @property

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 def from_torch(
     module: torch.nn.Module,
     *,
-    classes: ArrayLike | None,
+    classes: ArrayLike,
     input_shape: tuple[int, ...],
     mean: ArrayLike | None = None,
     std: ArrayLike | None = None,
@@ -151,7 +151,7 @@ class TorchClassifier(NetworkClassifier):
         self,
         module: torch.nn.Module,
         *,
-        classes: ArrayLike | None,
+        classes: ArrayLike,
         input_shape: tuple[int, ...],
         mean: ArrayLike | None = None,
         std: ArrayLike | None = None,

@@ -17,8 +17,7 @@ from advfeat.classifiers._interrupts import (
     raised_on_purpose,
 )
 from advfeat.classifiers._overfitting import FEW, raised
-from advfeat.classifiers._own_modules import usable
-from advfeat.classifiers._training_batches import BatchIterator, TrainingBatch
+from advfeat.classifiers._training_batches import BatchIterator
 from advfeat.classifiers._training_data import ArrayDataset
 from advfeat.optim import (
     AttackedNetwork,
@@ -28,6 +27,7 @@ from advfeat.optim import (
     projected_gradient,
 )
 from advfeat.utils._device import autocast, to_device
+from advfeat.utils._logits import usable
 from advfeat.utils._random import draws_in_training, isolated_torch_seed, make_generator
 
 _OURS = "skorch.", "advfeat.", "builtins"  # modules whose code draws nothing
@@ -37,7 +37,7 @@ _N_LOOKED_AT = 64  # samples, once the training has ended
 class TrainingNet(NeuralNetClassifier):
     """skorch net with sliced batches, sample weights, a fixed seed and data-parallel steps.
 
-    Whatever is no `ArrayDataset` goes through skorch's own batches and steps.
+    It trains on an `ArrayDataset`, and predicts through skorch's own batches, too.
     """
 
     def __init__(
@@ -62,8 +62,6 @@ class TrainingNet(NeuralNetClassifier):
 
     def get_split_datasets(self, X, y=None, **fit_params):
         """Give the training and the validation set."""
-        if not isinstance(X, ArrayDataset):
-            return super().get_split_datasets(X, y, **fit_params)
         return X, X.validation
 
     def get_iterator(self, dataset, training=False):
@@ -94,10 +92,14 @@ class TrainingNet(NeuralNetClassifier):
             if self.ranks_.any(ended or (best is not None and best.patience_is_spent)):
                 raise TrainingEnded
 
+    def fit(self, X, y=None, **fit_params):
+        """Refuse to begin anew what the classifier has trained."""
+        _refuse_foreign(X)
+        return super().fit(X, y, **fit_params)
+
     def partial_fit(self, X, y=None, classes=None, **fit_params):
         """Train; unlike skorch's, let KeyboardInterrupt go on to the caller."""
-        if not self.initialized_:
-            self.initialize()
+        _refuse_foreign(X)
         self.ranks_ = Ranks()
         with (
             marked_interrupts(),
@@ -113,8 +115,7 @@ class TrainingNet(NeuralNetClassifier):
             finally:
                 self._set_training(False)  # for callbacks and whoever calls the module
             self.notify("on_train_end", X=X, y=y)
-            if isinstance(X, ArrayDataset):
-                self._check_outcome(X)
+            self._check_outcome(X)
         return self
 
     def _follow_a_new_optimizer(self, X, y):
@@ -160,8 +161,6 @@ class TrainingNet(NeuralNetClassifier):
 
     def train_step_single(self, batch, **fit_params):
         """Forward and backward pass for this process's share of a batch."""
-        if not isinstance(batch, TrainingBatch):
-            return super().train_step_single(batch, **fit_params)
         n = len(batch.weight)
         share = self.ranks_.share(n)
         x = self.step_inputs(batch, share)
@@ -197,8 +196,6 @@ class TrainingNet(NeuralNetClassifier):
 
     def validation_step(self, batch, **fit_params):
         """Loss and logits of samples that were set aside; every process works on all of them."""
-        if not isinstance(batch, TrainingBatch):
-            return super().validation_step(batch, **fit_params)
         x = self.step_inputs(batch, slice(None), validation=True)
         self._set_training(False)
         with torch.no_grad():
@@ -212,6 +209,14 @@ class TrainingNet(NeuralNetClassifier):
     def _loss(self, logits, y, weight):
         losses = F.cross_entropy(logits, y, reduction="none", label_smoothing=self.label_smoothing)
         return (losses * weight).mean()
+
+
+def _refuse_foreign(data):
+    if not isinstance(data, ArrayDataset):
+        raise TypeError(
+            "The net of a classifier is trained by the classifier alone, which knows the labels, "
+            "the weights and the attack. Use the classifier's fit or partial_fit instead."
+        )
 
 
 def _has_foreign_code(callback):

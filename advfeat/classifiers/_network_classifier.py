@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from advfeat.classifiers._html import network_line
-from advfeat.classifiers._own_modules import portable, usable
+from advfeat.classifiers._own_modules import portable
 from advfeat.datasets._torch_data import inputs_of, refuse_constructed, unpack_data
 from advfeat.optim import FrozenNetwork
 from advfeat.optim._copying import copy_network, make_picklable
@@ -20,8 +20,9 @@ from advfeat.utils._checks import check_inputs
 from advfeat.utils._device import resolve_device, to_device
 from advfeat.utils._estimator import EstimatorMixin
 from advfeat.utils._labels import encode_labels
+from advfeat.utils._logits import classified_as, usable
 from advfeat.utils._sklearn import _clone_parametrized, html_block
-from advfeat.utils._typing import Device, Inputs
+from advfeat.utils._typing import Inputs
 from advfeat.utils._weight import check_weight
 
 
@@ -134,26 +135,26 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the network has no linear layer.
+            If the network does not end in one linear layer.
         """
         X = self.check_inputs(X)
-        frozen = self.frozen().verify(X)
-        if not frozen.has_features:
-            raise ValueError(
-                f"The network of {type(self).__name__} does not end in a linear layer, so it has "
-                "no penultimate features. Use a network that ends in nn.Linear."
-            )
+        frozen = self.frozen().verify(X).require_features()
         job = Forward(frozen.features, frozen.device)
         return run_batches(job, (X,), batch_size=PREDICTION_BATCH)[0]
 
-    def frozen(self, device: Device | None = None, precision: str = "fp32") -> FrozenNetwork:
-        """Inference copy of the network on ``device`` (default: the estimator's).
+    def frozen(self, precision: str = "fp32") -> FrozenNetwork:
+        """Inference copy of the network on the estimator's device.
+
+        Parameters
+        ----------
+        precision : {"fp32", "bf16"}, default="fp32"
+            In which the copy computes.
 
         Returns
         -------
         advfeat.optim.FrozenNetwork
         """
-        device = resolve_device(self.device if device is None else device)
+        device = resolve_device(self.device)
         return FrozenNetwork(self.module_, device=device, precision=precision)
 
     def check_inputs(self, X: Inputs) -> Any:
@@ -188,9 +189,8 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         return logits
 
     def _is_right(self, X, index):
-        """Whether each class is the one at its index; logits that are no numbers say no class."""
-        logits = self._logits_of(X)
-        return usable(logits) & (logits.argmax(1) == index)
+        """Whether each class is the one at its index."""
+        return classified_as(self._logits_of(X), index)
 
     def _logits_of(self, X):
         """Logits of data that are checked."""
@@ -222,12 +222,6 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
                 make_picklable(given)
                 state[name] = portable(given)
         return state
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = False
-        tags.non_deterministic = False
-        return tags
 
 
 class _Cloned:

@@ -4,7 +4,6 @@ What does not fit is refused in one line that says what does; no message prints 
 """
 
 import inspect
-import math
 import warnings
 
 import torch
@@ -206,11 +205,6 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
             "mode, such as batch-norm with track_running_stats=False."
         )
     return outputs[-1], x
-
-
-def usable(logits):
-    """Tell which rows give probabilities: some class may be masked by -inf, not all of them."""
-    return (logits < math.inf).all(1) & (logits > -math.inf).any(1)
 
 
 def gradients_of(logits, sources, what):

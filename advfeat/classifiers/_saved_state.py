@@ -70,7 +70,7 @@ def classifier_of(kind, params, header, tensors, network):
     """
     build = _load_torch if kind is TorchClassifier else _load_trained
     classifier = build(kind, params, header, tensors, network)
-    requests = header.get("requests", {})  # which early files lack
+    requests = header["requests"]
     with config_context(enable_metadata_routing=True):  # else scikit-learn refuses to set them
         for name in _ROUTED:
             if requests.get(name):
@@ -138,7 +138,7 @@ def _tensors_of(state):
 
 
 def check_network(own, network):
-    """Refuse a network beside a file of which ``own`` names the network, or none."""
+    """Raise `DoesNotFit` unless a network comes just where a file needs one, named ``own``."""
     if own and network is None:
         raise DoesNotFit(
             f"the classifier has a network of its own, {own}, and a file holds no code. Pass it: "
@@ -195,9 +195,7 @@ def _load_trained(kind, params, header, tensors, network):
     )
     if "attack" in header:
         n_steps, step_size = header["attack"]
-        # Files of before the key: only the guard could have changed the number of steps.
-        raised = header.get("attack_raised", n_steps != params["n_steps"])
-        changes = {"n_steps": n_steps, "step_size": step_size, "raised": raised}
+        changes = {"n_steps": n_steps, "step_size": step_size, "raised": header["attack_raised"]}
         net.attack = {**net.attack, **changes}
     for i, weight in enumerate(_optimized(net)):
         for name, value in _part(f"optimizer.{i}.", tensors).items():

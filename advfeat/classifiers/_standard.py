@@ -62,8 +62,8 @@ class StandardClassifier(NetworkClassifier):
         Share of the last step of SGD that is taken again, in [0, 1). Larger averages over more
         steps.
     weight_decay : float, default=5e-4
-        Factor of the squared weights in the loss (L2 penalty), as in the paper. Larger keeps
-        weights smaller.
+        Share of each weight that is added to its gradient (L2 penalty), as in the paper. Larger
+        keeps weights smaller.
     label_smoothing : float, default=0.0
         Share of each label, in [0, 1), that the loss spreads evenly over all classes. Larger
         gives less confident networks; 0, as in the paper, none.

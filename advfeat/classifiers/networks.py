@@ -198,10 +198,10 @@ def _mlp(input_shape, n_classes):
     )
 
 
-def _small_cnn(input_shape, n_classes, widths=(16, 32, 32)):
+def _small_cnn(input_shape, n_classes):
     """Three convolutions and global pooling, for images such as 8x8 digits."""
     layers, channels = [], input_shape[0]
-    for width in widths:
+    for width in (16, 32, 32):
         layers += _convolution(channels, width)
         channels = width
     return nn.Sequential(*layers, *_head(channels, n_classes))

@@ -193,7 +193,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         Raises
         ------
         ValueError
-            If the source has no linear layer or is random, given starts do not fit X, or there
+            If the source has no features or is random, given starts do not fit X, or there
             is only one sample to start from.
         """
         self._validate_params()
@@ -218,7 +218,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         starts = self._starts(X, seed)
         job = Inversion(
             network=frozen,
-            judge=frozen if self.precision == "fp32" else source.frozen().verify(X),
+            judge=frozen.in_fp32(X),
             bounds=source.input_bounds_,
             noise=self._noise(X, seed) if starts is None else None,
             n_steps=n_steps,

@@ -14,7 +14,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 
 from advfeat.classifiers import StandardClassifier
-from advfeat.classifiers._own_modules import usable
 from advfeat.construction._kept import as_kept, warn_of_rounding
 from advfeat.construction._sources import (
     check_network,
@@ -36,6 +35,7 @@ from advfeat.optim import (
 )
 from advfeat.utils._checks import batch_tensor
 from advfeat.utils._labels import check_labels, encode_labels
+from advfeat.utils._logits import classified_as
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._random import draw_seed, make_rng
 from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
@@ -222,7 +222,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         frozen = refuse_random(source.frozen(precision=self.precision).verify(X))
         job = Relabelling(
             network=frozen,
-            judge=frozen if self.precision == "fp32" else source.frozen().verify(X),
+            judge=frozen.in_fp32(X),
             ball=make_ball(self.norm, eps),
             bounds=source.input_bounds_,
             n_steps=self.n_steps,
@@ -371,7 +371,5 @@ class Relabelling:
         )
         found = as_kept(found, self.dtype, self.bounds)
         with torch.no_grad():
-            logits = self.judge(found)
-        # Logits that are no numbers reach no target.
-        success = (logits.argmax(1) == target) & usable(logits)
+            success = classified_as(self.judge(found), target)
         return found.cpu().numpy().astype(self.dtype, copy=False), success.cpu().numpy()

@@ -25,7 +25,7 @@ def unfrozen(source):
 
 
 def check_network(source, X, n_classes, needs_features):
-    """Raise a ValueError if the source's network will be random, or lack a linear layer.
+    """Raise a ValueError if the source's network will be random, or lack features.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def check_network(source, X, n_classes, needs_features):
     X : array of shape (n, ...), checked
     n_classes : int
     needs_features : bool
-        Whether a linear layer is needed.
+        Whether it must end in one linear layer.
     """
     module = _network(source, X.shape[1:], n_classes)
     if module is None:
@@ -43,11 +43,8 @@ def check_network(source, X, n_classes, needs_features):
     except Exception:  # callbacks may still shape it; if not, training says what is wrong
         return
     refuse_random(frozen)
-    if needs_features and not frozen.has_features:
-        raise ValueError(
-            "Inversion needs penultimate features, but the source network has no linear layer. "
-            "Use a network that ends in nn.Linear."
-        )
+    if needs_features:
+        frozen.require_features()
 
 
 def classes_to_be(source, X, y):
@@ -106,7 +103,7 @@ def refuse_random(frozen):
 
 
 def _network(source, input_shape, n_classes):
-    """Network of a source, trained or not; None for those that have a linear layer by name."""
+    """Network of a source, trained or not; None for those by name, which end in a linear layer."""
     inner = unfrozen(source)
     if inner is not source or isinstance(inner, TorchClassifier):
         return inner.module_

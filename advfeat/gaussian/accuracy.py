@@ -1,5 +1,7 @@
 """Accuracy and usefulness under attack, in closed form, as methods of GaussianRobustMLE."""
 
+from numbers import Real
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
@@ -9,6 +11,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from advfeat.gaussian.discriminant import linear_discriminant
 from advfeat.gaussian.robust_covariance import check_budget, relaxation, robust_std
+from advfeat.utils._arrays import as_floats
+
+_ROUNDINGS = 8 * np.finfo(float).eps
 
 
 class GaussianAccuracyMixin:
@@ -103,19 +108,30 @@ class GaussianAccuracyMixin:
         (array([0.949, 0.   ]), array([ 0.632, -1.   ]))
         """
         self._check_two_classes("feature_usefulness")
-        w = np.asarray(w, dtype=float)
+        w = as_floats(w, "The 'w' parameter of feature_usefulness")
         if w.ndim not in (1, 2) or w.shape[-1] != self.n_features_in_:
             raise ValueError(
                 "The 'w' parameter of feature_usefulness must have shape (n_features,) or "
                 f"(n, n_features) with {self.n_features_in_} features. Got {w.shape} instead."
             )
-        eps = check_budget(eps, "eps", "feature_usefulness")
+        if not np.isfinite(w).all():
+            raise ValueError(
+                "The 'w' parameter of feature_usefulness must be finite. It has NaN or inf."
+            )
+        eps = _one_budget(eps, "eps", "feature_usefulness")
+        largest = np.abs(w).max(axis=-1, keepdims=True)
+        w = w / np.where(largest > 0, largest, 1.0)  # its scale does not matter
         axes = self._scatter.axes[0]
         spread = np.prod(self.priors_)
-        difference = w @ (self.means_[1] - self.means_[0])
-        within = np.square(axes.rotate(np.atleast_2d(w))[0] * axes.std[: axes.n_axes]).sum(axis=1)
-        std = np.sqrt(within.reshape(w.shape[:-1]) + spread * np.square(difference))
-        scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
+        shift = self.means_[1] - self.means_[0]
+        difference = w @ shift
+        part = axes.rotate(np.atleast_2d(w))[0] * axes.std[: axes.n_axes]
+        std = np.linalg.norm(part, axis=1).reshape(w.shape[:-1])
+        std = np.hypot(std, np.sqrt(spread) * difference)
+        # What is no more than rounding of its parts is no variance.
+        total = np.hypot(np.linalg.norm(axes.root, axis=0), np.sqrt(spread) * shift)
+        constant = std <= _ROUNDINGS * w.shape[-1] * (np.abs(w) @ total)
+        scale = np.divide(1.0, std, out=np.zeros_like(std), where=~constant)
         rho = 2 * spread * difference * scale
         return rho, rho - eps * dual_norm(w, norm) * scale
 
@@ -210,11 +226,7 @@ class GaussianAccuracyMixin:
         True
         """
         self._check_two_classes("select_eps")
-        eps_test = check_budget(eps_test, "eps_test", "select_eps")
-        if eps_test.ndim:
-            raise ValueError(
-                f"The 'eps_test' parameter of select_eps must be one number. Got {eps_test!r}."
-            )
+        eps_test = _one_budget(eps_test, "eps_test", "select_eps")
 
         def accuracy(eps_values):
             path = self.eps_path(eps_values)
@@ -232,9 +244,11 @@ class GaussianAccuracyMixin:
         scale = float(np.linalg.norm(self.std_)) or 1.0
         weakest = float(self.std_[self.std_ > 1e-12 * scale].min(initial=scale))
         low, high = np.log10([min(1e-4 * scale, 1e-2 * weakest), 1e3 * scale])
-        grid = np.append(0.0, np.logspace(low, high, int(10 * (high - low)) + 1))
+        grid = np.logspace(low, high, int(10 * (high - low)) + 1)
+        if self.std_.any():  # else a budget of zero leaves no model
+            grid = np.append(0.0, grid)
         best = int(np.argmax(accuracy(grid)))
-        low, high = grid[max(best - 1, 1)], grid[min(best + 1, len(grid) - 1)]
+        low, high = grid[max(best - 1, int(grid[0] == 0))], grid[min(best + 1, len(grid) - 1)]
         refined = optimize.minimize_scalar(
             lambda log_eps: -accuracy(np.exp(log_eps))[0],
             bounds=(np.log(low), np.log(high)),
@@ -253,9 +267,16 @@ class GaussianAccuracyMixin:
             )
 
 
+def _one_budget(eps, name, method):
+    eps = check_budget(eps, name, method)
+    if eps.ndim:
+        raise ValueError(f"The '{name}' parameter of {method} must be one number. Got {eps!r}.")
+    return eps
+
+
 def dual_norm(w, norm):
     """Largest change of ``w'x`` under perturbations of unit norm, for each row of ``w``."""
-    if not norm >= 1:
+    if not isinstance(norm, Real) or not norm >= 1:
         raise ValueError(f"The 'norm' parameter must be a number from 1 to inf. Got {norm!r}.")
     order = np.inf if norm == 1 else 1 if norm == np.inf else norm / (norm - 1)
     largest = np.abs(w).max(axis=-1, keepdims=True)

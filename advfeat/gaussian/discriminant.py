@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, log_softmax
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from advfeat.utils._arrays import as_array
+from advfeat.utils._arrays import as_array, as_floats
 
 
 def class_priors(priors, counts):
@@ -20,7 +20,7 @@ def class_priors(priors, counts):
     """
     if priors is None:
         return counts / counts.sum()
-    given, priors = priors, np.asarray(priors, dtype=float)
+    given, priors = priors, as_floats(priors, "The 'priors' parameter of GaussianRobustMLE")
     if priors.shape != counts.shape or not np.all(priors >= 0):
         raise ValueError(
             "The 'priors' parameter of GaussianRobustMLE must be one non-negative number "

@@ -27,7 +27,7 @@ from advfeat.gaussian.robust_covariance import relaxation, robust_std
 from advfeat.gaussian.theory import GaussianTheoryMixin
 from advfeat.utils._arrays import as_array
 from advfeat.utils._estimator import EstimatorMixin, draft_of
-from advfeat.utils._labels import check_classes, check_kind
+from advfeat.utils._labels import check_classes, encode_labels
 from advfeat.utils._sklearn import (
     Interval,
     StrOptions,
@@ -72,7 +72,8 @@ class GaussianRobustMLE(
     .. math:: \Sigma_r = S/2 + I/\lambda + \sqrt{S/\lambda + S^2/4},
 
     where the budget fixes :math:`\lambda`. With ``eps=0`` this is linear discriminant
-    analysis; as ``eps`` grows the classifier tends to the nearest class mean.
+    analysis; as ``eps`` grows the classifier tends to the nearest class mean if all
+    ``priors`` are equal, and else to the most frequent class.
 
     Read more in the :doc:`user guide </gaussian>`.
 
@@ -288,16 +289,10 @@ class GaussianRobustMLE(
             if not first:
                 draft._scatter.check_kind(self.covariance_type, self.per_class)
             X, y, sample_weight = draft._check_batch(X, y, sample_weight, reset=first)
-            check_kind(y, draft.classes_)
-            unknown = np.setdiff1d(y, draft.classes_)
-            if len(unknown):
-                raise ValueError(
-                    f"The labels 'y' of partial_fit must be among the classes {draft.classes_!r}. "
-                    f"Got {unknown!r} as well; list every label in 'classes' on the first call."
-                )
+            index = encode_labels(y, draft.classes_, len(X))
             if first:
                 draft._begin(draft.classes_, X.shape[1])
-            draft._update(X, np.searchsorted(draft.classes_, y), sample_weight)
+            draft._update(X, index, sample_weight)
         return self
 
     def _check_batch(self, X, y, sample_weight, reset):
@@ -370,6 +365,8 @@ class GaussianRobustMLE(
             values.reshape(std.shape if self._scatter.per_class else -1)
             for values in (std, robust.std, robust.adversary_std)
         )
+        share = getattr(robust, "share", None)
+        self._share = None if share is None else share.reshape(std.shape)
         self.lambda_, self.n_iter_ = float(robust.lambda_), robust.n_iter
         counted = weights > 0
         with np.errstate(divide="ignore"):

@@ -4,13 +4,20 @@ Everything is in coordinates along fixed orthogonal axes, where the model's prec
 is diagonal. The learner's problem is convex in the logarithms of the standard deviations.
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 from scipy import optimize
+from sklearn.exceptions import ConvergenceWarning
 
 _MAX_ITER = 100
+_N_STEPS = 1000  # of L-BFGS
 _TOL = 1e-14
+_GTOL = 1e-8  # of L-BFGS, for the energy of a direction, which is 1 at the solution
+_POOR = 1e-3  # error of an energy from which to warn
+_ROUNDING = 1e-14  # relative: components that small are none
+_ROUNDING_OUTSIDE = 1e-10  # the same in directions without variance, which are less sure
 
 
 class PointwiseStd(NamedTuple):
@@ -26,15 +33,19 @@ class PointwiseStd(NamedTuple):
         Mean of the samples' Lagrange multipliers.
     n_iter : int
         Steps of L-BFGS.
+    share : ndarray of shape (n_axes,)
+        How budgets that are free are spent, see `worst_perturbation`, so that the learner's
+        standard deviations are its best reply.
     """
 
     std: np.ndarray
     adversary_std: np.ndarray
     lambda_: float
     n_iter: int
+    share: np.ndarray
 
 
-def worst_perturbation(V, precision, eps):
+def worst_perturbation(V, precision, eps, share=None):
     r"""Perturbation of length ``eps`` that lowers each sample's likelihood most.
 
     Solves ``max (v + delta)' T (v + delta)`` over ``||delta|| <= eps`` with a diagonal
@@ -48,21 +59,25 @@ def worst_perturbation(V, precision, eps):
         Positive diagonal of ``T``.
     eps : float
         Positive length of the perturbation.
+    share : ndarray of shape (n_axes,), optional
+        Parts, which sum to 1, of the square of a free budget for the axes of the largest
+        precision; the first of these gets all by default.
 
     Returns
     -------
     delta : ndarray of shape (n_samples, n_axes)
-        Perturbations of length ``eps``. Where a sample has no component along the axes of
-        the largest precision the sign is free, and the positive one is taken.
+        Perturbations of length ``eps``. Where a sample has no component along the axes of the
+        largest precision, what the others leave of the budget is free: any direction among
+        these axes does the same harm. It is spent by ``share``, with positive signs.
     multiplier : ndarray of shape (n_samples,)
-        Lagrange multipliers ``lambda``.
+        Lagrange multipliers ``lambda``; the largest precision where budget is free.
 
     References
     ----------
     Ilyas et al. 2019, Lemma 1.
     """
-    top = int(np.argmax(precision))
-    gap = precision[top] - precision
+    top = precision.max()
+    gap = top - precision
     pull = precision * V
     # multiplier = max T + rise; each axis alone gives a lower bound on the root.
     rise = np.max(np.abs(pull) / eps - gap, axis=1, initial=0.0, keepdims=True)
@@ -79,17 +94,18 @@ def worst_perturbation(V, precision, eps):
         rise += np.divide(
             np.maximum(excess, 0.0) * length_2, slope, out=np.zeros_like(rise), where=slope > 0
         )
-    # No component along the top axes: what is left of the budget goes there.
     free = rise[:, 0] == 0
-    delta[free, top] = np.sqrt(np.maximum(eps**2 - length_2[free, 0], 0.0))
-    return delta, precision[top] + rise[:, 0]
+    if share is None:
+        share = np.arange(len(precision)) == np.argmax(precision)
+    delta[free] += np.sqrt(np.maximum(eps**2 - length_2[free], 0.0) * share)
+    return delta, top + rise[:, 0]
 
 
 def pointwise_std(V, sample_weight, eps, start, multiplicity):
     """Robust standard deviations when every sample has its own budget.
 
     Minimises over ``sigma`` the mean of ``max_{||delta|| <= eps} sum_i (v_i + delta_i)^2 /
-    (2 sigma_i^2)`` plus ``sum_i log sigma_i``, by L-BFGS on ``log sigma``.
+    (2 sigma_i^2)`` plus ``sum_i log sigma_i``.
 
     Parameters
     ----------
@@ -110,31 +126,105 @@ def pointwise_std(V, sample_weight, eps, start, multiplicity):
     PointwiseStd
         The solution, per direction.
 
+    Warns
+    -----
+    ConvergenceWarning
+        If L-BFGS stops before the solution.
+
+    Notes
+    -----
+    Convex in ``u = log sigma``, but with a kink where several axes are the lowest: a budget that
+    is free goes to whichever is lower. So one axis is taken for the lowest, all others lie above
+    it, ``u_i = u_low + rise_i`` with bounds ``rise_i >= 0``, and the loss is smooth. If the lowest
+    wants to rise at the solution, another one that lies on its bound takes its place.
+
     References
     ----------
     Ilyas et al. 2019, equation (12).
     """
-    V, start = V / eps, start / eps
-
-    def loss(log_std):
-        precision = np.exp(-2 * log_std)
-        delta, _ = worst_perturbation(V, precision, 1.0)
-        energy = precision * (sample_weight @ np.square(V + delta))
-        return energy.sum() / 2 + multiplicity @ log_std, multiplicity - energy
-
-    result = optimize.minimize(
-        loss,
-        np.log(start),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": 1000, "ftol": 0.0, "gtol": 1e-8, "maxcor": 20},
-    )
-    std = np.exp(result.x)
-    delta, multiplier = worst_perturbation(V, std**-2.0, 1.0)
+    V = V / eps
+    V[np.abs(V) <= _ROUNDING * np.abs(V).max(axis=0)] = 0  # of the means
+    u, n_iter = np.log(start / eps), 0
+    low = np.argmin(u)
+    for _ in range(len(u) + 1):
+        u, n_steps = _above(low, V, sample_weight, u, multiplicity)
+        n_iter += n_steps
+        own, delta, multiplier = _attacked(low, V, sample_weight, u)
+        lacks = np.where(u == u[low], multiplicity - own, 0.0)  # what free budgets must fill
+        if lacks[low] >= -_GTOL:
+            break
+        low = np.argmax(lacks)
+    lacks = lacks.clip(min=0)
+    total = lacks.sum()
+    share = lacks / total if total > 0 else np.arange(len(u)) == low
+    delta, multiplier = worst_perturbation(V, np.exp(-2 * u), 1.0, share)
+    energy = np.exp(-2 * u) * (sample_weight @ np.square(V + delta))
+    error = np.abs(energy / multiplicity - 1).max()
+    if not error <= _POOR:
+        warnings.warn(
+            "The search for the reply to the pointwise adversary stopped before it was found: "
+            f"variances may be wrong by some {error:.2g} of their values. Use "
+            "adversary='average', or leave out features that hardly vary.",
+            ConvergenceWarning,
+            stacklevel=7,
+        )
     adversary_std = np.sqrt(sample_weight @ np.square(delta) / multiplicity)
     return PointwiseStd(
-        std * eps, adversary_std * eps, sample_weight @ multiplier / eps / eps, result.nit
+        np.exp(u) * eps,
+        adversary_std * eps,
+        sample_weight @ multiplier / eps / eps,
+        n_iter,
+        share / multiplicity,
     )
+
+
+def rotated(V, axes):
+    """Coordinates along `PrincipalAxes` and what lies outside, without what rounding has left."""
+    coordinates, outside = axes.rotate(V)
+    if axes.axes is None:
+        return coordinates, outside
+    length = np.linalg.norm(V, axis=1, keepdims=True)
+    share = np.where(axes.std[: axes.n_axes] > 0, _ROUNDING, _ROUNDING_OUTSIDE)
+    coordinates[np.abs(coordinates) <= share * length] = 0
+    if outside is not None:
+        outside[np.linalg.norm(outside, axis=1) <= _ROUNDING_OUTSIDE * length[:, 0]] = 0
+    return coordinates, outside
+
+
+def _above(low, V, sample_weight, u, multiplicity):
+    """Logarithms of the best standard deviations of which none is below that of one axis."""
+
+    def expand(z):
+        return np.where(np.arange(len(z)) == low, z[low], z[low] + z)
+
+    def loss(z):
+        u = expand(z)
+        own, delta, _ = _attacked(low, V, sample_weight, u)
+        energy = np.exp(-2 * u) * (sample_weight @ np.square(V + delta))
+        gradient = multiplicity - energy
+        gradient[low] = gradient.sum()
+        return energy.sum() / 2 + multiplicity @ u, gradient
+
+    start = u - u[low]
+    start[low] = u[low]
+    result = optimize.minimize(
+        loss,
+        start.clip(min=np.where(np.arange(len(u)) == low, -np.inf, 0)),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(None if i == low else 0, None) for i in range(len(u))],
+        options={"maxiter": _N_STEPS, "ftol": 0.0, "gtol": _GTOL, "maxcor": 20},
+    )
+    return expand(result.x), result.nit
+
+
+def _attacked(low, V, sample_weight, u):
+    """Energies of the axes without the free budgets, and the attack that gives these to one."""
+    precision = np.exp(-2 * u)
+    delta, multiplier = worst_perturbation(V, precision, 1.0, np.arange(len(u)) == low)
+    moved = V + delta
+    moved[multiplier == precision.max(), low] = 0
+    return precision * (sample_weight @ np.square(moved)), delta, multiplier
 
 
 def pointwise_spherical_std(V, sample_weight, eps):
@@ -150,6 +240,7 @@ def pointwise_spherical_std(V, sample_weight, eps):
         np.full(n_axes, eps / np.sqrt(n_axes)),
         sample_weight @ (1 + length / eps) / std / std,
         0,
+        np.full(n_axes, 1 / n_axes),
     )
 
 
@@ -177,17 +268,17 @@ def robust_std_of_samples(X, y, sample_weight, scatter, eps, start):
         The solution, axes of all groups in one row.
     """
     starts = start.std.reshape(len(scatter.axes), -1)
-    std, adversary_std = starts.copy(), np.zeros_like(starts)
+    std, adversary_std, share = starts.copy(), np.zeros_like(starts), np.zeros_like(starts)
     multiplier, n_iter = 0.0, 0
     for g, (group, axes) in enumerate(zip(scatter.groups, scatter.axes, strict=True)):
         member = np.isin(y, group)
         if not member.any():  # a class whose samples all have weight zero
             continue
         weight = sample_weight[member] / sample_weight[member].sum()
-        V, _ = axes.rotate(X[member] - scatter.mean[y[member]])
+        V, _ = rotated(X[member] - scatter.mean[y[member]], axes)
         if scatter.covariance_type == "spherical":
             solution = pointwise_spherical_std(V, weight, eps)
-            std[g], adversary_std[g] = solution.std, solution.adversary_std
+            number = slice(None)
         else:
             # Directions without variance are all alike: one last axis stands for them.
             held = axes.std > 0
@@ -195,7 +286,8 @@ def robust_std_of_samples(X, y, sample_weight, scatter, eps, start):
             _, first, multiplicity = np.unique(number, return_index=True, return_counts=True)
             V = np.hstack([V[:, held[: axes.n_axes]], np.zeros((len(V), int(not held.all())))])
             solution = pointwise_std(V, weight, eps, starts[g][first], multiplicity)
-            std[g], adversary_std[g] = solution.std[number], solution.adversary_std[number]
+        std[g], adversary_std[g] = solution.std[number], solution.adversary_std[number]
+        share[g] = solution.share[number]
         multiplier += scatter.weight[group].sum() / scatter.weight.sum() * solution.lambda_
         n_iter = max(n_iter, solution.n_iter)
-    return PointwiseStd(std.ravel(), adversary_std.ravel(), multiplier, n_iter)
+    return PointwiseStd(std.ravel(), adversary_std.ravel(), multiplier, n_iter, share.ravel())

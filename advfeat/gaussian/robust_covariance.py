@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from advfeat.utils._arrays import as_floats
+
 _MAX_ITER = 50
 # Newton converges quadratically: after a step of this size the error is below rounding.
 _LAST_STEP = 1e-9
@@ -155,9 +157,10 @@ def lambda_bounds(s, eps, weights, *, tight):
         return 1 / high.item() / high.item(), 1 / low.item() / low.item()
     std, dimension = robust_std(s, eps, weights=weights).std, weights.sum()
     trace = weights @ np.square(std)
-    frobenius = np.linalg.norm(np.sqrt(weights) * np.square(s))
+    unit = s.max() or 1.0  # squares of squares leave the range of floats soon
+    frobenius = np.linalg.norm(np.sqrt(weights) * np.square(s / unit))
     low = dimension / trace * (1 + np.sqrt(dimension) * s.min() / eps)
-    high = (1 + np.sqrt(dimension * frobenius) / eps) / std.min() ** 2
+    high = (1 + np.sqrt(dimension * frobenius) * (unit / eps)) / std.min() ** 2
     return float(low), float(high)
 
 
@@ -181,7 +184,7 @@ def vulnerability(s, model_std, C, weights):
     finite = surplus.min(axis=-1) > 0
     surplus = np.where(finite[..., None], surplus, 1.0)
     ratio = np.divide(s, model_std, out=np.zeros_like(s), where=model_std > 0)
-    rise = ((2 * surplus + 1) / np.square(surplus)) @ (weights * np.square(ratio))
+    rise = ((2 + 1 / surplus) / surplus) @ (weights * np.square(ratio))
     return np.where(finite, rise, np.inf)[()]
 
 
@@ -289,7 +292,7 @@ def bracket(s, eps, weights):
 
 def check_budget(eps, name, method):
     """Non-negative finite number or one-dimensional array of them, as an array."""
-    eps = np.asarray(eps, dtype=float)
+    eps = as_floats(eps, f"The '{name}' parameter of {method}")
     if eps.ndim > 1 or eps.size == 0 or not np.all((eps >= 0) & np.isfinite(eps)):
         raise ValueError(
             f"The '{name}' parameter of {method} must be a non-negative finite number or a "

@@ -4,10 +4,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from advfeat.gaussian.pointwise import worst_perturbation
-from advfeat.gaussian.robust_covariance import lambda_bounds, min_alignment, vulnerability
-from advfeat.utils._arrays import as_array
-from advfeat.utils._labels import check_kind, ravel_column
+from advfeat.gaussian.pointwise import rotated, worst_perturbation
+from advfeat.gaussian.robust_covariance import (
+    lambda_bounds,
+    min_alignment,
+    vulnerability,
+)
+from advfeat.utils._arrays import as_array, as_floats
+from advfeat.utils._labels import encode_labels
 
 
 class GaussianTheoryMixin:
@@ -61,18 +65,13 @@ class GaussianTheoryMixin:
         check_is_fitted(self)
         given, X = X, validate_data(self, as_array(X), dtype=np.float64, reset=False)
         adversary = self._adversary if adversary is None else adversary
-        if adversary not in ("average", "pointwise"):
+        if not isinstance(adversary, str) or adversary not in ("average", "pointwise"):
             raise ValueError(
                 "The 'adversary' parameter of perturb must be 'average', 'pointwise' or None. "
                 f"Got {adversary!r} instead."
             )
-        y = self.predict(given) if y is None else ravel_column(np.asarray(as_array(y)))
-        check_kind(y, self.classes_)
-        if y.shape != (len(X),) or not np.isin(y, self.classes_).all():
-            raise ValueError(
-                f"The labels 'y' of perturb must be {len(X)} labels among {self.classes_!r}. "
-                f"Got {y!r} instead."
-            )
+        y = self.predict(given) if y is None else y
+        number = encode_labels(y, self.classes_, len(X))
         if self.eps_ == 0:
             return X.copy()
         if adversary == "average" and not self._is_linear:
@@ -80,9 +79,9 @@ class GaussianTheoryMixin:
                 "perturb with adversary='average' needs a model fitted with that adversary and "
                 "a covariance that is not singular. Use adversary='pointwise' instead."
             )
-        number = np.searchsorted(self.classes_, y)
         V = X - self.means_[number]
         robust, adversary_std = np.atleast_2d(self.robust_std_), np.atleast_2d(self.adversary_std_)
+        share = [None] * len(robust) if self._share is None else self._share
         X_adv = X.copy()
         for g, axes in enumerate(self._scatter.axes):
             member = np.isin(number, self._scatter.groups[g])
@@ -90,7 +89,7 @@ class GaussianTheoryMixin:
                 coordinates, _ = axes.rotate(V[member])
                 X_adv[member] += axes.rotate_back(coordinates * (adversary_std[g] / axes.std))
             else:
-                X_adv[member] += _pointwise_shift(V[member], axes, robust[g], self.eps_)
+                X_adv[member] += _pointwise_shift(V[member], axes, robust[g], self.eps_, share[g])
         return X_adv
 
     def vulnerability(self, C: ArrayLike, *, robust: bool = False) -> float | NDArray:
@@ -142,7 +141,7 @@ class GaussianTheoryMixin:
         array([ inf, 3.  , 1.25])
         """
         check_is_fitted(self)
-        C = np.asarray(C, dtype=float)
+        C = as_floats(C, "The 'C' parameter of vulnerability")
         if C.ndim > 1 or not np.all(C > 0):
             raise ValueError(
                 "The 'C' parameter of vulnerability must be a positive number or a "
@@ -232,19 +231,19 @@ class GaussianTheoryMixin:
         return cosines[0], directions[0]
 
 
-def _pointwise_shift(V, axes, robust_std, eps):
+def _pointwise_shift(V, axes, robust_std, eps, share=None):
     """Worst perturbation of each deviation ``V`` from the class mean."""
-    coordinates, outside = axes.rotate(V)
-    std = robust_std[: axes.n_axes]
+    coordinates, outside = rotated(V, axes)
+    std, n = robust_std[: axes.n_axes], axes.n_axes
     if outside is not None:
         # The complement is one more axis, for each sample along its own direction there.
         length = np.linalg.norm(outside, axis=1, keepdims=True)
         direction = np.tile(axes.direction(axes.n_axes), (len(V), 1))
-        above_rounding = length > 1e-10 * np.linalg.norm(V, axis=1, keepdims=True)
-        np.divide(outside, length, out=direction, where=above_rounding)
+        np.divide(outside, length, out=direction, where=length > 0)
         coordinates = np.hstack([coordinates, length])
-        std = robust_std[: axes.n_axes + 1]
-    delta, _ = worst_perturbation(coordinates / eps, (std / eps) ** -2.0, 1.0)
+        std = robust_std[: n + 1]
+        share = None if share is None else np.append(share[:n], share[n:].sum())
+    delta, _ = worst_perturbation(coordinates / eps, (std / eps) ** -2.0, 1.0, share)
     delta *= eps
     if outside is None:
         return axes.rotate_back(delta)

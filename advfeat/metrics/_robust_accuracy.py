@@ -10,6 +10,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from advfeat.attacks._adversarial_examples import attack_settings
 from advfeat.attacks._attack import AttackTarget
 from advfeat.attacks._checks import warn_if_beaten, warn_if_blind
+from advfeat.utils._arrays import as_floats
 from advfeat.utils._batches import run_batches
 from advfeat.utils._typing import Inputs
 from advfeat.utils._weight import check_weight
@@ -156,7 +157,7 @@ def robust_accuracy_curve(
     >>> bool(curve[0] == clf.score(X[1000:], y[1000:])) and bool(curve[1] < curve[0])
     True
     """
-    radii = np.asarray(eps_values, dtype=np.float64)
+    radii = as_floats(eps_values, "eps_values")
     if radii.ndim != 1 or len(radii) == 0:
         raise ValueError(
             "eps_values must be a list of at least one radius. Got an array of shape "

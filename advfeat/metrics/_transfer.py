@@ -12,12 +12,12 @@ from skorch import NeuralNet
 from advfeat.attacks._adversarial_examples import attack_settings
 from advfeat.attacks._attack import AttackTarget
 from advfeat.classifiers._network_classifier import NetworkClassifier
-from advfeat.classifiers._own_modules import usable
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._batches import Forward, iter_batches, run_batches
 from advfeat.utils._frames import as_frame, library_of
 from advfeat.utils._labels import check_labels, encode_labels
+from advfeat.utils._logits import classified_as
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._typing import Inputs
 
@@ -158,7 +158,7 @@ def _source_is_right(target, settings):
     job = Forward(target.judge, target.judge.device)
     run = {name: settings[name] for name in ("batch_size", "n_jobs")}
     (logits,) = run_batches(job, (target.view.X,), desc="predicting", verbose=0, **run)
-    return usable(logits) & (logits.argmax(1) == target.labels)
+    return classified_as(logits, target.labels)
 
 
 def _refuse_other_units(estimator, X):

@@ -21,10 +21,11 @@ from advfeat.optim import (
     projected_gradient,
     useful_radius,
 )
+from advfeat.optim._balls import random_points
 from advfeat.utils._batches import Forward, run_batches
 from advfeat.utils._checks import batch_tensor
 from advfeat.utils._labels import encode_labels
-from advfeat.utils._random import draw_seed, normal_rows
+from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import validate_params
 from advfeat.utils._typing import Bounds, Inputs, RandomState
 
@@ -91,7 +92,7 @@ def feature_usefulness(
     X, y = unpack_data(estimator, X, y)
     view = _view(estimator, X, "fp32", bounds)
     sign = _signs(y, view)
-    features = _features(view, batch_size)
+    features = _features(view.network, view.X, batch_size)
     mean, std = _standardise(features)
     return sign @ ((features - mean) / std) / len(features)
 
@@ -138,7 +139,7 @@ def robust_feature_usefulness(
         Searches, one for each sample, feature and direction, that run together.
     n_steps, step_size, random_start, n_restarts, n_jobs, bounds, precision, random_state, verbose
         As in `adversarial_examples`, but ``random_start`` is False by default; ``n_restarts``
-        needs it.
+        needs it: without it there is one run.
 
     Returns
     -------
@@ -174,20 +175,20 @@ def robust_feature_usefulness(
     """
     X, y = unpack_data(estimator, X, y)
     view = _view(estimator, X, precision, bounds)
-    judge = view if precision == "fp32" else _view(estimator, X, "fp32", bounds)
+    judge = view.network.in_fp32(view.X)
     sign = _signs(y, view)
-    features = _features(judge, batch_size)
+    features = _features(judge, view.X, batch_size)
     mean, std = _standardise(features)
     n, n_hidden = features.shape
     radius = useful_radius(norm, eps, view.bounds, view.X.shape[1:])
     job = ExtremeSearch(
         network=view.network,
-        judge=judge.network,
+        judge=judge,
         bounds=view.bounds,
         ball=make_ball(norm, radius),
         step_size=HalfCosine(radius if step_size is None else step_size, n_steps),
         n_steps=n_steps,
-        n_restarts=n_restarts,
+        n_restarts=n_restarts if random_start else 1,  # else all are equal
         seed=draw_seed(random_state) if random_start else None,
         n_hidden=n_hidden,
         batch_size=batch_size,
@@ -257,7 +258,9 @@ class ExtremeSearch:
         row, target = (torch.from_numpy(a).to(x.device) for a in (row, target))
         best = np.full(len(row), -np.inf, dtype=np.float32)
         for restart in range(self.n_restarts):
-            start = self._start(restart, begin, x)
+            start = None
+            if self.seed is not None:
+                start = random_points(self.ball, x, (self.seed, restart), begin)
             for i in range(0, len(row), self.batch_size):
                 some = slice(i, i + self.batch_size)
                 rows = row[some]
@@ -279,27 +282,16 @@ class ExtremeSearch:
         lowest, highest = np.moveaxis(best.reshape(shape), 2, 0)
         return -lowest, highest
 
-    def _start(self, restart, begin, x):
-        if self.seed is None:
-            return None
-        noise = normal_rows((self.seed, restart), begin, begin + len(x), x[0].numel() + 2)
-        return x + self.ball.sample(torch.from_numpy(noise).to(x.device), like=x)
-
 
 def _view(estimator, X, precision, bounds):
     view = attackable(estimator, X, precision, **only_given(bounds))
-    view.network.verify(view.X)
-    if not view.network.has_features:
-        raise ValueError(
-            "Usefulness is measured on penultimate features, but the network has no linear "
-            "layer. Use a network that ends in nn.Linear."
-        )
+    view.network.verify(view.X).require_features()
     return view
 
 
-def _features(view, batch_size):
-    job = Forward(view.network.features, view.network.device)
-    return run_batches(job, (view.X,), batch_size=batch_size)[0].astype(np.float64)
+def _features(network, X, batch_size):
+    job = Forward(network.features, network.device)
+    return run_batches(job, (X,), batch_size=batch_size)[0].astype(np.float64)
 
 
 def _signs(y, view):

@@ -1,4 +1,4 @@
-"""The one place where inputs are optimised: the loop, the feasible sets, the losses."""
+"""Where inputs are optimised: the loop, its losses and feasible sets, the networks."""
 
 from advfeat.optim._balls import L2Ball, LinfBall, make_ball, row_norms, useful_radius
 from advfeat.optim._folding import AttackedNetwork

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advfeat.utils._random import normal_rows
 from advfeat.utils._typing import Box
 
 # Larger radii and steps count as this: what a float32 network makes of it must stay finite.
@@ -160,6 +161,30 @@ class LinfBall:
     def sample(self, noise: Tensor, like: Tensor) -> Tensor:
         """Uniform perturbations, from standard normal ``noise`` of shape (n, d + 2)."""
         return self.eps * torch.erf(noise[:, :-2] / math.sqrt(2)).reshape(like.shape)
+
+
+def random_points(ball, x, key, begin, rows=slice(None)):
+    """Uniform points of the ball around some rows of a batch, whatever the batch.
+
+    Parameters
+    ----------
+    ball : L2Ball or LinfBall
+    x : tensor of shape (n, ...)
+        The batch.
+    key : tuple of int
+        Seed of the draws.
+    begin : int
+        Number of its first row among all.
+    rows : tensor of int or slice
+        Which rows.
+
+    Returns
+    -------
+    tensor like x[rows]
+    """
+    noise = normal_rows(key, begin, begin + len(x), x[0].numel() + 2)
+    noise = torch.from_numpy(noise).to(x.device)[rows]
+    return x[rows] + ball.sample(noise, like=x[rows])
 
 
 def make_ball(norm: float, eps: float) -> L2Ball | LinfBall:

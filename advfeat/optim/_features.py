@@ -63,7 +63,7 @@ def _linear_layers(graph):
 
 
 def pass_gradient_when_off(features, x):
-    """Features of which each that is off gives the gradient that it had without its ReLU.
+    """Features of which those that are zero pass the gradient that they had without their ReLU.
 
     A feature that is on keeps its own gradient. That of the identity would be wrong there as soon
     as the feature pools over positions, since it counts positions that are off.

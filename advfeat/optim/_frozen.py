@@ -97,6 +97,12 @@ class FrozenNetwork:
         self._parts(batch_tensor(X[:N_ROWS], self.device))
         return self
 
+    def in_fp32(self, X: np.ndarray) -> FrozenNetwork:
+        """Return this network, or its like in fp32 where it computes in less; verified on X."""
+        if self.precision == "fp32":
+            return self.verify(X)
+        return FrozenNetwork(self._module, device=self.device).verify(X)
+
     @property
     def random(self) -> bool:
         """Whether the logits for one input differ from call to call; known once verified."""
@@ -106,6 +112,12 @@ class FrozenNetwork:
     def has_features(self) -> bool:
         """Whether the network ends in a linear layer, whose input is g(x); known once verified."""
         return self._parts().features is not no_features
+
+    def require_features(self) -> Self:
+        """Return the verified network, or raise a ValueError if it has no features."""
+        if not self.has_features:
+            no_features(None)
+        return self
 
     @property
     def passes_gradient(self) -> bool:

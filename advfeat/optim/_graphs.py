@@ -11,8 +11,8 @@ import torch
 
 from advfeat.optim._tracing import tracing
 
-# The run of one kind at which a graph is captured, which costs about four plain ones. It is more
-# than an attack takes by default: what withstands it is fewer samples, another kind.
+# The run at which a step of one kind, with the same shapes, is captured: that costs about four
+# plain runs. An attack of the default 20 steps ends before; fewer samples are another kind.
 REPEATS = 21
 _KEPT = 3  # graphs of a network; each holds the memory of one step
 

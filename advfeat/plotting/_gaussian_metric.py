@@ -18,6 +18,7 @@ from advfeat.plotting._plane import (
     draw_samples,
 )
 from advfeat.plotting._style import COLORS, check_radius, get_axes
+from advfeat.utils._arrays import as_floats
 from advfeat.utils._modules import refuse_module
 
 if TYPE_CHECKING:
@@ -99,15 +100,20 @@ class GaussianMetricDisplay:
         eps: float,
     ) -> None:
         self.X, self.y = check_plane(self, X, y)
-        self.means = np.asarray(means, dtype=float)
-        self.covariance = np.asarray(covariance, dtype=float)
+        self.means = as_floats(means, "means")
+        if self.means.shape != (2, 2) or not np.isfinite(self.means).all():
+            raise ValueError(
+                "means must have shape (2, 2), finite means of two features for two classes. "
+                f"Got {means!r}."
+            )
+        self.covariance = as_floats(covariance, "covariance")
         self.coef = check_weights(coef, "coef")
         self.intercept = check_constant(intercept, "intercept")
         self.eps = check_radius(eps)
         angle = np.linspace(0, 2 * np.pi, 181)
         circle = np.column_stack([np.cos(angle), np.sin(angle)])
         try:
-            root = np.linalg.cholesky(self.covariance)
+            root = _cholesky(self.covariance)
         except np.linalg.LinAlgError as error:
             raise ValueError(
                 "The display needs a positive definite covariance of shape (2, 2). Got "
@@ -210,3 +216,10 @@ class GaussianMetricDisplay:
         self.lines_ = {"metric": metric, "l2": l2, "boundary": boundary, "means": means}
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+def _cholesky(covariance):
+    """Root of a covariance of two features; LinAlgError if it is none."""
+    if covariance.shape != (2, 2) or not np.allclose(covariance, covariance.T, atol=0):
+        raise np.linalg.LinAlgError("not symmetric")  # of which NumPy reads one half only
+    return np.linalg.cholesky(covariance)

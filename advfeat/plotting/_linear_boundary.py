@@ -177,20 +177,33 @@ class LinearBoundaryDisplay:
         check_mapping(estimators, "estimators")
         X, y, as_given = check_plane_of(list(estimators.values()), X, y)
         coef, intercept = {}, {}
+        # Asked near the samples: from far away, differences of scores would be lost to rounding.
+        Z = X.astype(np.float64)
+        center, spread = Z.mean(axis=0), np.ptp(Z, axis=0)
+        spread = np.where(spread > 0, spread, np.where(center != 0, np.abs(center), 1.0))
+        probes = center + np.vstack([np.zeros(2), np.diag(spread)])
         for name, estimator in estimators.items():
             named = as_given if hasattr(estimator, "feature_names_in_") else np.asarray
-            scores = estimator.decision_function(named(X.astype(np.float64)))
-            at_origin, *at_units = estimator.decision_function(named(np.eye(3, 2, k=-1)))
-            w = np.array(at_units) - at_origin
-            linear = np.ndim(scores) == 1  # one score, for two classes
-            if not (linear and np.allclose(X @ w + at_origin, scores, atol=1e-6 * np.ptp(scores))):
+            scores = np.asarray(estimator.decision_function(named(Z)))
+            if not np.isfinite(scores).all():
+                raise ValueError(
+                    f"{cls.__name__} needs finite scores. Those of {name!r} are not: has a class "
+                    "a prior of zero?"
+                )
+            at_center, *others = np.asarray(estimator.decision_function(named(probes)))
+            w = (np.array(others) - at_center).T / spread
+            linear = scores.ndim == 1  # one score, for two classes
+            if linear:
+                found = (Z - center) @ w + at_center
+                linear = np.allclose(found, scores, atol=1e-6 * np.ptp(scores))
+            if not linear:
                 raise ValueError(
                     f"{cls.__name__} needs a linear decision function, one score for two classes. "
                     f"That of {name!r} is not."
                 )
             if hasattr(estimator, "classes_"):  # the scores are of the second of them
                 encode_labels(y, np.asarray(estimator.classes_), len(X))
-            coef[name], intercept[name] = w, at_origin
+            coef[name], intercept[name] = w, at_center - center @ w
         return cls(X, y, coef=coef, intercept=intercept, eps=eps, norm=norm).plot(ax=ax)
 
     def plot(self, *, ax: Axes | None = None) -> Self:

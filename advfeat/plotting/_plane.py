@@ -7,6 +7,7 @@ import numpy as np
 from advfeat.attacks._attackable import check_names
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.plotting._style import COLORS, one_number
+from advfeat.utils._arrays import as_floats
 from advfeat.utils._checks import check_data
 from advfeat.utils._frames import as_frame, library_of
 from advfeat.utils._labels import check_labels
@@ -64,19 +65,19 @@ def check_plane_of(estimators, X, y):
 
 def check_weights(coef, name):
     """Two weights, also as a row like scikit-learn's ``coef_``."""
-    coef = np.asarray(coef, dtype=float)
-    if coef.shape not in ((2,), (1, 2)):
+    weights = as_floats(coef, name)
+    if weights.shape not in ((2,), (1, 2)) or not np.isfinite(weights).all():
         raise ValueError(
-            f"{name} must have shape (2,), one weight for each feature. Got {coef.shape}."
+            f"{name} must have shape (2,), one finite weight for each feature. Got {coef!r}."
         )
-    return coef.reshape(2)
+    return weights.reshape(2)
 
 
 def check_constant(intercept, name):
     """Return one number, also of an array of one like scikit-learn's ``intercept_``."""
     constant = one_number(intercept)
-    if np.isnan(constant):
-        raise ValueError(f"{name} must be one number. Got {intercept!r} instead.")
+    if not np.isfinite(constant):
+        raise ValueError(f"{name} must be one finite number. Got {intercept!r} instead.")
     return constant
 
 
@@ -98,9 +99,10 @@ def draw_boundary(ax, X, coef, intercept, color, style, label):
     """
     if not coef.any():
         return ax.plot([], [], color=color, ls=style, label=label)[0]
+    X = X.astype(np.float64)  # squares of float32 leave its range
     center = X.mean(axis=0)
     foot = center - (center @ coef + intercept) / (coef @ coef) * coef
-    along = np.array([-coef[1], coef[0]]) / np.linalg.norm(coef) * X.std()
+    along = np.array([-coef[1], coef[0]]) / np.linalg.norm(coef) * (X.std() or 1.0)
     return ax.axline(foot, foot + along, color=color, ls=style, label=label)
 
 

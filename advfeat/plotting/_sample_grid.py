@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,8 +87,14 @@ class SampleGridDisplay:
             name: _check_images(values, name)
             for name, values in check_mapping(images, "images").items()
         }
+        labels = {} if labels is None else labels
+        if not (isinstance(labels, Mapping) and all(np.ndim(t) == 1 for t in labels.values())):
+            raise ValueError(
+                "labels must be a mapping from names of sets to lists of texts, one for each "
+                f"image. Got {labels!r} instead."
+            )
         self.labels = {
-            name: [str(text) for text in as_array(texts)] for name, texts in (labels or {}).items()
+            name: [str(text) for text in as_array(texts)] for name, texts in labels.items()
         }
         self.indices = None if indices is None else np.asarray(indices)
         _check_lengths(self.images)
@@ -105,7 +112,7 @@ class SampleGridDisplay:
         datasets: Mapping[str, Any],
         *,
         y: ArrayLike | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | Mapping[Any, str] | None = None,
         n_samples: int = 8,
         random_state: int | np.random.RandomState | None = None,
         ax: Axes | None = None,
@@ -121,8 +128,8 @@ class SampleGridDisplay:
         y : array-like of shape (n,), default=None
             Labels of the original set. If given, they are written under the images of all sets
             without labels of their own, and compared with what constructed ones were made from.
-        class_names : array-like of shape (n_classes,), default=None
-            Texts for the labels, in sorted order of the labels.
+        class_names : array-like of shape (n_classes,) or mapping, default=None
+            Texts for the labels, in sorted order of the labels, or by label.
         n_samples : int, default=8
             Number of columns; more than ten or so get small on a page.
         random_state : int, RandomState or None, default=None
@@ -149,9 +156,10 @@ class SampleGridDisplay:
         inputs = {name: X for name, (X, _, _) in sets.items()}
         _check_lengths(inputs)
         n = len(next(iter(inputs.values())))
-        if not 1 <= n_samples <= n:
+        if not isinstance(n_samples, Integral) or not 1 <= n_samples <= n:
             raise ValueError(
-                f"n_samples must be in 1..{n}, the number of samples. Got {n_samples} instead."
+                f"n_samples must be an integer in 1..{n}, the number of samples. Got "
+                f"{n_samples!r} instead."
             )
         y = None if y is None else check_labels(y, n)
         _check_labels(y, sets)
@@ -238,7 +246,8 @@ def _widest(names):
     """Width of the longest name, in inches, in matplotlib's current font."""
     from matplotlib.textpath import TextPath
 
-    return max(0, *(TextPath((0, 0), str(name)).get_extents().width / 72 for name in names))
+    shown = [str(name) for name in names if str(name).strip()]
+    return max((TextPath((0, 0), name).get_extents().width / 72 for name in shown), default=0)
 
 
 def _wrap(texts):
@@ -273,10 +282,14 @@ def _label_texts(y, datasets, sets, class_names):
             "class_names must name labels of one type, all text or all numbers. Got both, "
             f"{classes}; leave class_names out, or give all sets labels of one type."
         )
-    if len(class_names) != len(classes):
+    if isinstance(class_names, Mapping) and set(classes) <= set(class_names):
+        return {label: str(class_names[label]) for label in classes}
+    if isinstance(class_names, (Mapping, Set)) or len(class_names) != len(classes):
+        named = list(class_names)
+        got = f"{len(named)} names" if not isinstance(class_names, Mapping) else f"one of {named}"
         raise ValueError(
-            f"class_names must hold one name for each label, {classes}, in this order. Got "
-            f"{len(class_names)} names."
+            f"class_names must hold one name for each label, {classes}, in this order, or be a "
+            f"mapping from labels. Got {got}."
         )
     return dict(zip(classes, map(str, class_names), strict=True))
 
@@ -323,4 +336,5 @@ def _check_images(X, name):
             f"The images of {name!r} must be floats in [0, 1] or uint8. Got {X.dtype} from "
             f"{X.min():g} to {X.max():g}."
         )
-    return X if X.dtype.kind in "fu" else X.astype(np.float32)
+    # All that matplotlib draws; uint8 alone stands for 0..255.
+    return X if X.dtype in (np.uint8, np.float16, np.float32, np.float64) else X.astype(np.float32)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from advfeat.attacks import adversarial_examples
-from advfeat.utils._arrays import as_array
+from advfeat.utils._arrays import as_array, as_floats
 from advfeat.utils._norms import norm_name
 
 # Okabe and Ito's palette, which the common colour vision deficiencies leave distinct. Yellow is
@@ -76,7 +76,7 @@ def check_accuracy(accuracy, name):
     ValueError
         If a value lies outside [0, 1] or is not a number.
     """
-    accuracy = np.asarray(accuracy, dtype=np.float64)
+    accuracy = as_floats(accuracy, name)
     if not np.all((accuracy >= 0) & (accuracy <= 1)):
         raise ValueError(
             f"{name} must be a share of the samples, in [0, 1]. Got values from "
@@ -93,7 +93,7 @@ def check_eps(eps):
     ValueError
         If there is none, or one is negative, infinite, not a number or given twice.
     """
-    values = np.atleast_1d(np.asarray(eps, dtype=np.float64))
+    values = np.atleast_1d(as_floats(eps, "eps"))
     valid = values.ndim == 1 and values.size and np.all(np.isfinite(values) & (values >= 0))
     if not valid or len(np.unique(values)) < len(values):
         raise ValueError(

@@ -34,6 +34,14 @@ def as_array(X):
         return X.float().numpy()
 
 
+def as_floats(value, what):
+    """Give a float64 array, or raise a ValueError that says what should hold numbers."""
+    try:
+        return np.asarray(as_array(value), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} must hold numbers. Got {value!r} instead.") from error
+
+
 def from_list(X):
     """Turn a list of numbers, lists, arrays or tensors into an array.
 

@@ -45,7 +45,7 @@ class LazyArray(ABC):
             return self[first][rest if one else (slice(None), *rest)]
         if isinstance(rows, slice):
             return self._read(rows)
-        if isinstance(rows, Integral) and not isinstance(rows, bool):  # often, and of many rows
+        if isinstance(rows, Integral) and not isinstance(rows, bool):  # the most usual case
             if not -len(self) <= rows < len(self):
                 raise IndexError(f"index {rows} is out of bounds for {len(self)} rows")
             return self._read(np.array([rows % len(self)]))[0]

@@ -6,7 +6,6 @@ the method ``_sk_visual_block_``, which says what the HTML view in a notebook sh
 """
 
 from sklearn.base import _clone_parametrized, _fit_context
-from sklearn.utils import _safe_indexing
 from sklearn.utils._metadata_requests import _raise_for_params
 from sklearn.utils._param_validation import (
     HasMethods,
@@ -35,7 +34,6 @@ __all__ = [
     "_fit_context",
     "_get_feature_names",
     "_raise_for_params",
-    "_safe_indexing",
     "html_block",
     "html_block_around",
     "validate_parameter_constraints",

@@ -363,8 +363,6 @@ def _read_extras(folder, columns):
             and not is_clutter(path.name)
         }
         kept = json.loads((folder / _EXTRAS).read_bytes()) if extras else {}
-    except FileNotFoundError:
-        return extras  # kept before there were digests of them
     except _UNREADABLE as error:
         raise ValueError(f"'{folder}' is damaged: {error}. {_REPEAT}") from error
     found = _digests_of(extras)

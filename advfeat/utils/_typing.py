@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 # Arrays, memory maps, tensors, data frames; or a map-style torch Dataset.
 Inputs: TypeAlias = Union[ArrayLike, Dataset]  # noqa: UP007, evaluated on Python 3.10 as well
 RandomState: TypeAlias = Union[int, np.random.RandomState, None]  # noqa: UP007
-Bounds: TypeAlias = Union[str, tuple[float, float], None]  # noqa: UP007
+Bounds: TypeAlias = Union[str, tuple[ArrayLike, ArrayLike], None]  # noqa: UP007
 # Resolved: numbers, or arrays that are broadcastable to one sample.
 Box: TypeAlias = Union[tuple[ArrayLike, ArrayLike], None]  # noqa: UP007
 Device: TypeAlias = Union[str, torch.device]  # noqa: UP007

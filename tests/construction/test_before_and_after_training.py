@@ -64,7 +64,7 @@ EARLY = {
     "starts outside the box": (
         inverter(source(bounds=(-9, 9)), init=X + 90), r"init cannot be used: .*\[-9, 9\]"
     ),
-    "no linear layer": (inverter(source(network=NoLinear)), "no linear layer"),
+    "no linear layer": (inverter(source(network=NoLinear)), "does not end in a linear layer"),
     "a store without a seed": (inverter(store="s", random_state=None), "integer 'random_state'"),
     "a used store": (relabeler(store="used"), "holds other files"),
     "a step size of zero": (inverter(step_size=0), "'step_size' parameter"),

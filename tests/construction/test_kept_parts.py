@@ -391,9 +391,11 @@ def test_a_loaded_store_has_names_and_believes_no_other_labels(tmp_path):
     with pytest.raises(ValueError, match="damaged: y.npy"):
         ConstructedDataset.load(tmp_path / "s")
     path.write_bytes(kept)
-    (tmp_path / "s" / "extras.json").unlink()  # as earlier versions left it
-    assert_array_equal(ConstructedDataset.load(tmp_path / "s").y, made.y)
+    (tmp_path / "s" / "extras.json").unlink()
+    with pytest.raises(ValueError, match="damaged.*Repeat the call"):
+        ConstructedDataset.load(tmp_path / "s")
     assert_array_equal(relabelled(FrozenEstimator(source), X, y, store=tmp_path / "s").y, made.y)
+    assert_array_equal(ConstructedDataset.load(tmp_path / "s").y, made.y)
 
 
 @pytest.mark.parametrize("settings", [{"n_jobs": 0}, {}])

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import linalg, stats
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.neighbors import NearestCentroid
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -194,6 +194,8 @@ def test_large_budget_gives_the_nearest_class_mean():
     X, y = load_wine(return_X_y=True)
     model = GaussianRobustMLE(1e6, relative_eps=True, priors=np.full(3, 1 / 3)).fit(X, y)
     assert_array_equal(model.predict(X), NearestCentroid().fit(X, y).predict(X))
+    model.set_params(priors=None).fit(X, y)
+    assert (model.predict(X) == np.bincount(y).argmax()).all()
 
 
 # Covariance types
@@ -468,6 +470,63 @@ def test_pointwise_is_the_best_reply_to_its_own_attack(kind, per_class):
         assert_allclose(std**2, variance, rtol=1e-6)
 
 
+def energies(model, X, y):
+    """Mean square of each direction after the attack, in units of the robust variance."""
+    V, found = model.perturb(X, y) - model.means_[y], []
+    for g, axes in enumerate(model._scatter.axes):
+        std = np.atleast_2d(model.robust_std_)[g]
+        coordinates, outside = axes.rotate(V[np.isin(y, model._scatter.groups[g])])
+        found.append(np.mean(coordinates**2, axis=0) / std[: axes.n_axes] ** 2)
+        if outside is not None:
+            rest = len(std) - axes.n_axes
+            found.append([np.mean(np.sum(outside**2, axis=1)) / std[-1] ** 2 / rest])
+    return np.concatenate(found)
+
+
+@pytest.mark.parametrize("kind", ["full", "diag"])
+@pytest.mark.parametrize("eps", [2.0, 3.0, 10.0])
+def test_pointwise_where_the_best_reply_lies_on_a_kink(kind, eps):
+    # A 2 x 2 design with three points at its centre, which move in any direction as well.
+    design = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1], [0, 0], [0, 0], [0, 0]], dtype=float)
+    X, y = np.vstack([design, design + [5, 0]]), np.repeat([0, 1], 7)
+    model = GaussianRobustMLE(eps, adversary="pointwise", covariance_type=kind).fit(X, y)
+    variance = (4 * (np.sqrt(2) + eps) ** 2 + 3 * eps**2) / 14  # straight away from the centre
+    assert_allclose(model.robust_std_**2, variance, rtol=1e-7)
+    assert_allclose(energies(model, X, y), 1.0, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The number of unique classes")
+@pytest.mark.parametrize(("kind", "per_class"), [("full", False), ("diag", False), ("diag", True)])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=30)
+def test_pointwise_is_the_best_reply_for_samples_without_some_component(kind, per_class, seed):
+    rng = np.random.default_rng(seed)
+    n, d, eps = int(rng.integers(8, 60)), int(rng.integers(2, 12)), 10 ** rng.uniform(-1, 2)
+    X = rng.normal(size=(n, d)) * rng.exponential(size=d)
+    X[rng.random((n, d)) < 0.5] = 0  # as counts are
+    y = rng.integers(0, 3, n)
+    y[:3] = np.arange(3)
+    if rng.random() < 0.5:
+        y[:4] = [3, 4, 5, 6]  # of which each is the only one of its class
+        y[4:7] = np.arange(3)
+        y = np.unique(y, return_inverse=True)[1]
+    if rng.random() < 0.3:
+        X[:, 0] = X[:, 1]
+    model = GaussianRobustMLE(
+        eps, adversary="pointwise", covariance_type=kind, per_class=per_class
+    ).fit(X, y)
+    assert_allclose(energies(model, X, y), 1.0, rtol=1e-4)
+    assert_allclose(linalg.norm(model.perturb(X, y) - X, axis=1), eps, rtol=1e-9)
+
+
+def test_pointwise_says_if_the_reply_was_not_found(monkeypatch):
+    X, y = load_iris(return_X_y=True)
+    monkeypatch.setattr("advfeat.gaussian.pointwise._N_STEPS", 1)
+    with pytest.warns(ConvergenceWarning, match="variances may be wrong by some") as told:
+        GaussianRobustMLE(0.5, adversary="pointwise").fit(X, y)
+    assert told[0].filename == __file__
+
+
 def test_pointwise_tends_to_average_when_many_directions_share_the_budget():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(3000, 100)) * rng.uniform(0.5, 2, 100), np.repeat([0, 1], 1500)
@@ -540,7 +599,7 @@ def test_bad_classes_of_partial_fit():
     with pytest.raises(ValueError, match="Got 1 class"):
         GaussianRobustMLE().partial_fit(X, [0, 0], classes=[0])
     model = GaussianRobustMLE().partial_fit(X, y, classes=[0, 1])
-    with pytest.raises(ValueError, match="must be among the classes"):
+    with pytest.raises(ValueError, match="not among the classes.*2"):
         model.partial_fit(X, [0, 2])
     with pytest.raises(ValueError, match="is not the same as on last call"):
         model.partial_fit(X, y, classes=[0, 1, 2])

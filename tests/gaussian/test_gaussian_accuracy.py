@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -182,6 +183,59 @@ def test_selected_budget_comes_close_to_ridge_lda(seed):
 
 def test_without_attack_no_budget_is_best():
     assert fitted(0).select_eps(0.0) < 1e-3
+
+
+def test_sums_of_columns_that_cancel_have_no_usefulness():
+    rng = np.random.default_rng(0)
+    A, y = rng.normal(size=(50, 2)), np.resize([0, 1], 50)
+    model = GaussianRobustMLE(0.1).fit(np.c_[A, A.sum(axis=1), A[:, 0]], y)
+    W = np.array([[1, 1, -1, 0], [0.1, 0.1, -0.1, 0], [1, 0, 0, -1]])
+    assert_array_equal(model.feature_usefulness(W, 0.1), np.zeros((2, 3)))
+    for w in W:
+        assert_array_equal(model.feature_usefulness(w, 0.1), (0.0, 0.0))
+
+
+@given(seed=seeds, exponent=st.integers(-300, 300))
+def test_the_scale_of_a_feature_does_not_matter(seed, exponent):
+    model, w = fitted(seed), np.random.default_rng(seed).normal(size=4)
+    expected = model.feature_usefulness(w, 0.2)
+    assert_allclose(model.feature_usefulness(w * 10.0**exponent, 0.2), expected, rtol=1e-10)
+
+
+def test_a_model_without_variance_is_given_no_budget_of_zero():
+    X, y = [[0.0, 0.0], [1.0, 1.0]], [0, 1]
+    eps = GaussianRobustMLE(1).fit(X, y).select_eps(2.0)
+    assert eps > 0
+    GaussianRobustMLE(eps).fit(X, y)
+
+
+@pytest.mark.parametrize("norm", ["inf", None, [2], 0.5, np.nan])
+@pytest.mark.parametrize("method", ["accuracy_curve", "select_eps", "feature_usefulness"])
+def test_norms_that_are_none(method, norm):
+    argument = np.ones(4) if method == "feature_usefulness" else 0.1
+    with pytest.raises(ValueError, match="'norm' parameter must be a number from 1 to inf"):
+        getattr(fitted(0), method)(argument, norm=norm)
+
+
+@pytest.mark.parametrize(
+    ("w", "eps", "message"),
+    [
+        ([1, np.nan, 1, 1], 0.1, "'w' parameter of feature_usefulness must be finite"),
+        (["a"] * 4, 0.1, "'w' parameter of feature_usefulness must hold numbers"),
+        ([[1, 2, 3, 4], [1, 2]], 0.1, "'w' parameter of feature_usefulness must hold numbers"),
+        (np.eye(4), [1, 2, 3], "'eps' parameter of feature_usefulness must be one number"),
+        (np.eye(4), "a", "'eps' parameter of feature_usefulness must hold numbers"),
+    ],
+)
+def test_bad_features(w, eps, message):
+    with pytest.raises(ValueError, match=message):
+        fitted(0).feature_usefulness(w, eps)
+
+
+def test_weights_may_be_tensors():
+    w = torch.eye(4, requires_grad=True)
+    expected = fitted(0).feature_usefulness(np.eye(4))
+    assert_array_equal(fitted(0).feature_usefulness(w), expected)
 
 
 @pytest.mark.parametrize("method", ["accuracy_curve", "select_eps", "feature_usefulness"])

@@ -90,9 +90,17 @@ def test_bad_arguments_of_perturb():
     model, X, y = fitted(0, 0.3)
     with pytest.raises(ValueError, match="The 'adversary' parameter of perturb must be"):
         model.perturb(X, y, adversary="none")
-    for labels in (y + 1, y[:3]):
-        with pytest.raises(ValueError, match="The labels 'y' of perturb must be"):
-            model.perturb(X, labels)
+    with pytest.raises(ValueError, match="not among the classes"):
+        model.perturb(X, y + 1)
+    with pytest.raises(ValueError, match="one label per sample"):
+        model.perturb(X, y[:3])
+
+
+@pytest.mark.parametrize("adversary", [np.array(["average", "pointwise"]), 1, ["average"]])
+def test_adversaries_that_are_none(adversary):
+    model, X, y = fitted(0, 0.3)
+    with pytest.raises(ValueError, match="The 'adversary' parameter of perturb must be"):
+        model.perturb(X, y, adversary=adversary)
 
 
 # Theorem 1
@@ -155,9 +163,14 @@ def test_theorem_1_is_least_for_a_multiple_of_the_identity(seed):
     assert rise(np.ones(2), C) <= rise(variances, C)
 
 
-@pytest.mark.parametrize("C", [0.0, -1.0, np.nan, [[1.0]]])
+def test_theorem_1_for_prices_beyond_all_bounds():
+    model, _, _ = fitted(0, 0.3)
+    assert_allclose(model.vulnerability([1e200, np.inf]), 0.0, atol=1e-150)
+
+
+@pytest.mark.parametrize("C", [0.0, -1.0, np.nan, [[1.0]], "a"])
 def test_bad_price(C):
-    with pytest.raises(ValueError, match="The 'C' parameter of vulnerability must be"):
+    with pytest.raises(ValueError, match="The 'C' parameter of vulnerability must"):
         fitted(0, 0.3)[0].vulnerability(C)
 
 
@@ -193,6 +206,16 @@ def test_theorem_2_tight_bounds_meet_for_equal_variances():
     model = GaussianRobustMLE(0.5).fit(X, np.repeat([0, 1], 6))
     assert_allclose(model.lambda_bounds(tight=True), model.lambda_, rtol=1e-12)
     assert GaussianRobustMLE(0).fit(X, np.repeat([0, 1], 6)).lambda_bounds() == (np.inf, np.inf)
+
+
+@pytest.mark.parametrize("exponent", [-150, -100, -82, 78, 100, 150])
+@pytest.mark.parametrize("tight", [False, True])
+def test_theorem_2_bounds_in_any_unit(exponent, tight):
+    X, y = load_iris(return_X_y=True)
+    unit = 10.0**exponent
+    expected = GaussianRobustMLE(0.5).fit(X, y).lambda_bounds(tight=tight)
+    found = GaussianRobustMLE(0.5 * unit).fit(X * unit, y).lambda_bounds(tight=tight)
+    assert_allclose(np.array(found) * unit * unit, expected, rtol=1e-9)
 
 
 # Theorem 3

@@ -356,6 +356,37 @@ def test_grid_draws_by_random_state():
     assert not np.array_equal(first, other)
 
 
+def test_grid_takes_names_by_label():
+    X, y = np.zeros((6, 1, 4, 4)), np.array([3, 3, 1, 1, 2, 2])
+    names = {3: "c", np.int64(1): "a", 2: "b", 9: "never seen"}
+    display = SampleGridDisplay.from_datasets({"D": X}, y=y, class_names=names, n_samples=6)
+    assert [text.get_text() for text in display.texts_] == list("ccaabb")
+    for wrong in ({3: "c", 1: "a"}, {"3": "c", "1": "a", "2": "b"}, set("abc")):
+        with pytest.raises(ValueError, match="class_names must hold one name for each label"):
+            SampleGridDisplay.from_datasets({"D": X}, y=y, class_names=wrong, n_samples=6)
+
+
+@pytest.mark.parametrize("n_samples", [2.0, "2", None, 0, 7])
+def test_grid_refuses_numbers_of_samples(n_samples):
+    with pytest.raises(ValueError, match="n_samples must be an integer in 1..6"):
+        SampleGridDisplay.from_datasets({"D": np.zeros((6, 1, 4, 4))}, n_samples=n_samples)
+
+
+@pytest.mark.parametrize("labels", [["a"], {"D": None}, {"D": "ab"}, {"D": [["a"]]}, 3])
+def test_grid_refuses_labels_that_are_no_texts(labels):
+    with pytest.raises(ValueError, match="labels must be a mapping from names of sets"):
+        SampleGridDisplay({"D": np.zeros((1, 1, 4, 4))}, labels=labels)
+
+
+@pytest.mark.parametrize("dtype", [np.longdouble, np.float16, bool, np.uint16])
+@pytest.mark.parametrize("name", ["D", "", " "])
+def test_grid_draws_any_type_under_any_name(dtype, name):
+    X = np.ones((2, 3, 4, 4), dtype)
+    display = SampleGridDisplay({name: X}).plot()
+    display.figure_.canvas.draw()
+    assert (display.images_[0, 0].get_array() == 1).all()
+
+
 def test_grid_names_the_classes():
     X = np.zeros((2, 3, 4, 4))
     data = constructed(X, [7, 9], [9, 7])
@@ -413,8 +444,8 @@ IMAGES = np.zeros((6, 3, 4, 4))
         ({}, {}, "must be a mapping.* Got an empty one"),
         (IMAGES, {}, "must be a mapping.* Got ndarray"),
         ({"D": IMAGES, "D_R": IMAGES[1:]}, {}, "'D' has 6 and 'D_R' has 5"),
-        ({"D": IMAGES}, {"n_samples": 7}, r"must be in 1\.\.6.* Got 7"),
-        ({"D": IMAGES}, {"n_samples": 0}, r"must be in 1\.\.6.* Got 0"),
+        ({"D": IMAGES}, {"n_samples": 7}, r"must be an integer in 1\.\.6.* Got 7"),
+        ({"D": IMAGES}, {"n_samples": 0}, r"must be an integer in 1\.\.6.* Got 0"),
         ({"D": IMAGES}, {"y": [1, 2]}, r"y must have shape \(6,\).* Got \(2,\)"),
         ({"D": IMAGES.transpose(0, 2, 3, 1)}, {}, r"channels last: use X.transpose\(0, 3, 1, 2"),
         ({"D": IMAGES[:, :2]}, {}, "'D' must hold images .* with C = 1 or 3"),

@@ -259,10 +259,10 @@ def test_an_intercept_is_one_number_of_any_shape(make):
 @pytest.mark.parametrize("intercept", [[0.0, 1.0], [], None, "a", [[1.0], [1.0, 2.0]]])
 def test_an_intercept_that_is_not_one_number_is_refused(intercept):
     X, y = plane(0)
-    with pytest.raises(ValueError, match=r"intercept\['a'\] must be one number. Got"):
+    with pytest.raises(ValueError, match=r"intercept\['a'\] must be one finite number. Got"):
         LinearBoundaryDisplay(X, y, coef={"a": [1, 0]}, intercept={"a": intercept}, eps=0.1)
     model = {"means": np.eye(2), "covariance": np.eye(2), "coef": [1, 0], "eps": 0.1}
-    with pytest.raises(ValueError, match="intercept must be one number. Got"):
+    with pytest.raises(ValueError, match="intercept must be one finite number. Got"):
         GaussianMetricDisplay(X, y, **model, intercept=intercept)
 
 
@@ -280,3 +280,49 @@ def test_figure_4_says_which_estimator_it_needs():
     for other in (LogisticRegression(), make_pipeline(StandardScaler(), GaussianRobustMLE())):
         with pytest.raises(TypeError, match="needs a fitted GaussianRobustMLE.* Got (Log|Pipe)"):
             GaussianMetricDisplay.from_estimator(other.fit(X, y), X, y)
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1e-12, 1e12, 1e25])
+def test_planes_in_any_unit(unit):
+    X, y = plane(0)
+    scaled = make_pipeline(StandardScaler(), LogisticRegression()).fit(X * unit, y)
+    display = LinearBoundaryDisplay.from_estimators({"g": scaled}, X * unit, y, eps=0.1 * unit)
+    assert_allclose(display.accuracy["g"], scaled.score(X * unit, y))
+    display.figure_.canvas.draw()
+    plt.close(display.figure_)
+    model = GaussianRobustMLE(1.5 * unit).fit(X * unit, y)
+    display = GaussianMetricDisplay.from_estimator(model, X * unit, y)
+    display.figure_.canvas.draw()
+    plt.close(display.figure_)
+
+
+def test_a_prior_of_zero_has_no_boundary():
+    X, y = plane(0)
+    model = GaussianRobustMLE(1.5, priors=[1, 0]).fit(X, y)
+    with pytest.raises(ValueError, match="needs finite scores. Those of 'g' are not"):
+        LinearBoundaryDisplay.from_estimators({"g": model}, X, y, eps=0.1)
+    with pytest.raises(ValueError, match="intercept must be one finite number"):
+        GaussianMetricDisplay.from_estimator(model, X, y)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"means": [[0, 0]]}, r"means must have shape \(2, 2\)"),
+        ({"means": np.zeros((3, 2))}, r"means must have shape \(2, 2\)"),
+        ({"means": [[0, np.nan], [1, 1]]}, r"means must have shape \(2, 2\), finite"),
+        ({"means": "a"}, "means must hold numbers"),
+        ({"covariance": np.eye(3)}, r"positive definite covariance of shape \(2, 2\)"),
+        ({"covariance": [[2.0]]}, r"positive definite covariance of shape \(2, 2\)"),
+        ({"covariance": [[1, 99], [0.1, 1]]}, r"positive definite covariance of shape \(2, 2\)"),
+        ({"covariance": np.diag([1, np.nan])}, r"positive definite covariance of shape \(2, 2\)"),
+        ({"coef": [1, np.inf]}, "coef must have shape .* finite"),
+        ({"intercept": np.inf}, "intercept must be one finite number"),
+    ],
+)
+def test_what_is_no_gaussian_model_is_refused_before_a_figure_is_made(changes, message):
+    X, y = plane(0)
+    model = {"means": np.eye(2), "covariance": np.eye(2), "coef": [1, 1], "intercept": 0, "eps": 1}
+    with pytest.raises(ValueError, match=message):
+        GaussianMetricDisplay(X, y, **{**model, **changes})
+    assert not plt.get_fignums()
