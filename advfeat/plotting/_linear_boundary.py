@@ -178,13 +178,12 @@ class LinearBoundaryDisplay:
         X, y, as_given = check_plane_of(list(estimators.values()), X, y)
         coef, intercept = {}, {}
         # Asked near the samples: from far away, differences of scores would be lost to rounding.
-        Z = X.astype(np.float64)
-        center, spread = Z.mean(axis=0), np.ptp(Z, axis=0)
+        center, spread = X.mean(axis=0), np.ptp(X, axis=0)
         spread = np.where(spread > 0, spread, np.where(center != 0, np.abs(center), 1.0))
         probes = center + np.vstack([np.zeros(2), np.diag(spread)])
         for name, estimator in estimators.items():
             named = as_given if hasattr(estimator, "feature_names_in_") else np.asarray
-            scores = np.asarray(estimator.decision_function(named(Z)))
+            scores = np.asarray(estimator.decision_function(named(X)))
             if not np.isfinite(scores).all():
                 raise ValueError(
                     f"{cls.__name__} needs finite scores. Those of {name!r} are not: has a class "
@@ -194,7 +193,7 @@ class LinearBoundaryDisplay:
             w = (np.array(others) - at_center).T / spread
             linear = scores.ndim == 1  # one score, for two classes
             if linear:
-                found = (Z - center) @ w + at_center
+                found = (X - center) @ w + at_center
                 linear = np.allclose(found, scores, atol=1e-6 * np.ptp(scores))
             if not linear:
                 raise ValueError(

@@ -19,6 +19,7 @@ def check_plane(owner, X, y):
     """Check samples with two features and labels of two classes."""
     X, y = unpack_data(owner, X, y)
     X = np.asarray(check_data(X, type(owner).__name__)[:])
+    X = X.astype(np.float64)  # squares of float32 soon leave its range
     y = check_labels(y, len(X))
     if X.ndim != 2:
         raise ValueError(
@@ -99,7 +100,6 @@ def draw_boundary(ax, X, coef, intercept, color, style, label):
     """
     if not coef.any():
         return ax.plot([], [], color=color, ls=style, label=label)[0]
-    X = X.astype(np.float64)  # squares of float32 leave its range
     center = X.mean(axis=0)
     foot = center - (center @ coef + intercept) / (coef @ coef) * coef
     along = np.array([-coef[1], coef[0]]) / np.linalg.norm(coef) * (X.std() or 1.0)
