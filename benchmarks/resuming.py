@@ -14,6 +14,7 @@ from skorch.callbacks import Callback
 from skorch.history import History
 
 import measures
+from advfeat.classifiers._callbacks import OURS
 from advfeat.utils._files import writing
 from advfeat.utils._random import draws_in_training
 from files import read_json, write_text
@@ -103,7 +104,7 @@ class EpochKept(Callback):
 
 
 def _state(net):
-    schedule = dict(net.callbacks_)["schedule"].lr_scheduler_
+    schedule = dict(net.callbacks_)[OURS + "schedule"].lr_scheduler_
     return {
         "module": net.module_.state_dict(),
         "optimizer": net.optimizer_.state_dict(),
@@ -117,14 +118,14 @@ def _restore(net, state):
     callbacks = dict(net.callbacks_)
     net.module_.load_state_dict(state["module"])
     net.optimizer_.load_state_dict(state["optimizer"])  # with its learning rate
-    callbacks["schedule"].lr_scheduler_.load_state_dict(state["schedule"])
+    callbacks[OURS + "schedule"].lr_scheduler_.load_state_dict(state["schedule"])
     net.history_ = History(json.loads(state["history"]))
     callbacks["train_loss"].best_score_ = min(net.history_[:, "train_loss"])
-    callbacks["progress"].bar_.update(state["schedule"]["last_epoch"])  # batches
+    callbacks[OURS + "progress"].bar_.update(state["schedule"]["last_epoch"])  # batches
     net.max_epochs -= len(net.history_)
     if state["attack"] is not None:
         net.attack = state["attack"]  # the guard may have changed it
-        callbacks["guard"].on_train_begin(net)  # this is what it goes back to
+        callbacks[OURS + "guard"].on_train_begin(net)  # this is what it goes back to
 
 
 def _write(path, found):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from advfeat.classifiers._callbacks import OURS
 from advfeat.classifiers._nets import AdversarialNet
 from advfeat.classifiers._overfitting import OverfittingGuard
 from advfeat.classifiers._standard import StandardClassifier
@@ -145,4 +146,4 @@ class AdversarialClassifier(StandardClassifier):
         return AdversarialNet, {"attack": attack}
 
     def _callbacks(self, n_steps, schedule):
-        return [("guard", OverfittingGuard()), *super()._callbacks(n_steps, schedule)]
+        return [(OURS + "guard", OverfittingGuard()), *super()._callbacks(n_steps, schedule)]

@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import ConstantLR, LambdaLR
 from advfeat.optim._network_state import network_state, set_network_state
 from advfeat.utils._progress import progress_bar
 
+OURS = "advfeat_"  # how the names of our callbacks begin, which a user's must not be
 SCHEDULES = ("one-cycle", "step", "constant")
 
 
@@ -58,13 +59,42 @@ class Progress(Callback):
         del self.bar_
 
 
-def make_schedule(kind, n_steps):
+def check_callbacks(callbacks):
+    """Return a list of skorch callbacks, or raise a ValueError for other things."""
+    for given in callbacks:
+        callback = given[-1] if isinstance(given, (tuple, list)) and len(given) == 2 else given
+        if not isinstance(callback, Callback) and not _is_callback_class(callback):
+            raise ValueError(
+                "callbacks must hold skorch callbacks, or pairs of a name and one. Got "
+                f"{given!r}; for a schedule of torch see skorch.callbacks.LRScheduler."
+            )
+    return callbacks
+
+
+def _is_callback_class(value):
+    return isinstance(value, type) and issubclass(value, Callback)
+
+
+def make_schedule(kind, n_steps, callbacks=()):
     """Skorch callback that sets the learning rate after each batch.
 
     "one-cycle": up to lr over the first quarter and down to zero, as half cosines;
     "step": a tenth after one third and again after two thirds of the steps, as in the authors'
     package after epochs 50 and 100 of 150; "constant".
+
+    Raises
+    ------
+    ValueError
+        If another schedule is among the user's callbacks: both would set the rate in turns.
     """
+    other = [given[-1] if isinstance(given, (tuple, list)) else given for given in callbacks]
+    if kind != "constant" and any(
+        isinstance(each, LRScheduler) or each is LRScheduler for each in other
+    ):
+        raise ValueError(
+            f"callbacks hold an LRScheduler, beside which lr_schedule={kind!r} would set the "
+            "learning rate in turns. Use lr_schedule='constant', or leave the callback out."
+        )
     every_batch = {"step_every": "batch", "monitor": None}
     if kind == "constant":  # it leaves the rate to whoever else sets it, such as a user's callback
         return LRScheduler(policy=ConstantLR, factor=1.0, total_iters=0, **every_batch)

@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
 from torch import nn
 
+from advfeat.classifiers._callbacks import OURS
 from advfeat.classifiers._captured import CapturedStep, repeats
 from advfeat.classifiers._distributed import Ranks
 from advfeat.classifiers._interrupts import (
@@ -88,7 +89,7 @@ class TrainingNet(NeuralNetClassifier):
                 raise
             ended = True
         if method_name == "on_epoch_end":
-            best = dict(self.callbacks_).get("best_epoch")
+            best = dict(self.callbacks_).get(OURS + "best_epoch")
             if self.ranks_.any(ended or (best is not None and best.patience_is_spent)):
                 raise TrainingEnded
 

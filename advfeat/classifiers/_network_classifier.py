@@ -1,6 +1,5 @@
 """What every classifier made of a torch network has in common: prediction, features, gradients."""
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -197,7 +196,7 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         device = resolve_device(self.device)
         module, dtype = to_device(self.module_, device).eval(), torch.float32
         if self._computes_in_float64(X):
-            module, dtype = copy.deepcopy(module).double(), torch.float64
+            module, dtype = copy_network(module).double(), torch.float64
         job = Forward(module, device, dtype)
         return run_batches(job, (X,), batch_size=PREDICTION_BATCH)[0].astype(np.float64)
 

@@ -12,7 +12,14 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback
 
 from advfeat.classifiers._augmentation import AUGMENTATIONS
-from advfeat.classifiers._callbacks import SCHEDULES, BestEpoch, Progress, make_schedule
+from advfeat.classifiers._callbacks import (
+    OURS,
+    SCHEDULES,
+    BestEpoch,
+    Progress,
+    check_callbacks,
+    make_schedule,
+)
 from advfeat.classifiers._distributed import Ranks
 from advfeat.classifiers._fitting import draft_of_net, initialize, input_statistics, on_device
 from advfeat.classifiers._from_torch import TorchClassifier, refuse_estimator_as_network
@@ -103,7 +110,8 @@ class StandardClassifier(NetworkClassifier):
     warm_start : bool, default=False
         Whether `fit` goes on from the weights of the last fit.
     callbacks : list of skorch callbacks, default=None
-        Passed through to the skorch net. One that raises KeyboardInterrupt at the end of an epoch
+        Passed through to the skorch net, each alone or as (name, callback). An LRScheduler needs
+        ``lr_schedule="constant"``. One that raises KeyboardInterrupt at the end of an epoch
         (as EarlyStopping does) ends the training; Ctrl-C goes on to the caller.
     precision : {"fp32", "bf16"}, default="fp32"
         Arithmetic of the training; predictions and features are computed in fp32. "bf16"
@@ -277,14 +285,14 @@ class StandardClassifier(NetworkClassifier):
         if self.early_stopping:
             data = data.with_validation(self.validation_fraction, seed)
         steps = self.max_epochs * n_batches(len(data), self.batch_size)
-        schedule = make_schedule(self.lr_schedule, steps)
+        schedule = make_schedule(self.lr_schedule, steps, self.callbacks or [])
         callbacks = self._callbacks(steps, schedule)
         net = make_net(self, input_statistics(data), self.max_epochs, seed, callbacks)
         ranks.check_same(data, net)
         initialize(net, data, state)
         net.partial_fit(data, None)
         self.net_ = net
-        best = dict(net.callbacks_).get("best_epoch")
+        best = dict(net.callbacks_).get(OURS + "best_epoch")
         self.validation_scores_ = best and best.scores_
         self.best_validation_score_ = best and best.kept_score
 
@@ -374,10 +382,10 @@ class StandardClassifier(NetworkClassifier):
     def _callbacks(self, n_steps, schedule):
         best = BestEpoch(self.n_iter_no_change, self.tol)
         return [
-            *([("best_epoch", best)] if self.early_stopping else []),
-            ("schedule", schedule),
-            ("progress", Progress(type(self).__name__, n_steps, self.verbose)),
-            *(self.callbacks or []),
+            *([(OURS + "best_epoch", best)] if self.early_stopping else []),
+            (OURS + "schedule", schedule),
+            (OURS + "progress", Progress(type(self).__name__, n_steps, self.verbose)),
+            *check_callbacks(self.callbacks or []),
         ]
 
     def _net_class(self):

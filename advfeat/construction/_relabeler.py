@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from advfeat.classifiers import StandardClassifier
 from advfeat.construction._kept import as_kept, warn_of_rounding
@@ -211,6 +212,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         return data
 
     def _relabel(self, X, y, keeping=None, target_labels=None):
+        check_is_fitted(self, "estimator_")
         names, X = self._names_for(X), self._check_inputs(X)
         source, y = self._source, check_labels(y, len(X))
         index = encode_labels(y, source.classes_, len(X))

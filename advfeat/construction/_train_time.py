@@ -310,7 +310,8 @@ class TrainTimeTransformer(
                     error,
                     "The trained source is kept in estimator_; to go on without training it "
                     f"again, use {type(self).__name__}(FrozenEstimator(constructor.estimator_)) "
-                    "with the same parameters.",
+                    "with the same parameters. (A Pipeline with memory and a search fit clones, "
+                    "which are gone: give these a source that is trained.)",
                 )
             raise
 

@@ -1,5 +1,7 @@
 """ConstructedDataset: a training set whose labels were changed together with its inputs."""
 
+from mmap import mmap
+from multiprocessing.context import get_spawning_popen
 from numbers import Integral
 from typing import Any
 
@@ -222,6 +224,12 @@ class ConstructedDataset(Dataset):
         labels = [carry(self.y[row], self.y_source[row], whole) for row in rows]
         return list(zip(inputs, labels, strict=True))
 
+    def __getstate__(self):
+        state = dict(vars(self))
+        if get_spawning_popen() is not None and _maps_a_file(self.X):
+            state["X"] = _AtPath(self.X)  # workers of a DataLoader need not get what they can read
+        return state
+
     def __repr__(self):
         moved = np.mean(self.y != self.y_source) if len(self) else 0.0
         return (
@@ -236,6 +244,23 @@ class ConstructedDataset(Dataset):
 
     def __array__(self, dtype=None, copy=None):
         raise ValueError(_REFUSAL)
+
+
+def _maps_a_file(X):
+    """Whether an array is what `numpy.memmap` gave for a file, to be read only."""
+    return type(X) is np.memmap and X.mode == "r" and isinstance(X.base, mmap)
+
+
+class _AtPath:
+    """A memory map that is opened again where it is unpickled."""
+
+    def __init__(self, X):
+        self.X = X
+
+    def __reduce__(self):
+        order = "C" if self.X.flags.c_contiguous else "F"
+        place = self.X.filename, self.X.dtype, "r", self.X.offset, self.X.shape, order
+        return np.memmap, place
 
 
 class CarriedLabel:

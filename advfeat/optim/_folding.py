@@ -14,7 +14,7 @@ from torch.nn.utils import fuse_conv_bn_weights
 
 from advfeat.optim._comparing import agree
 from advfeat.optim._graphs import REPEATS, Steps, capture
-from advfeat.optim._tracing import trace
+from advfeat.optim._tracing import has_hooks, trace
 from advfeat.utils._device import autocast
 from advfeat.utils._typing import Device
 
@@ -218,7 +218,7 @@ def fold_batch_norm(graph, precision):
         # A convolution that is used elsewhere too must stay as it is.
         alone = len(before.users) == 1 and uses[before.target] == 1
         plain = type(conv) in (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # no parametrizations
-        if plain and alone and not (_has_hooks(conv) or _has_hooks(norm)):
+        if plain and alone and not (_is_changed(conv) or _is_changed(norm)):
             folds.append(Fold(conv, norm, precision))
             graph.set_submodule(before.target, folds[-1].folded)
             node.replace_all_uses_with(before)
@@ -228,12 +228,9 @@ def fold_batch_norm(graph, precision):
     return folds
 
 
-def _has_hooks(layer):
+def _is_changed(layer):
     """Whether something is called with the layer, or in its place; weight norm may be a hook."""
-    if "forward" in vars(layer):
-        return True
-    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-    return any(getattr(layer, kind) for kind in kinds)
+    return "forward" in vars(layer) or has_hooks(layer)
 
 
 def _owner(node):

@@ -5,9 +5,11 @@ import operator
 import os
 import threading
 from collections import deque
+from types import FunctionType, ModuleType
 
 from torch import fx, nn
 from torch.fx import _symbolic_trace
+from torch.nn.modules.module import _has_any_global_hook
 
 # One at a time in a process: torch.fx patches nn.Module while it traces, and two traces that
 # overlap would leave it patched. A fork waits for the end of a trace for the same reason.
@@ -24,11 +26,13 @@ def trace(module):
     Returns
     -------
     GraphModule or None
-        None if the network cannot be traced.
+        None if the network cannot be traced, or has hooks that a graph would not call.
     """
     root = nn.Sequential(module)  # so that optional arguments keep their defaults
     with tracing, _as_it_was(module):
         tracer, before = _Tracer(), _Process()
+        if tracer.passes_over_hooks(module):
+            return None
         try:
             graph = tracer.trace(root)
         except Exception:  # foreign code that is run on symbols may raise anything
@@ -39,23 +43,47 @@ def trace(module):
         return fx.GraphModule(tracer.root, graph)
 
 
+def has_hooks(layer):
+    """Whether something is called with a layer, forward or backward."""
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return any(getattr(layer, kind) for kind in kinds)
+
+
 @contextlib.contextmanager
 def _as_it_was(module):
     """Give all layers their plain attributes back, into which a trace may put its symbols."""
-    layers = [(layer, dict(vars(layer))) for layer in module.modules()]
-    containers, queue = {}, [value for _, own in layers for value in own.values()]
-    for value in queue:
+    layers = [(vars(layer), dict(vars(layer))) for layer in module.modules()]
+    containers, queue = {}, [(value, False) for _, own in layers for value in own.values()]
+    for value, foreign in queue:
+        if _is_plain_object(value):
+            value, foreign = vars(value), True
         kind = next((k for k in (dict, list, deque, set) if isinstance(value, k)), None)
         if kind and id(value) not in containers:
-            containers[id(value)] = value, kind(value)
-            queue += value.values() if isinstance(value, dict) else value
+            containers[id(value)] = value, kind(value), foreign
+            queue += [(v, foreign) for v in (value.values() if kind is dict else value)]
         elif isinstance(value, tuple):
-            queue += value
+            queue += [(v, foreign) for v in value]
     try:
         yield
     finally:
-        for value, then in (*containers.values(), *((vars(layer), own) for layer, own in layers)):
+        for value, then, foreign in containers.values():
+            # Objects that no layer is may serve others, too, who have changed them meanwhile.
+            if not foreign or _holds_symbols(value):
+                _restore(value, then)
+        for value, then in layers:
             _restore(value, then)
+
+
+def _holds_symbols(value):
+    members = list(value.values() if isinstance(value, dict) else value)
+    return any(isinstance(member, fx.Proxy) for member in members)
+
+
+def _is_plain_object(value):
+    """Whether a value is an object of a class of the user's, such as a holder of what was seen."""
+    if isinstance(value, (dict, list, deque, set, type, nn.Module, FunctionType, ModuleType)):
+        return False
+    return hasattr(value, "__dict__") and not type(value).__module__.startswith(("torch", "numpy"))
 
 
 def _restore(value, then):
@@ -111,6 +139,17 @@ class _Tracer(fx.Tracer):
     def __init__(self):
         super().__init__()
         self.thread = threading.get_ident()
+
+    def passes_over_hooks(self, module):
+        """Whether a trace would hand its symbols to hooks, and its graph not call them any more.
+
+        Those of torch's own layers stay: a graph calls the layers.
+        """
+        if _has_any_global_hook():
+            return True
+        return any(
+            has_hooks(layer) and not self.is_leaf_module(layer, "") for layer in module.modules()
+        )
 
     def call_module(self, m, forward, args, kwargs):
         """Record a call of this thread; run any other."""

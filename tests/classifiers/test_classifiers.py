@@ -338,6 +338,52 @@ def test_a_constant_rate_is_left_to_callbacks(digits, every):
     assert rate == pytest.approx(0.08 * 0.5**steps)
 
 
+@pytest.mark.parametrize("schedule", ["one-cycle", "step"])
+@pytest.mark.parametrize("named", [False, True])
+def test_two_schedules_are_refused_before_the_training(digits, schedule, named):
+    own = LRScheduler(policy="ExponentialLR", gamma=0.5, monitor=None)
+    for given in (own, LRScheduler):
+        callbacks = [("mine", given)] if named else [given]
+        clf = StandardClassifier(lr_schedule=schedule, callbacks=callbacks, **QUICK)
+        with pytest.raises(ValueError, match="Use lr_schedule='constant', or leave"):
+            clf.fit(digits[0][:50], digits[1][:50])
+        clf.partial_fit(digits[0][:50], digits[1][:50], classes=range(10))  # has no other
+
+
+@pytest.mark.parametrize(
+    "given", ["early", torch.optim.lr_scheduler.StepLR, ("a", "b"), ("a", Callback(), 1), None]
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_what_is_no_callback_is_refused_before_the_training(digits, given, method):
+    clf = StandardClassifier(callbacks=[Callback(), given], **QUICK)
+    with pytest.raises(ValueError, match="callbacks must hold skorch callbacks, or pairs"):
+        getattr(clf, method)(digits[0][:50], digits[1][:50])
+
+
+@pytest.mark.parametrize("name", ["best_epoch", "schedule", "progress", "guard"])
+def test_names_of_callbacks_are_free(digits, name):
+    seen = []
+
+    class Own(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            seen.append(net)
+
+    clf = AdversarialClassifier(n_steps=1, early_stopping=True, callbacks=[(name, Own())], **QUICK)
+    clf.fit(digits[0][:200], digits[1][:200])
+    assert seen
+
+
+@pytest.mark.parametrize("kind", [StandardClassifier, AdversarialClassifier])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_net_is_trained_by_its_classifier_alone(digits, kind, method):
+    X, y = digits[0][:50], digits[1][:50]
+    clf = kind(**QUICK).fit(X, y)
+    before = clf.decision_function(X)
+    with pytest.raises(TypeError, match="trained by the classifier alone"):
+        getattr(clf.net_, method)(X, y)
+    np.testing.assert_array_equal(clf.decision_function(X), before)
+
+
 @pytest.mark.parametrize("schedule", ["one-cycle", "step", "constant"])
 def test_schedules(digits, schedule):
     X, y, _, _ = digits

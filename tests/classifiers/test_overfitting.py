@@ -108,7 +108,7 @@ def test_sound_training_is_left_alone(digits, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         guarded = few_steps(digits, **settings)
-    guard = dict(guarded.net_.callbacks_)["guard"]
+    guard = dict(guarded.net_.callbacks_)["advfeat_guard"]
     assert len(pickle.dumps(guard)) < 1_000  # no weights are kept
     monkeypatch.setattr(_overfitting, "FEW", 0)
     X = digits[2].reshape(len(digits[2]), -1)

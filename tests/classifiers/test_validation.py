@@ -81,7 +81,7 @@ def test_the_best_weights_are_kept(make, monkeypatch):
     for kept, p in zip(weights[1], clf.net_.module_.parameters(), strict=True):
         assert torch.equal(kept, p)
     assert not all(torch.equal(a, b) for a, b in zip(weights[1], weights[3], strict=True))
-    assert len(pickle.dumps(dict(clf.net_.callbacks_)["best_epoch"])) < 1_000
+    assert len(pickle.dumps(dict(clf.net_.callbacks_)["advfeat_best_epoch"])) < 1_000
 
 
 @pytest.mark.parametrize(

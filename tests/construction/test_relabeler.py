@@ -6,6 +6,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 from skorch import NeuralNetClassifier
@@ -343,3 +344,8 @@ def test_targets_of_labels_that_a_source_has_not_learned():
     relabeler = NonRobustRelabeler(net, target="other", eps=50.0, random_state=0, verbose=0)
     made = relabeler.fit(X, y).relabel(X, np.zeros(300, dtype=int))
     assert set(made.y.tolist()) == {1, 2, 3} and not made.y_source.any()
+
+
+def test_relabel_before_fit():
+    with pytest.raises(NotFittedError):
+        NonRobustRelabeler().relabel(np.zeros((3, 2)), [0, 1, 0])

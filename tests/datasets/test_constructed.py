@@ -30,7 +30,14 @@ from sklearn.tree import DecisionTreeClassifier
 from skorch import NeuralNetClassifier
 from skorch.dataset import ValidSplit
 from torch import nn
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset, random_split
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
 
 from advfeat import (
     ConstructedDataset,
@@ -521,3 +528,36 @@ def test_bytes_are_scaled_whoever_reads_them():
     assert table[0][0].max() > 1  # values of tables are meant as they are
     swapped = ConstructedDataset(X.astype(">f4"), y, y, np.unique(y))
     assert_array_equal(swapped[0][0].numpy(), X[0].astype(np.float32))
+
+
+def mapped(tmp_path, order):
+    X = np.asarray(np.random.default_rng(0).random((40, 3, 8, 8), dtype=np.float32), order=order)
+    np.save(tmp_path / "X.npy", X)
+    X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    return ConstructedDataset(X, np.arange(40) % 2, np.arange(40) % 3, classes=range(3))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_process_that_is_spawned_gets_the_path_of_a_map(tmp_path, monkeypatch, order):
+    data = mapped(tmp_path, order)
+    whole = len(pickle.dumps(data))
+    assert whole > data.X.nbytes  # a pickle may be read on another machine
+    monkeypatch.setattr("advfeat.datasets._constructed.get_spawning_popen", object)
+    sent = pickle.dumps(Subset(data, [3, 1]))
+    assert len(sent) < whole / 10
+    found = pickle.loads(sent)
+    assert isinstance(found.dataset.X, np.memmap)
+    np.testing.assert_array_equal(found.dataset.X, data.X)
+    assert torch.equal(found[0][0], data[3][0])
+    part = pickle.loads(pickle.dumps(data[::-2]))  # rows in another order than the file's
+    np.testing.assert_array_equal(part.X, data.X[::-2])
+    np.testing.assert_array_equal(part.y_source, data.y_source[::-2])
+
+
+@pytest.mark.slow
+def test_workers_of_a_loader_read_the_file(tmp_path):
+    data = mapped(tmp_path, "C")
+    loader = DataLoader(data, batch_size=8, num_workers=1, multiprocessing_context="spawn")
+    X, y = zip(*loader, strict=True)
+    np.testing.assert_array_equal(torch.cat(X), data.X)
+    np.testing.assert_array_equal(torch.cat(y), data.y)

@@ -1,0 +1,277 @@
+"""Hooks that users put on layers see tensors in every call, and networks that use hooks work."""
+
+import functools
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+
+from advfeat import (
+    AdversarialClassifier,
+    RobustFeatureInverter,
+    StandardClassifier,
+    adversarial_examples,
+    from_torch,
+    robust_accuracy_score,
+)
+from advfeat.optim._copying import copy_network
+
+SHAPE = (3, 8, 8)
+X = np.random.default_rng(0).random((10, *SHAPE), dtype=np.float32)
+Y = np.resize(range(4), 10)
+QUICK = {"max_epochs": 1, "batch_size": 10, "random_state": 0, "verbose": 0}
+
+
+class Block(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block, self.last = Block(), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.last(self.block(x).mean((2, 3)))
+
+
+def classifier(network=Net):
+    torch.manual_seed(0)
+    return from_torch(network().eval(), classes=range(4), input_shape=SHAPE)
+
+
+def attack(clf):
+    return adversarial_examples(clf, X, Y, norm=2, eps=0.5, n_steps=3, random_state=0)[0]
+
+
+USES = {
+    "predict": lambda clf: clf.predict(X),
+    "attack": attack,
+    "score": lambda clf: robust_accuracy_score(clf, X, Y, norm=2, eps=0.5, n_steps=3),
+    "features": lambda clf: clf.features(X),
+    "invert": lambda clf: RobustFeatureInverter(clf, n_steps=3, random_state=0).fit_transform(
+        X, Y
+    ),
+}
+PLACES = {
+    "block": lambda clf: clf.module_.body.block,
+    "layer": lambda clf: clf.module_.body.block[0],
+}
+
+
+@pytest.mark.filterwarnings("ignore:Some features of the source|The features were matched")
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", ["function", "method", "partial", "global"])
+def test_hooks_see_tensors_in_every_call(kind, place, use):
+    clf, watcher, seen = classifier(), SimpleNamespace(lock=threading.Lock(), sum=0), []
+    expected = USES[use](classifier())
+
+    class Recorder:
+        lock = threading.Lock()
+
+        def see(self, layer, args, output):
+            self.own = threading.Lock()  # no copy of it can be made
+            seen.append(output.detach())
+            watcher.sum = watcher.sum + output.detach().sum()
+
+    see = Recorder().see
+    hook = {
+        "function": lambda *args: see(*args),
+        "method": see,
+        "partial": functools.partial(lambda holder, *args: see(*args), watcher),
+        "global": lambda *args: see(*args),
+    }[kind]
+    if kind == "global":
+        handle = nn.modules.module.register_module_forward_hook(hook)
+    else:
+        handle = PLACES[place](clf).register_forward_hook(hook)
+    found = USES[use](clf)
+    handle.remove()
+    assert len(seen) >= {"predict": 1, "features": 1}.get(use, 3)
+    assert all(type(output) is torch.Tensor for output in seen)
+    assert type(watcher.sum) is torch.Tensor
+    assert max(map(len, seen)) == len(X)
+    if use != "invert":  # which goes on without the way around a ReLU
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_hooks_of_the_backward_pass_see_every_step():
+    clf, seen = classifier(), []
+    hook = clf.module_.body.block.register_full_backward_hook(lambda *_: seen.append(None))
+    attack(clf)
+    hook.remove()
+    assert len(seen) > 5
+
+
+class Watch(Callback):
+    def on_train_begin(self, net, **kwargs):
+        self.total, self.n = 0, 0
+        self.hook = net.module_.body.block.register_forward_hook(self.see)
+
+    def see(self, layer, args, output):
+        self.total, self.n = self.total + output.detach().mean(), self.n + 1
+
+    def on_epoch_end(self, net, **kwargs):
+        net.history.record("mean", float(self.total))
+
+    def on_train_end(self, net, **kwargs):
+        self.hook.remove()
+
+
+def test_a_callback_watches_adversarial_training():
+    settings = {"eps": 0.5, "n_steps": 2, **QUICK}
+    watch = Watch()
+    clf = AdversarialClassifier(Net, callbacks=[watch], **settings).fit(X, Y)
+    assert watch.n >= 3
+    assert np.isfinite(clf.history_[-1]["mean"])
+    plain = AdversarialClassifier(Net, **settings).fit(X, Y)
+    np.testing.assert_allclose(clf.decision_function(X), plain.decision_function(X), atol=1e-3)
+
+
+class Extractor(nn.Module):
+    """Reads a layer inside another network by a hook."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.seen, self.head = Net(), {}, nn.Linear(8, 4)
+        self.backbone.block[1].register_forward_hook(self.keep)
+
+    def keep(self, layer, args, output):
+        self.seen["norm"] = output
+
+    def forward(self, x):
+        self.backbone(x)
+        return self.head(torch.relu(self.seen["norm"]).mean((2, 3)))
+
+
+class Plain(Extractor):
+    def forward(self, x):
+        return self.head(
+            torch.relu(self.backbone.block[1](self.backbone.block[0](x))).mean((2, 3))
+        )
+
+
+@pytest.mark.filterwarnings("ignore:Some features of the source|The features were matched")
+@pytest.mark.parametrize("n_before", [4, 10])
+@pytest.mark.parametrize("use", USES)
+def test_a_network_that_reads_its_layers_by_hooks(use, n_before):
+    clf, plain = classifier(Extractor), classifier(Plain)
+    clf.predict(X[:n_before])
+    found = USES[use](clf)
+    if use != "invert":
+        np.testing.assert_allclose(found, USES[use](plain), atol=1e-4)
+    fitted = AdversarialClassifier(Extractor, eps=0.5, n_steps=2, **QUICK).fit(X, Y)
+    assert len(attack(fitted)) == len(X)
+
+
+class Holder:
+    pass
+
+
+class Holding(Net):
+    """Keeps what it has seen in an object of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.holder, self.space = Holder(), SimpleNamespace(seen=[], total=torch.zeros(4))
+        self.holder.total = torch.zeros(4)
+
+    def forward(self, x):
+        logits = super().forward(x)
+        self.holder.total = self.holder.total + logits.detach().sum(0)
+        self.space.total = self.space.total + logits.detach().sum(0)
+        self.space.seen.append(logits.detach())
+        return logits
+
+
+@pytest.mark.filterwarnings("ignore:Some features of the source|The features were matched")
+@pytest.mark.parametrize("use", USES)
+def test_a_network_that_keeps_what_it_has_seen(use):
+    clf = classifier(Holding)
+    for _ in range(2):
+        USES[use](clf)
+    fitted = AdversarialClassifier(Holding, eps=0.5, n_steps=2, **QUICK).fit(X, Y)
+    attack(fitted)
+    for module in (clf.module_.body, fitted.module_.body):
+        kept = [module.holder.total, module.space.total, *module.space.seen]
+        assert {type(value) for value in kept} == {torch.Tensor}
+
+
+# Functions that layers hold
+
+
+class Closing(Net):
+    """Holds functions that were made inside it and know its layers."""
+
+    def __init__(self):
+        super().__init__()
+
+        def scaled(x):
+            return scale(self.last(x))
+
+        def scale(x, factor=0.5):
+            return factor * x
+
+        self.head = lambda x: scaled(x)
+
+    def forward(self, x):
+        return self.head(self.block(x).mean((2, 3)))
+
+
+def patched(wrap=lambda old: lambda x: 0.5 * old(x)):
+    network = Net()
+    network.last.forward = wrap(network.last.forward)
+    return network
+
+
+@pytest.mark.parametrize("network", [Closing, patched])
+def test_a_copy_is_one_that_functions_do_not_lead_out_of(network):
+    module = network().eval()
+    x = torch.from_numpy(X)
+    expected = module(x).detach()
+    copied = copy_network(copy_network(module))
+    assert torch.equal(copied(x), expected)
+    with torch.no_grad():
+        module.last.weight.mul_(5)
+    assert torch.equal(copied(x), expected)
+    with torch.no_grad():
+        copied.last.weight.zero_()
+        copied.last.bias.zero_()
+    assert not copied(x).any()
+    assert module(x).any()
+
+
+def test_a_compiled_forward_is_copied_as_it_was():
+    module = patched(lambda old: torch.compile(old, backend="eager"))
+    copied, x = copy_network(module), torch.from_numpy(X)
+    expected = copied(x).detach()
+    with torch.no_grad():
+        module.last.weight.mul_(5)
+    assert torch.equal(copied(x), expected)
+
+
+@pytest.mark.parametrize("network", [Closing, patched])
+def test_networks_with_functions_are_trained(network):
+    module = network()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    clf = StandardClassifier(module, **QUICK).fit(X, Y)
+    first = clf.module_.body.last.weight.detach().clone()
+    assert not torch.equal(first, before["last.weight"])
+    expected = clf.decision_function(X)
+    clf.partial_fit(X, Y)
+    assert not torch.equal(clf.module_.body.last.weight, first)
+    assert not np.array_equal(clf.decision_function(X), expected)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert all(weight.grad is None for weight in module.parameters())
+    clf = from_torch(module.eval(), classes=range(4), input_shape=SHAPE)
+    expected = clf.decision_function(X)
+    with torch.no_grad():
+        module.last.weight.mul_(5)
+    assert np.array_equal(clf.decision_function(X), expected)
