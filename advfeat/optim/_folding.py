@@ -14,7 +14,7 @@ from torch.nn.utils import fuse_conv_bn_weights
 
 from advfeat.optim._comparing import agree
 from advfeat.optim._graphs import REPEATS, Steps, capture
-from advfeat.optim._tracing import has_hooks, trace
+from advfeat.optim._tracing import has_hooks, is_repeatable, trace
 from advfeat.utils._device import autocast
 from advfeat.utils._typing import Device
 
@@ -148,7 +148,7 @@ class AttackedNetwork:
             self._traced = graph if same else self._module, folds
             self._watched = _watched(self._module, graph) if same else []
             self._held = self._held_now()
-            self.steps.repeatable = same and x.device.type == "cuda"
+            self.steps.repeatable = same and is_repeatable(self._module, x.device)
         with autocast(self.device, self.precision):
             return self._traced[0](x.clone()).float()  # the network may begin in place
 

@@ -27,7 +27,7 @@ from advfeat.optim._features import (
 )
 from advfeat.optim._folding import fold_batch_norm
 from advfeat.optim._graphs import Steps
-from advfeat.optim._tracing import trace, tracing
+from advfeat.optim._tracing import is_repeatable, trace, tracing
 from advfeat.utils._checks import batch_tensor
 from advfeat.utils._device import autocast, own_modes, to_device
 from advfeat.utils._random import draws_in_training, isolated_torch_seed
@@ -175,7 +175,7 @@ class FrozenNetwork:
         same, _ = self._verdict
         if same and graph is None:
             graph = trace(self._module)
-        self.steps.repeatable = same and self.device.type == "cuda"
+        self.steps.repeatable = same and is_repeatable(self._module, self.device)
         return _Parts(self._module, graph if same else None, self.device, self.precision, x)
 
     def _run(self, function, x):

@@ -49,6 +49,11 @@ def has_hooks(layer):
     return any(getattr(layer, kind) for kind in kinds)
 
 
+def is_repeatable(module, device):
+    """Whether steps through a traced network may be replayed: replays call no hook."""
+    return device.type == "cuda" and not any(map(has_hooks, module.modules()))
+
+
 @contextlib.contextmanager
 def _as_it_was(module):
     """Give all layers their plain attributes back, into which a trace may put its symbols."""
