@@ -21,6 +21,9 @@ from PIL import Image
 
 torch.set_num_threads(1)
 
+# They hold no doctests, and pytest, in search of them, takes several for one module.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 if not (Path(__file__).parents[1] / "benchmarks").is_dir():
     # `make test-wheel`: the tests alone. These are about other files of the repository.
     collect_ignore = ["benchmarks", "tools", "test_docs.py", "test_docs_scaling.py"]

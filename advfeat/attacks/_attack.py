@@ -68,7 +68,7 @@ class AttackTarget:
             Whether the examples are handed back, or only whether each fools.
         """
         eps, n_steps, step_size = (settings[name] for name in ("eps", "n_steps", "step_size"))
-        n_restarts = settings["n_restarts"] if settings["random_start"] else 1  # else all equal
+        n_restarts = settings["n_restarts"] if settings["random_start"] else 1  # else all alike
         X, labels = self.view.X, self.labels
         if rows is not None:
             X, labels = SelectedRows(X, rows), labels[rows]

@@ -62,8 +62,12 @@ class Progress(Callback):
 def check_callbacks(callbacks):
     """Return a list of skorch callbacks, or raise a ValueError for other things."""
     for given in callbacks:
-        callback = given[-1] if isinstance(given, (tuple, list)) and len(given) == 2 else given
-        if not isinstance(callback, Callback) and not _is_callback_class(callback):
+        name, callback = (
+            given if isinstance(given, (tuple, list)) and len(given) == 2 else ("", given)
+        )
+        if isinstance(name, str) and name.startswith(OURS):
+            raise ValueError(f"Names of callbacks must not begin with {OURS!r}. Got {name!r}.")
+        if not _is_a(Callback, callback):
             raise ValueError(
                 "callbacks must hold skorch callbacks, or pairs of a name and one. Got "
                 f"{given!r}; for a schedule of torch see skorch.callbacks.LRScheduler."
@@ -71,8 +75,9 @@ def check_callbacks(callbacks):
     return callbacks
 
 
-def _is_callback_class(value):
-    return isinstance(value, type) and issubclass(value, Callback)
+def _is_a(kind, value):
+    """Whether a value is of a kind, or a class of that kind, of which skorch makes one."""
+    return isinstance(value, kind) or (isinstance(value, type) and issubclass(value, kind))
 
 
 def make_schedule(kind, n_steps, callbacks=()):
@@ -87,10 +92,8 @@ def make_schedule(kind, n_steps, callbacks=()):
     ValueError
         If another schedule is among the user's callbacks: both would set the rate in turns.
     """
-    other = [given[-1] if isinstance(given, (tuple, list)) else given for given in callbacks]
-    if kind != "constant" and any(
-        isinstance(each, LRScheduler) or each is LRScheduler for each in other
-    ):
+    others = [given[-1] if isinstance(given, (tuple, list)) else given for given in callbacks]
+    if kind != "constant" and any(_is_a(LRScheduler, other) for other in others):
         raise ValueError(
             f"callbacks hold an LRScheduler, beside which lr_schedule={kind!r} would set the "
             "learning rate in turns. Use lr_schedule='constant', or leave the callback out."

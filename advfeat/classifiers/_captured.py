@@ -3,6 +3,7 @@
 from collections import Counter
 
 import torch
+from torch.nn.modules.module import _has_any_global_hook
 
 from advfeat.optim._graphs import REPEATS, capture
 from advfeat.utils._random import draws_in_training
@@ -13,7 +14,7 @@ def repeats(module):
     hooks = ("_backward_hooks", "_backward_pre_hooks", "_post_accumulate_grad_hooks")
     parts = (*module.modules(), *module.parameters())
     hooked = any(getattr(part, name, None) for part in parts for name in hooks)
-    return not (hooked or draws_in_training(module))
+    return not (hooked or _has_any_global_hook() or draws_in_training(module))
 
 
 class CapturedStep:

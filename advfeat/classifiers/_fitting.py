@@ -8,7 +8,8 @@ import torch
 
 from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import check_trainable
-from advfeat.optim._copying import memo_of_copies, rebind_functions
+from advfeat.optim._copying import memo_of_copies
+from advfeat.optim._functions import deep_copy
 from advfeat.optim._network_state import set_network_state
 from advfeat.utils._device import to_device
 from advfeat.utils._random import isolated_torch_seed
@@ -26,8 +27,8 @@ def draft_of_net(net):
     if isinstance(net.module__network, str):
         tensors += net.module_.buffers()
     memo.update({id(v): v.clone() for v in tensors if isinstance(v, torch.Tensor)})
-    module, optimizer = copy.deepcopy((net.module_, net.optimizer_), memo)  # of one's weights
-    rebind_functions(net.module_, memo)
+    # Of one's weights.
+    module, optimizer = deep_copy((net.module_, net.optimizer_), net.module_, memo)
     vars(draft).update(
         vars(net), module_=module, optimizer_=optimizer, history_=copy.copy(net.history_)
     )
@@ -141,9 +142,7 @@ def on_device(net, device):
     used = {tensor.device for tensor in (*net.module_.parameters(), *net.module_.buffers())}
     if used <= {device} and _with_index(net.device) == device:
         return net
-    memo = memo_of_copies(net.module_)
-    moved = copy.deepcopy(net, memo)
-    rebind_functions(net.module_, memo)
+    moved = deep_copy(net, net.module_, memo_of_copies(net.module_))
     moved.set_params(device=str(device))
     to_device(moved.module_, device)
     for state in moved.optimizer_.state.values():

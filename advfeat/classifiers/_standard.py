@@ -285,7 +285,7 @@ class StandardClassifier(NetworkClassifier):
         if self.early_stopping:
             data = data.with_validation(self.validation_fraction, seed)
         steps = self.max_epochs * n_batches(len(data), self.batch_size)
-        schedule = make_schedule(self.lr_schedule, steps, self.callbacks or [])
+        schedule = make_schedule(self.lr_schedule, steps, check_callbacks(self.callbacks or []))
         callbacks = self._callbacks(steps, schedule)
         net = make_net(self, input_statistics(data), self.max_epochs, seed, callbacks)
         ranks.check_same(data, net)

@@ -1,5 +1,6 @@
 """ConstructedDataset: a training set whose labels were changed together with its inputs."""
 
+import os
 from mmap import mmap
 from multiprocessing.context import get_spawning_popen
 from numbers import Integral
@@ -247,8 +248,9 @@ class ConstructedDataset(Dataset):
 
 
 def _maps_a_file(X):
-    """Whether an array is what `numpy.memmap` gave for a file, to be read only."""
-    return type(X) is np.memmap and X.mode == "r" and isinstance(X.base, mmap)
+    """Whether an array is what `numpy.memmap` gave for a file that is there, to be read only."""
+    whole = type(X) is np.memmap and X.mode == "r" and isinstance(X.base, mmap)
+    return whole and X.filename is not None and os.path.exists(X.filename)
 
 
 class _AtPath:

@@ -129,7 +129,10 @@ class GaussianAccuracyMixin:
         std = np.linalg.norm(part, axis=1).reshape(w.shape[:-1])
         std = np.hypot(std, np.sqrt(spread) * difference)
         # What is no more than rounding of its parts is no variance.
-        total = np.hypot(np.linalg.norm(axes.root, axis=0), np.sqrt(spread) * shift)
+        within = np.linalg.norm(axes.root, axis=0)
+        if axes.axes is not None:  # rotations round to what is the largest in any direction
+            within = np.maximum(within, axes.std.max())
+        total = np.hypot(within, np.sqrt(spread) * shift)
         constant = std <= _ROUNDINGS * w.shape[-1] * (np.abs(w) @ total)
         scale = np.divide(1.0, std, out=np.zeros_like(std), where=~constant)
         rho = 2 * spread * difference * scale

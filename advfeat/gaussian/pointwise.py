@@ -12,10 +12,12 @@ from scipy import optimize
 from sklearn.exceptions import ConvergenceWarning
 
 _MAX_ITER = 100
-_N_STEPS = 1000  # of L-BFGS
+_N_STEPS, _N_STARTS = 1000, 10  # of L-BFGS
 _TOL = 1e-14
 _GTOL = 1e-8  # of L-BFGS, for the energy of a direction, which is 1 at the solution
+_ENOUGH = 1e-6  # of it, for the axis taken for the lowest
 _POOR = 1e-3  # error of an energy from which to warn
+_NOTHING = 1e-8  # share of the budget: what differs by less is no better for the adversary
 _ROUNDING = 1e-14  # relative: components that small are none
 _ROUNDING_OUTSIDE = 1e-10  # the same in directions without variance, which are less sure
 
@@ -142,16 +144,16 @@ def pointwise_std(V, sample_weight, eps, start, multiplicity):
     ----------
     Ilyas et al. 2019, equation (12).
     """
-    V = V / eps
-    V[np.abs(V) <= _ROUNDING * np.abs(V).max(axis=0)] = 0  # of the means
+    V = without_rounding(V / eps)
     u, n_iter = np.log(start / eps), 0
     low = np.argmin(u)
     for _ in range(len(u) + 1):
         u, n_steps = _above(low, V, sample_weight, u, multiplicity)
         n_iter += n_steps
         own, delta, multiplier = _attacked(low, V, sample_weight, u)
-        lacks = np.where(u == u[low], multiplicity - own, 0.0)  # what free budgets must fill
-        if lacks[low] >= -_GTOL:
+        # What free budgets must fill; if the lowest has more than enough, another takes its place.
+        lacks = np.where(u == u[low], multiplicity - own, 0.0)
+        if lacks[low] >= -_ENOUGH or lacks.max() <= _ENOUGH:
             break
         low = np.argmax(lacks)
     lacks = lacks.clip(min=0)
@@ -163,8 +165,8 @@ def pointwise_std(V, sample_weight, eps, start, multiplicity):
     if not error <= _POOR:
         warnings.warn(
             "The search for the reply to the pointwise adversary stopped before it was found: "
-            f"variances may be wrong by some {error:.2g} of their values. Use "
-            "adversary='average', or leave out features that hardly vary.",
+            f"the variance after the attack differs by {error:.2g} of its value from the model's. "
+            "Use adversary='average', or leave out features that hardly vary.",
             ConvergenceWarning,
             stacklevel=7,
         )
@@ -191,6 +193,14 @@ def rotated(V, axes):
     return coordinates, outside
 
 
+def without_rounding(V):
+    """Deviations in units of the budget, of which those that are nothing beside it are zero.
+
+    Else such a component would decide the direction of a whole budget.
+    """
+    return np.where(np.abs(V) <= _NOTHING, 0.0, V)
+
+
 def _above(low, V, sample_weight, u, multiplicity):
     """Logarithms of the best standard deviations of which none is below that of one axis."""
 
@@ -207,15 +217,18 @@ def _above(low, V, sample_weight, u, multiplicity):
 
     start = u - u[low]
     start[low] = u[low]
-    result = optimize.minimize(
-        loss,
-        start.clip(min=np.where(np.arange(len(u)) == low, -np.inf, 0)),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(None if i == low else 0, None) for i in range(len(u))],
-        options={"maxiter": _N_STEPS, "ftol": 0.0, "gtol": _GTOL, "maxcor": 20},
-    )
-    return expand(result.x), result.nit
+    z, n_iter = start.clip(min=np.where(np.arange(len(u)) == low, -np.inf, 0)), 0
+    bounds = [(None if i == low else 0, None) for i in range(len(u))]
+    settings = {"maxiter": _N_STEPS, "ftol": 0.0, "gtol": _GTOL, "maxcor": 20}
+    for _ in range(_N_STARTS):
+        result = optimize.minimize(
+            loss, z, jac=True, method="L-BFGS-B", bounds=bounds, options=settings
+        )
+        z, n_iter = result.x, n_iter + result.nit
+        upwards = (z == 0) & (np.arange(len(u)) != low) & (result.jac > 0)  # held by its bound
+        if np.abs(np.where(upwards, 0, result.jac)).max() <= _ENOUGH:
+            break  # else its curvatures led astray
+    return expand(z), n_iter
 
 
 def _attacked(low, V, sample_weight, u):
@@ -268,7 +281,8 @@ def robust_std_of_samples(X, y, sample_weight, scatter, eps, start):
         The solution, axes of all groups in one row.
     """
     starts = start.std.reshape(len(scatter.axes), -1)
-    std, adversary_std, share = starts.copy(), np.zeros_like(starts), np.zeros_like(starts)
+    std, adversary_std = starts.copy(), np.zeros_like(starts)
+    share = np.full_like(starts, 1 / starts.shape[1])
     multiplier, n_iter = 0.0, 0
     for g, (group, axes) in enumerate(zip(scatter.groups, scatter.axes, strict=True)):
         member = np.isin(y, group)

@@ -4,12 +4,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from advfeat.gaussian.pointwise import rotated, worst_perturbation
-from advfeat.gaussian.robust_covariance import (
-    lambda_bounds,
-    min_alignment,
-    vulnerability,
-)
+from advfeat.gaussian.pointwise import rotated, without_rounding, worst_perturbation
+from advfeat.gaussian.robust_covariance import lambda_bounds, min_alignment, vulnerability
 from advfeat.utils._arrays import as_array, as_floats
 from advfeat.utils._labels import encode_labels
 
@@ -243,7 +239,9 @@ def _pointwise_shift(V, axes, robust_std, eps, share=None):
         coordinates = np.hstack([coordinates, length])
         std = robust_std[: n + 1]
         share = None if share is None else np.append(share[:n], share[n:].sum())
-    delta, _ = worst_perturbation(coordinates / eps, (std / eps) ** -2.0, 1.0, share)
+    delta, _ = worst_perturbation(
+        without_rounding(coordinates / eps), (std / eps) ** -2.0, 1.0, share
+    )
     delta *= eps
     if outside is None:
         return axes.rotate_back(delta)

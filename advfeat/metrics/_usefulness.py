@@ -188,7 +188,7 @@ def robust_feature_usefulness(
         ball=make_ball(norm, radius),
         step_size=HalfCosine(radius if step_size is None else step_size, n_steps),
         n_steps=n_steps,
-        n_restarts=n_restarts if random_start else 1,  # else all are equal
+        n_restarts=n_restarts if random_start else 1,  # else all alike
         seed=draw_seed(random_state) if random_start else None,
         n_hidden=n_hidden,
         batch_size=batch_size,

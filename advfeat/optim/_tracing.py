@@ -5,11 +5,12 @@ import operator
 import os
 import threading
 from collections import deque
-from types import FunctionType, ModuleType
 
 from torch import fx, nn
 from torch.fx import _symbolic_trace
 from torch.nn.modules.module import _has_any_global_hook
+
+from advfeat.optim._functions import is_plain_object, members
 
 # One at a time in a process: torch.fx patches nn.Module while it traces, and two traces that
 # overlap would leave it patched. A fork waits for the end of a trace for the same reason.
@@ -60,7 +61,7 @@ def _as_it_was(module):
     layers = [(vars(layer), dict(vars(layer))) for layer in module.modules()]
     containers, queue = {}, [(value, False) for _, own in layers for value in own.values()]
     for value, foreign in queue:
-        if _is_plain_object(value):
+        if is_plain_object(value):
             value, foreign = vars(value), True
         kind = next((k for k in (dict, list, deque, set) if isinstance(value, k)), None)
         if kind and id(value) not in containers:
@@ -80,15 +81,7 @@ def _as_it_was(module):
 
 
 def _holds_symbols(value):
-    members = list(value.values() if isinstance(value, dict) else value)
-    return any(isinstance(member, fx.Proxy) for member in members)
-
-
-def _is_plain_object(value):
-    """Whether a value is an object of a class of the user's, such as a holder of what was seen."""
-    if isinstance(value, (dict, list, deque, set, type, nn.Module, FunctionType, ModuleType)):
-        return False
-    return hasattr(value, "__dict__") and not type(value).__module__.startswith(("torch", "numpy"))
+    return any(isinstance(member, fx.Proxy) for member in members(value))
 
 
 def _restore(value, then):

@@ -277,13 +277,13 @@ def _label_texts(y, datasets, sets, class_names):
     classes = numbers + words
     if class_names is None:
         return {label: str(label) for label in classes}
+    if isinstance(class_names, Mapping) and set(classes) <= set(class_names):
+        return {label: str(class_names[label]) for label in classes}
     if numbers and words:
         raise ValueError(
             "class_names must name labels of one type, all text or all numbers. Got both, "
             f"{classes}; leave class_names out, or give all sets labels of one type."
         )
-    if isinstance(class_names, Mapping) and set(classes) <= set(class_names):
-        return {label: str(class_names[label]) for label in classes}
     if isinstance(class_names, (Mapping, Set)) or len(class_names) != len(classes):
         named = list(class_names)
         got = f"{len(named)} names" if not isinstance(class_names, Mapping) else f"one of {named}"

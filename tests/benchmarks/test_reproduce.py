@@ -1,58 +1,22 @@
 """benchmarks/reproduce.py from data to table, its stages, and what it says of bad input."""
 
-import copy
-import csv
-import dataclasses
 import json
 import re
-import shutil
 
 import joblib
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from sklearn.utils import Bunch
+from tiny_runs import TINY, _check_stages, rows_of
 
 import experiment
 import making
-import measures
 import reproduce
 import tables
-from advfeat import StandardClassifier
-from advfeat.optim import cross_entropy
 from advfeat.utils._store import Store
-from architectures import small_vgg
-from making import TestAccuracy
-from presets import PRESETS, RESTRICTED_IMAGENET, Adversary, Inversion, Relabelling, Training
-from resuming import autoattack_curve
+from presets import Inversion
 from stages import Stages
 from tables import figure8, solvers, table3
-
-TINY = dataclasses.replace(
-    PRESETS["digits"],
-    training=dict.fromkeys(
-        PRESETS["digits"].training, Training(0.2, 64, "one-cycle", "none", epochs=1)
-    ),
-    adversary=Adversary(1.0, 1, 0.2),
-    inversion=Inversion("decayed", 2, 0.6, noise_steps=2),
-    relabelling=Relabelling(0.5, 2, None),
-    attack_steps=1,
-    autoattack_samples=5,
-    curve_samples=5,
-    curve_steps=(1, 2),
-    usefulness_samples=20,
-    usefulness_steps=1,
-    grid_epochs=1,
-    grid_sets=("D_R", "D_det"),
-    early_epochs=1,
-    slight_eps=(0.0, 0.5),
-    noise_eps=(2.0,),
-    n_compared=(60, 20),
-    architectures=("small_cnn", "small_resnet", small_vgg),
-)
-# Two classes only: AutoAttack, in particular, takes long for many.
-CLASSES = (3, 8)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The features were matched poorly"),
@@ -60,36 +24,6 @@ pytestmark = [
     # torchattacks 3.5.1 and one epoch of training.
     pytest.mark.filterwarnings("ignore:Catastrophic overfitting"),
 ]
-
-
-@pytest.fixture
-def tiny(monkeypatch):
-    monkeypatch.setitem(reproduce.PRESETS, "digits", TINY)
-    load = reproduce.load_digits
-
-    def load_few(**options):
-        data = load(**options)
-        rows = np.flatnonzero(np.isin(data.target, CLASSES))[:100]
-        names = [f"digit {name}" for name in CLASSES]
-        return Bunch(data=data.data[rows], target=data.target[rows], target_names=names)
-
-    monkeypatch.setattr(reproduce, "load_digits", load_few)
-    reproduce._load_once.cache_clear()
-    yield
-    reproduce._load_once.cache_clear()
-
-
-@pytest.fixture
-def quick_autoattack(monkeypatch):
-    """AutoAttack itself is tested as a slow test."""
-    monkeypatch.setattr(
-        measures, "withstand_autoattack", lambda classifier, X, y, eps: np.arange(len(X)) % 2 == 0
-    )
-
-
-def rows_of(folder):
-    with open(folder / "table.csv") as file:
-        return list(csv.DictReader(file))
 
 
 def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, capsys):
@@ -125,94 +59,6 @@ def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, ca
     # The time is that of the computation, not of reading it again.
     same = json.loads((folder / "results.json").read_text())
     assert {**same, "versions": None} == {**report, "versions": None}
-
-
-def test_pages_of_earlier_runs_are_added_to_where_nothing_else_is_left(tiny, tmp_path, capsys):
-    """Their measurements, pictures and makers count on; sets and networks are not made again."""
-    first, second = tmp_path / "first", tmp_path / "second"
-    reproduce.main(["--out", str(first)])
-    shutil.rmtree(first / "stages")
-    before = json.loads((first / "overview" / "results.json").read_text())
-    capsys.readouterr()
-    reproduce.main(["--seeds", "2", "--out", str(second), "--known", str(first)])
-    assert "28 stages to compute" in capsys.readouterr().out
-    after = json.loads((second / "overview" / "results.json").read_text())
-    assert [r for r in after["records"] if r["seed"] == 0] == before["records"]
-    assert {r["seed"] for r in after["records"]} == {0, 1}
-    assert sum(after["commits"].values()) == len(after["stages"]) == 56
-    assert before["stages"].items() <= after["stages"].items()
-    assert after["pictures"] == ["accuracy.png", "samples.png"]
-    pictures = [(folder / "overview" / "samples.png").read_bytes() for folder in (first, second)]
-    assert pictures[0] == pictures[1]  # the sets of the first seed are gone
-
-    reproduce.main(["--out", str(tmp_path / "third"), "--known", str(second), "--budget", "0"])
-    third = json.loads((tmp_path / "third" / "overview" / "results.json").read_text())
-    assert {**third, "versions": None} == {**before, "versions": None}
-
-
-def test_pictures_of_sets_that_are_gone_are_made_again_from_the_sources(tiny, tmp_path):
-    first, second = tmp_path / "first", tmp_path / "second"
-    reproduce.main(["--out", str(first)])
-    picture = np.asarray(Image.open(first / "overview" / "samples.png").convert("RGB"), float)
-    (first / "overview" / "samples.png").unlink()
-    kept = [path for path in (first / "stages").glob("construct-*") if path.suffix != ".json"]
-    assert len(kept) == 5
-    for path in kept:
-        path.unlink()
-    stages = str(first / "stages")
-    reproduce.main(["--out", str(second), "--known", str(first), "--stages", stages])
-    assert not set(kept) & set((first / "stages").iterdir())
-    again = np.asarray(Image.open(second / "overview" / "samples.png").convert("RGB"), float)
-    assert again.shape == picture.shape and np.abs(again - picture).mean() < 0.1
-
-
-def test_controls_need_the_distance_of_d_r_but_not_its_images(tiny, tmp_path, capsys):
-    first, second = tmp_path / "first", tmp_path / "second"
-    reproduce.main(["--out", str(first)])
-    distance = [
-        row["value"]
-        for row in rows_of(first / "overview")
-        if (row["row"], row["metric"]) == ("D_R", "mean distance to the start")
-    ]
-    for path in (first / "stages").glob("construct-D_*R,*"):
-        path.unlink()
-    capsys.readouterr()
-    known = ["--known", str(first), "--stages", str(first / "stages")]
-    reproduce.main(["controls", "--out", str(second), *known])
-    made = re.findall(r"\] (.*): [0-9.]+ s", capsys.readouterr().out)
-    assert "construct D with noise of that size, seed 0" in made
-    assert not [title for title in made if title.startswith(("construct D_R,", "construct D_NR,"))]
-    moved = [
-        row["value"]
-        for row in rows_of(second / "controls")
-        if (row["row"], row["metric"]) == ("D with noise, as far as D_R", "mean distance to x")
-    ]
-    assert float(moved[0]) == pytest.approx(float(distance[0]), rel=0.01)
-
-
-def _check_stages(path):
-    """The page alone holds what was measured for it."""
-    report = json.loads(path.read_text())
-    made = ("train-", "construct-")
-    without = [name for name, stage in report["stages"].items() if "value" not in stage]
-    assert [name for name in without if not name.startswith(made)] == []
-    assert all(report["makers"][stage["maker"]] for stage in report["stages"].values())
-
-
-@pytest.mark.parametrize("what", ["missing", "empty", "broken", "older", "no maker"])
-def test_a_folder_without_known_pages_is_an_error(what, tmp_path, capsys):
-    texts = {
-        "broken": "{",
-        "older": '{"records": []}',
-        "no maker": '{"stages": {"a": {"maker": 3}}, "makers": []}',
-    }
-    known = tmp_path / "known"
-    if what != "missing":
-        (known / "overview").mkdir(parents=True)
-    if what in texts:
-        (known / "overview" / "results.json").write_text(texts[what])
-    with pytest.raises(SystemExit, match=r"--known: expected pages of reproduce.py in .*known'"):
-        reproduce.main(["--out", str(tmp_path / "out"), "--known", str(known)])
 
 
 @pytest.mark.slow  # half a minute
@@ -287,37 +133,6 @@ def test_a_page_by_hand_is_not_overwritten(tiny, tmp_path):
     (tmp_path / "README.md").write_text("# Results\n")
     reproduce.main(["figure4", "--out", str(tmp_path)])
     assert (tmp_path / "README.md").read_text() == "# Results\n"
-
-
-def test_parameters_at_their_default_are_no_settings():
-    """Else every new parameter of an estimator would make all stages new."""
-    kind, settings = experiment.settings_of(StandardClassifier("mlp", lr=0.1, max_epochs=3))
-    assert (kind, settings) == ("StandardClassifier", {"network": "mlp", "max_epochs": 3})
-    other = experiment.settings_of(StandardClassifier(small_vgg, device="cpu", verbose=0))
-    assert other == ("StandardClassifier", {"network": "small_vgg"})
-
-
-def test_figure10_follows_the_test_images_that_it_reports(tmp_path):
-    data = [np.zeros((4, 1, 8, 8)), np.arange(4), np.zeros((2, 1, 8, 8)), np.arange(2)]
-    run = experiment.Experiment(TINY, data, 0, Stages(tmp_path))
-    other = experiment.Experiment(TINY, [*data[:2], data[2] + 1, data[3]], 0, Stages(tmp_path))
-    assert run.classifier_key("D_det") != other.classifier_key("D_det")
-    assert run.classifier_key("D_R") == other.classifier_key("D_R")
-
-
-def test_data_are_hashed_once_for_all_tables_and_seeds(tiny, tmp_path, monkeypatch):
-    """Not the parts that some tables take, of their own size."""
-    hashed, usual = [], joblib.hash
-
-    def note(value, *options):
-        if isinstance(value[0], np.ndarray):
-            hashed.append(len(value[0]))
-        return usual(value, *options)
-
-    monkeypatch.setattr(joblib, "hash", note)
-    tables = ["table1", "table10", "figure10"]
-    reproduce.main([*tables, "--seeds", "2", "--budget", "0", "--out", str(tmp_path)])
-    assert hashed == [100, 89]  # training data, test data
 
 
 def test_shared_stages_are_computed_once(tiny, tmp_path, capsys):
@@ -441,189 +256,6 @@ def _plain(constructed):
     data = found.pop("set")
     parts = {"X": data} if isinstance(data, np.ndarray) else vars(data)
     return {**found, **{name: np.array(value) for name, value in parts.items()}}
-
-
-def test_restricted_imagenet_from_a_folder_to_the_page(
-    tiny, imagenet, tmp_path, capsys, monkeypatch
-):
-    """A small generated folder in the layout of ILSVRC2012."""
-    usual = RESTRICTED_IMAGENET["digits"]
-    tiny_one = dataclasses.replace(
-        TINY, n_train=90, n_test=18, test_eps=usual.test_eps, image_size=8
-    )
-    monkeypatch.setitem(RESTRICTED_IMAGENET, "digits", tiny_one)
-    out = tmp_path / "out"
-    arguments = ["figure11", "--imagenet", str(imagenet), "--out", str(out)]
-    reproduce.main(arguments)
-    rows = rows_of(out / "figure11")
-    assert {row["eps"] for row in rows if row["metric"] == "robust accuracy"} == {"1.5", "3.0"}
-    page = (out / "figure11" / "README.md").read_text()
-    assert "all images of the classes of Table 2" in page
-    assert {row["row"] for row in rows} >= {"standard", "D_R", "D_NR", "D_rand", "D_det"}
-    assert (out / "figure11" / "figure11.png").exists()
-    assert (out / "figure11" / "figure12.png").exists()
-    capsys.readouterr()
-    reproduce.main(arguments)
-    assert "0 stages to compute" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="Could not load the data"):
-        reproduce.main(["figure11", "--imagenet", str(tmp_path / "no"), "--out", str(out)])
-    with pytest.raises(SystemExit, match="needs --imagenet FOLDER"):
-        reproduce.main(["figure12", "--out", str(out)])
-
-
-@pytest.mark.slow
-def test_autoattack_agrees_with_this_library(standard, digits, tmp_path):
-    _, _, X, y = digits
-    eps_values = (0.25, 0.5)
-    found = autoattack_curve(standard, X[:60], y[:60], eps_values, tmp_path)
-    ours = measures.accuracy_curve(standard, X[:60], y[:60], eps_values, {"norm": 2})
-    for eps in eps_values:
-        assert found[eps] == pytest.approx(ours[eps], abs=0.05)
-    assert found[0.5] < found[0.25] < 1
-
-
-def test_parts_of_sorted_data_hold_every_class():
-    X, y = np.arange(1000), np.repeat(np.arange(10), 100)
-    part, labels = measures.some_of(60, X, y)
-    assert len(part) == 60 and set(labels) == set(range(10)) and np.array_equal(y[part], labels)
-    assert measures.some_of(None, X)[0] is X
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
-def test_images_of_either_type_are_measured_alike(dtype, standard, digits):
-    _, _, X, y = digits
-    images = (X * 255).astype(np.uint8)
-    images = images if dtype == np.uint8 else images.astype(np.float32) / 255
-    follow, net = TestAccuracy(images, y, np.unique(y)), copy.deepcopy(standard.net_)
-    follow.on_epoch_end(net)
-    assert net.history[-1, "test_accuracy"] == standard.score(images, y) > 0.9
-    grid, size = (1, 2), 0.1
-    alive = figure8._withstand(standard, images, y, cross_entropy, grid, size)
-    assert alive.mean() > 0.8
-
-
-def test_image_folder(tmp_path, monkeypatch, capsys):
-    rng = np.random.RandomState(0)
-    for split, n in (("train", 12), ("test", 6)):
-        for label in ("cat", "dog"):
-            folder = tmp_path / "pets" / split / label
-            folder.mkdir(parents=True)
-            for i in range(n):
-                pixels = rng.randint(256, size=(16, 16, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{i}.png")
-    small = dataclasses.replace(TINY, network="small_resnet", n_train=20, n_test=8)
-    monkeypatch.setitem(reproduce.PRESETS, "small", small)
-    options = ["--preset", "small", "--data", str(tmp_path / "pets"), "--out", str(tmp_path)]
-    reproduce.main([*options, "--validate"])
-    out = capsys.readouterr().out
-    assert "VALIDATION" in out
-    page = (tmp_path / "overview" / "README.md").read_text()
-    assert "16 training and 4 test images" in page
-
-
-def test_the_original_cifar10_by_name(monkeypatch, tmp_path):
-    asked = []
-
-    def fetch(root, split, download):
-        asked.append((root, split, download))
-        n = {"train": 60, "test": 30}[split]
-        X = np.full((n, 3, 32, 32), 7, np.uint8)
-        return Bunch(data=X, target=np.arange(n) % 10, target_names=np.array(list("abcdefghij")))
-
-    monkeypatch.setattr(reproduce, "fetch_cifar10", fetch)
-    reproduce._load_once.cache_clear()
-    options = reproduce._parse(["--preset", "cifar", "--data", "cifar10", "--cache", "here"])
-    (X, y, X_test, y_test), label, names = reproduce._load(options, PRESETS["cifar"])
-    assert len(X) == 60 and len(X_test) == 30 and label == "CIFAR-10" and names == [*"abcdefghij"]
-    assert asked == [(options.cache, "train", True), (options.cache, "test", True)]
-    few = dataclasses.replace(PRESETS["small"], n_train=20, n_test=10)
-    (X, y, *_), _, _ = reproduce._load(options, few)
-    assert len(X) == len(y) == 20
-    reproduce._load_once.cache_clear()
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--data", "nowhere"],
-        ["--preset", "huge"],
-        ["--seeds", "0"],
-        ["--preset", "small"],
-        ["table99", "table99. There are: overview, figure2"],
-        ["--network", "nonsense"],
-        ["--device", "nonsense"],
-        ["--device", "cuda:99"],
-    ],
-)
-def test_bad_arguments_end_with_a_message(arguments, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        reproduce.main([*arguments, "--out", str(tmp_path)])
-    said = f"{stop.value} {capsys.readouterr().err}"
-    assert arguments[1] in said
-    assert not (tmp_path / "results.json").exists()
-
-
-def test_known_pictures_stand_beside_their_own_sets_only(tiny, tmp_path, monkeypatch):
-    """Not beside the same numbers of other data."""
-    old, new, stages = tmp_path / "old", tmp_path / "new", str(tmp_path / "stages")
-    with monkeypatch.context() as patched:  # a page of other data
-        load = reproduce.load_digits
-        patched.setattr(
-            reproduce,
-            "load_digits",
-            lambda **how: (lambda found: Bunch(**{**found, "data": 1 - found.data}))(load(**how)),
-        )
-        reproduce.main(["figure9", "--out", str(old)])
-    shutil.rmtree(old / "stages")
-    reproduce._load_once.cache_clear()
-    reproduce.main(["table1", "--out", str(old), "--stages", stages])
-    reproduce.main(["figure9", "--out", str(new), "--known", str(old), "--budget", "0"])
-    report = json.loads((new / "figure9" / "results.json").read_text())
-    pictures = {name: (new / "figure9" / name).read_bytes() for name in report["pictures"]}
-    assert all((old / "figure9" / name).read_bytes() != found for name, found in pictures.items())
-
-
-def test_test_accuracy_takes_the_classes_of_the_training():
-    """Of which the test set may lack some."""
-
-    class Net:
-        device, history = "cpu", type("H", (), {"record": lambda self, *a: seen.append(a)})()
-        module_ = torch.nn.Identity()
-
-        def infer(self, x):
-            return torch.eye(3)[torch.full((len(x),), 2)]
-
-    seen = []
-    follower = TestAccuracy(
-        np.zeros((4, 1, 2, 2), "f"), np.array(["a", "c", "c", "c"]), list("abc")
-    )
-    follower.on_epoch_end(Net())
-    assert seen == [("test_accuracy", 0.75)]
-
-
-def test_a_run_that_was_killed_goes_on_with_known_values(tiny, tmp_path):
-    first, second = tmp_path / "first", tmp_path / "second"
-    reproduce.main(["overview", "--out", str(first)])
-    report = json.loads((first / "overview" / "results.json").read_text())
-    (stem,) = (stem for stem in report["stages"] if stem.startswith("evaluate-D_R"))
-    shutil.rmtree(first / "stages")
-    (second / "stages" / f"{stem}.parts").mkdir(parents=True)  # what a kill leaves
-    reproduce.main(["overview", "--out", str(second), "--known", str(first)])
-    again = json.loads((second / "overview" / "results.json").read_text())
-    assert again["records"] == report["records"]
-    assert not (second / "stages" / f"{stem}.parts").exists()
-
-
-@pytest.mark.parametrize("n_bytes", [0, 100])
-def test_a_damaged_set_that_nobody_needs_prevents_no_page(tiny, tmp_path, n_bytes, capsys):
-    reproduce.main(["overview", "--out", str(tmp_path)])
-    page = tmp_path / "overview" / "README.md"
-    page.unlink()
-    (made,) = (tmp_path / "stages").glob("construct-D_NR*.npz")
-    made.write_bytes(made.read_bytes()[:n_bytes])
-    reproduce.main(["overview", "--out", str(tmp_path)])
-    assert page.exists()
-    assert f"The stage file {made.name} is damaged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

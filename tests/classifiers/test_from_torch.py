@@ -15,7 +15,6 @@ from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch import NeuralNetClassifier
 from torch import nn
-from torch.utils.data import TensorDataset
 
 from advfeat import (
     AdversarialClassifier,
@@ -33,47 +32,6 @@ from advfeat.utils._workers import _pack
 
 IMAGES = {"classes": range(10), "input_shape": (1, 8, 8)}
 NAMES = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
-
-
-@pytest.fixture(scope="module")
-def trained(digits):
-    """Network trained by a plain torch loop on normalised images, its mean and its std."""
-    X, y, _, _ = digits
-    mean, std = float(X.mean()), float(X.std())
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2),
-        nn.Linear(288, 32), nn.ReLU(), nn.Linear(32, 10),
-    )  # fmt: skip
-    x, labels = torch.from_numpy((X - mean) / std).float(), torch.from_numpy(y)
-    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
-    for _ in range(30):
-        for rows in torch.randperm(len(x)).split(100):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(net(x[rows]), labels[rows]).backward()
-            optimizer.step()
-    return net, mean, std
-
-
-@pytest.fixture(scope="module")
-def clf(trained):
-    net, mean, std = trained
-    return from_torch(net, mean=mean, std=std, **IMAGES)
-
-
-@pytest.fixture
-def unchanged(trained):
-    """Fails if the test changes the network in any way."""
-    net, _, _ = trained
-    before = copy.deepcopy(net.state_dict())
-    modes = [layer.training for layer in net.modules()]
-    yield net
-    for name, value in net.state_dict().items():
-        assert torch.equal(value, before[name]), name
-    assert [layer.training for layer in net.modules()] == modes
-    assert all(p.requires_grad and p.grad is not None for p in net.parameters())
-    for layer in net.modules():
-        assert not layer._forward_hooks and not layer._forward_pre_hooks
 
 
 def logits_of(net, X, mean, std):
@@ -233,109 +191,6 @@ def test_repr_names_the_network_only(clf):
     assert repr(clf) == "TorchClassifier(<Sequential>, 10 classes, input_shape=(1, 8, 8))"
 
 
-# ---- what is refused ----------------------------------------------------------------------------
-
-
-class Returns(nn.Module):
-    """Network with another last step."""
-
-    def __init__(self, last, n_outputs=3):
-        super().__init__()
-        self.layer, self.last = nn.Linear(4, n_outputs), last
-
-    def forward(self, x):
-        return self.last(self.layer(x))
-
-
-def no_grad(z):
-    return z.detach()
-
-
-REFUSED = {
-    "tuple": (lambda: Returns(lambda z: (z, z)), "as a tensor. It returned a tuple of 2"),
-    "dict": (
-        lambda: Returns(lambda z: {"out": z, "aux": z}),
-        "a dict of 'out', 'aux'; return one",
-    ),
-    "nothing": (lambda: Returns(lambda z: None), "It returned NoneType"),
-    "probabilities": (lambda: Returns(lambda z: z.softmax(1)), "probabilities .*softmax away"),
-    "two classes": (
-        lambda: Returns(lambda z: z, 2),
-        r"\(n, 3\).*For one sample it returned \(1, 2\)",
-    ),
-    "squeezed": (lambda: Returns(lambda z: z.squeeze()), r"returned \(3,\)"),
-    "one row": (lambda: Returns(lambda z: z[:1]), r"For two samples it returned \(1, 3\)"),
-    "no gradient": (lambda: Returns(no_grad), "no gradient with respect to its input"),
-    "raises": (lambda: Returns(lambda z: {}["key"]), "failed on one sample of shape .4,.*'key'"),
-    "scripted": (lambda: torch.jit.script(nn.Linear(4, 3)), "torch.jit modules are not supported"),
-    "scripted inside": (
-        lambda: nn.Sequential(torch.jit.trace(nn.Linear(4, 3), torch.zeros(1, 4))),
-        "torch.jit modules are not supported",
-    ),
-    "double": (
-        lambda: nn.Linear(4, 3).double(),
-        "must be float32. weight of <Linear> is torch.float64",
-    ),
-    "half": (lambda: nn.Linear(4, 3).half(), "must be float32"),
-    "meta": (lambda: nn.Linear(4, 3, device="meta"), "meta device"),
-}
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit")
-@pytest.mark.parametrize("kind", REFUSED)
-def test_networks_that_do_not_fit(kind):
-    module, reason = REFUSED[kind]
-    with pytest.raises(ValueError, match=reason) as caught:
-        from_torch(module(), classes=["a", "b", "c"], input_shape=(4,))
-    assert "\n" not in str(caught.value)
-
-
-def test_one_logit_for_two_classes():
-    for last in (lambda z: z, lambda z: z[:, 0]):
-        with pytest.raises(ValueError, match=r"One logit z for two classes: return torch.stack"):
-            from_torch(Returns(last, 1), classes=[0, 1], input_shape=(4,))
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "reason"),
-    [
-        ({"module": nn.Linear}, TypeError, "the class Linear; pass a trained instance"),
-        ({"module": {"weight": 1}}, TypeError, "a dict; load a state dict into"),
-        ({"module": StandardClassifier()}, TypeError, "an estimator, which needs no from_torch"),
-        ({"module": "net.pt"}, TypeError, "Got str"),
-        ({"classes": 3}, ValueError, r"such as range\(10\)"),
-        ({"classes": [["a"], ["b"]]}, ValueError, r"of shape \(2, 1\)"),
-        ({"classes": ["a"]}, ValueError, "of 2 at least"),
-        ({"classes": ["a", "b", "a"]}, ValueError, "some labels are repeated"),
-        ({"classes": [0.5, 1.5, 2.5]}, ValueError, "Got float"),
-        ({"classes": np.array(["a", 1, 2], dtype=object)}, ValueError, "Got int, str"),
-        ({"classes": range(4)}, ValueError, r"\(n, 4\).*returned \(1, 3\)"),
-        ({"input_shape": 4}, ValueError, r"such as \(3, 32, 32\)"),
-        ({"input_shape": (2, 2)}, ValueError, r"such as \(3, 32, 32\)"),
-        ({"input_shape": (5,)}, ValueError, r"failed on one sample of shape \(5,\)"),
-        ({"mean": [1, 2, 3]}, ValueError, "mean must be a number, or 4, one for each feature"),
-        ({"mean": "x"}, ValueError, "mean must be a number"),
-        ({"std": 0}, ValueError, "std must be positive"),
-        ({"std": [1, 1, -1, 1]}, ValueError, "std must be positive"),
-        ({"std": np.nan}, ValueError, "std must be a number"),
-        ({"mean": 125, "bounds": (0, 1)}, ValueError, "input units.*divide the mean and std"),
-        ({"bounds": (1, 0)}, ValueError, "'bounds' parameter of TorchClassifier"),
-        ({"device": "nope"}, ValueError, "'device' parameter"),
-    ],
-)
-def test_wrong_arguments(change, error, reason):
-    given = {"module": nn.Linear(4, 3), "classes": range(3), "input_shape": (4,), **change}
-    with pytest.raises(error, match=reason) as caught:
-        from_torch(given.pop("module"), **given)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_device_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="no usable CUDA device"):
-        from_torch(nn.Linear(4, 3), classes=range(3), input_shape=(4,), device="cuda")
-
-
 # ---- wrappers and normalised weights ------------------------------------------------------------
 
 
@@ -373,103 +228,6 @@ def test_networks_in_wrappers(change, inside):
         adversarial_examples(clf, x.numpy(), clf.predict(x), **attack)
         assert nn.utils.parametrize.is_parametrized(plain)
         np.testing.assert_allclose(module(x).detach().numpy(), expected, atol=1e-6)
-
-
-# ---- training further ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("Classifier", [StandardClassifier, AdversarialClassifier])
-def test_training_goes_on_from_a_copy_of_the_weights(Classifier, trained, clf, unchanged, digits):
-    X, y, X_test, y_test = digits
-    still = Classifier(clf, max_epochs=1, lr=1e-7, random_state=0, verbose=0)
-    for _ in range(2):
-        still.fit(X, y)
-        # Batch-norm statistics move, weights hardly.
-        for ours, theirs in zip(still.module_.parameters(), unchanged.parameters(), strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
-    assert still.score(X_test, y_test) > clf.score(X_test, y_test) - 0.05
-    assert clone(still).network.module is clf.module
-    once = [Classifier(clf, max_epochs=1, random_state=0, verbose=0).fit(X, y) for _ in range(2)]
-    assert_array_equal(*(c.decision_function(X_test) for c in once))
-
-
-def test_a_module_alone_takes_inputs_as_they_are(digits):
-    X, y, X_test, _ = digits
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
-    clf = StandardClassifier(net, max_epochs=1, lr=1e-7, random_state=0, verbose=0).fit(X, y)
-    with torch.no_grad():
-        expected = net(torch.from_numpy(X_test)).numpy()
-    np.testing.assert_allclose(clf.decision_function(X_test), expected, atol=1e-5)
-    assert not net.training
-    mean, std = clf.input_statistics_  # of the training data, for starts from noise
-    assert float(mean) == pytest.approx(X.mean(), rel=1e-5)
-    assert float(std) == pytest.approx(X.std(), rel=1e-5)
-
-
-def test_folds_do_not_go_on_from_each_other(clf, unchanged, digits):
-    X, y, _, _ = digits
-    further = StandardClassifier(clf, max_epochs=1, random_state=0, verbose=0)
-    first, second = (cross_val_score(further, X, y, cv=2) for _ in range(2))
-    assert_array_equal(first, second)
-    assert first.min() > 0.85
-
-
-def test_classes_and_partial_fit_when_training_goes_on(trained, digits):
-    X, y, X_test, y_test = digits
-    net, mean, std = trained
-    named = from_torch(net, classes=NAMES, input_shape=(1, 8, 8), mean=mean, std=std)
-    few = y < 4
-    further = StandardClassifier(named, lr=1e-5, random_state=0, verbose=0)
-    further.partial_fit(X[few], NAMES[y[few]])
-    assert_array_equal(further.classes_, np.sort(NAMES))
-    assert further.score(X_test, NAMES[y_test]) > 0.8
-    with pytest.raises(ValueError, match="not among the classes.*ten"):
-        clone(further).fit(X, np.where(few, "ten", NAMES[y]))
-
-
-def test_functions_that_return_one_module_are_refused(trained, unchanged, digits):
-    X, y, _, _ = digits
-    net = trained[0]
-    for network in (
-        lambda: net,
-        lambda: nn.Sequential(net),
-        lambda: nn.Sequential(nn.ReLU(), net),
-    ):
-        with pytest.raises(ValueError, match=r"the same module at every call.*from_torch\(module"):
-            StandardClassifier(network, verbose=0).fit(X, y)
-
-
-def test_functions_that_return_trained_weights_are_warned_of(trained, digits):
-    X, y, _, _ = digits
-    net = trained[0]
-    clf = StandardClassifier(lambda: copy.deepcopy(net), max_epochs=1, random_state=0, verbose=0)
-    with pytest.warns(UserWarning, match="the same weights at every call"):
-        clf.fit(X, y)
-
-
-def test_functions_that_build_anew_give_the_same_bits_as_a_class(digits):
-    X, y, X_test, _ = digits
-
-    class Net(nn.Sequential):
-        def __init__(self):
-            super().__init__(nn.Flatten(), nn.Linear(64, 10))
-
-    settings = {"max_epochs": 1, "random_state": 0, "verbose": 0}
-    by_class, by_function = (
-        StandardClassifier(network, **settings).fit(X, y).decision_function(X_test)
-        for network in (Net, lambda: Net())
-    )
-    assert_array_equal(by_class, by_function)
-
-
-def test_an_estimator_is_no_network(digits):
-    X, y, _, _ = digits
-    net = NeuralNetClassifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))).initialize()
-    for wrong in (net, StandardClassifier(), 3):
-        with pytest.raises(ValueError, match="'network' parameter of StandardClass") as caught:
-            StandardClassifier(wrong, verbose=0).fit(X, y)
-        assert "\n" not in str(caught.value)
 
 
 def _skorch_net(module):
@@ -611,32 +369,3 @@ def test_networks_that_mask_a_class_have_features(masked):
     X = np.random.default_rng(0).random((5, 64), dtype=np.float32)
     hidden = clf.module_.body.body[:2](torch.from_numpy(X)).detach().numpy()
     np.testing.assert_allclose(clf.features(X), hidden, rtol=1e-5)
-
-
-@pytest.mark.parametrize("classes", [["no", 1], [True, 2], (1, "1"), [np.str_("a"), np.int64(1)]])
-def test_classes_of_several_types_are_refused(classes):
-    with pytest.raises(ValueError, match="all integers, all booleans or all strings"):
-        from_torch(nn.Linear(4, 2), classes=classes, input_shape=(4,))
-
-
-def test_lists_of_scalars_of_one_type_are_classes():
-    for classes in ([np.int64(3), np.int64(1)], list(torch.tensor([3, 1])), [True, False]):
-        clf = from_torch(nn.Linear(4, 2), classes=classes, input_shape=(4,))
-        assert clf.classes_.tolist() == sorted(int(label) for label in classes)
-
-
-def test_fit_compares_the_labels_of_a_dataset():
-    clf = from_torch(nn.Linear(4, 2), classes=[0, 1], input_shape=(4,))
-    X = torch.zeros(6, 4)
-    clf.fit(TensorDataset(X, torch.tensor([0, 1] * 3)))
-    with pytest.raises(ValueError, match="labels that are not among the classes"):
-        clf.fit(TensorDataset(X, torch.full((6,), 77)))
-
-
-def test_missing_values_of_frames_are_named():
-    pandas = pytest.importorskip("pandas")
-    clf = from_torch(nn.Linear(2, 2), classes=[0, 1], input_shape=(2,))
-    frame = pandas.DataFrame({"a": [1.0, None], "b": [1.0, 2.0]}).astype("Float64")
-    assert str(frame.dtypes["a"]) == "Float64"
-    with pytest.raises(ValueError, match="Input X contains NaN"):
-        clf.predict(frame)

@@ -1,20 +1,16 @@
 """save and load: the same bits again, without pickles; whatever does not fit is named."""
 
-import copy
 import json
 import os
 import pickle
-import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from persistence_cases import QUICK, Own, again, edit, same
 from safetensors import safe_open
-from safetensors.torch import save_file
-from sklearn import config_context
-from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -26,72 +22,16 @@ from advfeat import (
     AdversarialClassifier,
     RobustFeatureInverter,
     StandardClassifier,
-    adversarial_examples,
     from_torch,
     load,
     save,
 )
-from advfeat.classifiers._overfitting import raised
 from advfeat.classifiers.networks import NETWORKS
-
-QUICK = {"max_epochs": 1, "random_state": 0, "verbose": 0}
-
-
-class Own(nn.Sequential):
-    def __init__(self, n_classes):
-        super().__init__(
-            nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
-            nn.Linear(144, n_classes),
-        )  # fmt: skip
 
 
 class Wider(nn.Sequential):
     def __init__(self, n_classes):
         super().__init__(nn.Conv2d(1, 5, 3), nn.Flatten(), nn.Linear(180, n_classes))
-
-
-def again(clf, path, **given):
-    save(clf, path)
-    return load(path, **given)
-
-
-def same(one, other, X, y, attacked=True):
-    assert type(one) is type(other)
-    assert_array_equal(one.predict(X), other.predict(X))
-    assert one.predict(X).dtype == other.predict(X).dtype
-    for method in ("decision_function", "predict_proba", "features"):
-        assert_array_equal(getattr(one, method)(X), getattr(other, method)(X))
-    assert one.classes_.dtype == other.classes_.dtype
-    assert_array_equal(one.classes_, other.classes_)
-    if attacked:
-        attack = {"norm": 2, "eps": 0.3, "n_steps": 3, "verbose": 0}
-        ours, theirs = (adversarial_examples(c, X[:20], y[:20], **attack) for c in (one, other))
-        assert_array_equal(ours[0], theirs[0])
-
-
-def edit(path, change, keep_checksum=False):
-    """Change the header of a file, as someone with an editor would, or as we would."""
-    from advfeat.classifiers._persistence import _checksum
-
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    header = json.loads(metadata["advfeat"])
-    change(header)
-    text = json.dumps(header)
-    checksum = metadata["checksum"] if keep_checksum else _checksum(text, tensors)
-    save_file(tensors, path, {"advfeat": text, "checksum": checksum})
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "source.safetensors"
-
-
-@pytest.fixture
-def kept(standard, path):
-    save(standard, path)
-    return path
 
 
 @pytest.mark.parametrize(
@@ -325,230 +265,3 @@ def test_what_cannot_be_kept(standard, digits, path, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder.*does not exist"):
         save(standard, tmp_path / "no folder" / "a.safetensors")
     assert not path.exists()
-
-
-# ---- files that are not what they should be -----------------------------------------------------
-
-
-def damaged(kept, content):
-    kept.write_bytes(content)
-    with warnings.catch_warnings(), pytest.raises(ValueError) as caught:
-        warnings.simplefilter("ignore")
-        load(kept)
-    message = str(caught.value)
-    assert str(kept) in message
-    assert "\n" not in message
-    return message
-
-
-def test_damaged_files(kept):
-    whole = kept.read_bytes()
-    for length in (0, 3, 8, 100, 5000, len(whole) // 2, len(whole) - 1):
-        assert "damaged" in damaged(kept, whole[:length])
-    for content in (whole + b"0", b"\x80\x05K\x01.", b"hello" * 100, os.urandom(999)):
-        assert "damaged" in damaged(kept, content)
-    for place in np.linspace(len(whole) // 3, len(whole) - 1, 9).astype(int):
-        flipped = bytearray(whole)
-        flipped[place] ^= 1
-        assert "damaged" in damaged(kept, bytes(flipped))
-
-
-def test_a_header_changed_by_hand(kept):
-    edit(kept, lambda header: header["params"].update(lr=0.2), keep_checksum=True)
-    with pytest.raises(ValueError, match="is damaged: its content does not have the checksum"):
-        load(kept)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda h: h.update({"class": "LogisticRegression"}),
-        lambda h: h.update({"class": ["StandardClassifier"]}),
-        lambda h: h.pop("params"),
-        lambda h: h["params"].update(unknown=1),
-        lambda h: h["params"].update(lr="fast"),
-        lambda h: h["params"].update(network="no such network"),
-        lambda h: h["params"].update(network="mlp"),
-        lambda h: h["params"].update(bounds={"code": "import os"}),
-        lambda h: h.update(input_shape_=[1, 9]),
-        lambda h: h.update(input_shape_="big"),
-        lambda h: h.update(history=3),
-        lambda h: h["classes_"].update(values=[1, 2, 3]),
-        lambda h: h["classes_"].update(dtype="no such dtype"),
-        lambda h: h["classes_"].update(dtype="object", values=[{"dict": []}] * 10),
-        lambda h: h.update(seed=None),
-        lambda h: h.pop("dropped"),
-    ],
-)
-def test_headers_of_others(kept, change):
-    """With a checksum that fits: an error that names the file, and nothing else."""
-    edit(kept, change)
-    with pytest.raises(ValueError) as caught:
-        load(kept)
-    assert str(kept) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_newer_and_foreign_files(kept, tmp_path):
-    edit(kept, lambda header: header.update(format=99, advfeat="7.0"))
-    with pytest.raises(ValueError, match="written by advfeat 7.0 in format 99.*reads formats up"):
-        load(kept)
-    other = tmp_path / "weights.safetensors"
-    save_file({"weight": torch.zeros(3)}, other)
-    with pytest.raises(ValueError, match="weights.safetensors.*not of advfeat.save"):
-        load(other)
-    torch.save({"weight": torch.zeros(3)}, other)
-    with pytest.raises(ValueError, match="weights.safetensors' is damaged, or no file of"):
-        load(other)
-    for missing in (tmp_path / "none", tmp_path):
-        with pytest.raises(FileNotFoundError, match="Expected a file of advfeat.save"):
-            load(missing)
-
-
-def test_a_network_for_a_file_that_names_its_own(kept):
-    with pytest.raises(ValueError, match="names its network, so 'network' must be left out"):
-        load(kept, network=Own)
-
-
-@pytest.mark.parametrize("trained", [False, True])
-def test_metadata_requests_are_kept(trained, standard, path):
-    module = nn.Linear(4, 2)
-    clf = from_torch(module, classes=[0, 1], input_shape=(4,))
-    own = {"network": module}
-    if trained:
-        clf, own = copy.deepcopy(standard), {}
-    before = str(again(clf, path, **own).get_metadata_routing())
-    assert before == str(clf.get_metadata_routing())
-    with config_context(enable_metadata_routing=True):
-        clf.set_fit_request(sample_weight=True).set_score_request(sample_weight="weight")
-        if trained:
-            clf.set_partial_fit_request(classes=False)
-    found = again(clf, path, **own).get_metadata_routing()
-    assert str(found) == str(clf.get_metadata_routing()) != before
-    assert found.fit.requests == {"sample_weight": True}
-    edit(path, lambda header: header["requests"].update(fit={"no such thing": True}))
-    with pytest.raises(ValueError, match=f"{path.name}.* cannot be read"):
-        load(path, **own)
-
-
-def test_no_callbacks_as_a_list(tmp_path, digits):
-    clf = StandardClassifier(callbacks=[], max_epochs=1, random_state=0, verbose=0)
-    clf.fit(digits[0][:50], digits[1][:50])
-    save(clf, tmp_path / "file")
-    assert load(tmp_path / "file").callbacks == []
-
-
-class NotesAnObject(Callback):
-    def on_epoch_end(self, net, **kwargs):
-        net.history.record("note", object())
-
-
-def test_objects_in_the_history_are_left_out_and_said(tmp_path, digits):
-    clf = StandardClassifier(
-        callbacks=[NotesAnObject()], max_epochs=2, random_state=0, verbose=0
-    ).fit(digits[0][:50], digits[1][:50])
-    save(clf, tmp_path / "file")
-    with pytest.warns(UserWarning, match="Not kept in the file: callbacks, 'note' of the history"):
-        again = load(tmp_path / "file")
-    assert [row["train_loss"] for row in again.history_] == [
-        row["train_loss"] for row in clf.history_
-    ]
-
-
-def test_an_attack_that_was_changed_or_raised_goes_on_the_same(tmp_path, digits):
-    X, y = digits[0][:100], digits[1][:100]
-    clf = AdversarialClassifier(eps=0.1, n_steps=2, max_epochs=1, random_state=0, verbose=0)
-    clf.fit(X, y).set_params(eps=1.0)
-    clf.net_.attack = raised(clf.net_.attack)  # as the guard against overfitting does
-    save(clf, tmp_path / "file")
-    again = load(tmp_path / "file")
-    for one in (clf, again):
-        one.partial_fit(X, y)
-    assert clf.net_.attack == again.net_.attack
-    assert (clf.net_.attack["n_steps"], clf.net_.attack["eps"]) == (7, 1.0)
-    assert_array_equal(clf.decision_function(X), again.decision_function(X))
-
-
-class Copies(Callback):
-    """Copies the net and the classifier within a training."""
-
-    owner, logits = [], []  # not of the instance, with which they would be copied
-
-    def on_batch_end(self, net, training=True, **kwargs):
-        for given in (net, *self.owner):
-            clone(given)
-            copies = [given, copy.deepcopy(given), pickle.loads(pickle.dumps(given))]
-            if given is net:
-                x = torch.zeros(3, 1, 8, 8)
-                self.logits.append([each.infer(x).detach().numpy() for each in copies])
-
-
-@pytest.mark.parametrize("Classifier", [StandardClassifier, AdversarialClassifier])
-def test_copies_within_a_training_that_shows_a_bar(Classifier, digits, monkeypatch):
-    X, y = digits[0][:100], digits[1][:100]
-    monkeypatch.setattr(Copies, "logits", [])
-    clf = Classifier(batch_size=50, max_epochs=2, random_state=0, verbose=1, callbacks=[Copies()])
-    clf.fit(X, y)
-    assert len(Copies.logits) == 4
-    for net, *copies in Copies.logits:
-        for logits in copies:
-            assert_array_equal(logits, net)
-    monkeypatch.setattr(Copies, "owner", [clf])
-    clf.partial_fit(X, y)
-
-
-class Shifted(nn.Module):
-    """With buffers that no state_dict has, one of which is made by use."""
-
-    def __init__(self, n_classes=10):
-        super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, n_classes))
-        self.body.register_buffer("shift", torch.zeros(1, 1, 1), persistent=False)
-        self.register_buffer("late", None, persistent=False)
-
-    def forward(self, x):
-        late = 0 if self.late is None else self.late
-        return self.body(x - self.body.shift) + late
-
-
-class Plain(nn.Module):
-    def __init__(self, n_classes=10):
-        super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, n_classes))
-
-    def forward(self, x):
-        return self.body(x)
-
-
-@pytest.mark.parametrize("trained", [False, True])
-def test_buffers_that_no_state_dict_has_are_kept(trained, digits, tmp_path):
-    net = Shifted()
-    net.body.shift = torch.full((1, 1, 1), 0.3)
-    net.late = torch.arange(10.0)
-    clf = from_torch(net, classes=range(10), input_shape=(1, 8, 8))
-    if trained:
-        clf = StandardClassifier(net, **QUICK).fit(*digits[:2])
-    save(clf, tmp_path / "clf")
-    found = load(tmp_path / "clf", network=Shifted)
-    assert_array_equal(found.decision_function(digits[2]), clf.decision_function(digits[2]))
-    with pytest.raises(ValueError, match="the network has no buffer .*shift"):
-        load(tmp_path / "clf", network=Plain)
-
-
-def test_loading_a_network_leaves_torch_as_it_was(tmp_path):
-    clf = from_torch(Own(10), classes=range(10), input_shape=(1, 8, 8))
-    X = np.random.default_rng(0).random((5, 1, 8, 8), dtype=np.float32)
-    save(clf, tmp_path / "clf")
-    state = torch.get_rng_state()
-    load(tmp_path / "clf", network=Own)
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.set_default_dtype(torch.float64)
-    try:
-        found = load(tmp_path / "clf", network=Own)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert_array_equal(found.decision_function(X), clf.decision_function(X))
-    with torch.inference_mode():
-        found = load(tmp_path / "clf", network=Own)
-    assert_array_equal(found.decision_function(X), clf.decision_function(X))
-    adversarial_examples(found, X, np.zeros(5, int), norm=2, eps=0.1, n_steps=1, verbose=0)

@@ -97,3 +97,15 @@ def minimax_covariance(S, eps, rng):
     L = np.diag(np.exp(result.x[:d]))
     L[below] = result.x[d:]
     return np.linalg.inv(L @ L.T)
+
+
+TYPES = [("full", False), ("full", True), ("diag", False), ("spherical", False), ("diag", True)]
+
+
+def random_data(seed, *, n_classes=3, n_features=4, n_samples=60):
+    """Classes of different sizes with correlated features, some far from the origin."""
+    rng = np.random.default_rng(seed)
+    y = np.append(np.arange(n_classes), rng.integers(0, n_classes, n_samples - n_classes))
+    mixing = rng.normal(size=(n_features, n_features))
+    means = 2 * rng.normal(size=(n_classes, n_features)) + 10 * rng.normal(size=n_features)
+    return rng.normal(size=(n_samples, n_features)) @ mixing + means[y], y

@@ -195,6 +195,16 @@ def test_sums_of_columns_that_cancel_have_no_usefulness():
         assert_array_equal(model.feature_usefulness(w, 0.1), (0.0, 0.0))
 
 
+@given(seed=seeds)
+def test_a_constant_column_has_no_usefulness(seed):
+    rng = np.random.default_rng(seed)
+    n, d = int(rng.integers(5, 60)), int(rng.integers(2, 10))
+    X = np.insert(rng.normal(size=(n, d)), 1, rng.normal(), axis=1)
+    model = GaussianRobustMLE(0.1).fit(X, np.resize([0, 1], n))
+    assert_array_equal(model.feature_usefulness(np.eye(d + 1)[1], 0.1), (0.0, 0.0))
+    assert np.all(model.feature_usefulness(np.eye(d + 1)[[0, 2]])[0] != 0)
+
+
 @given(seed=seeds, exponent=st.integers(-300, 300))
 def test_the_scale_of_a_feature_does_not_matter(seed, exponent):
     model, w = fitted(seed), np.random.default_rng(seed).normal(size=4)

@@ -5,13 +5,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from ascending import BOX, NORMS, SEEDS, Recorder, ascend, distance, normal, small_net, uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
-from torch import nn
 
 from advfeat.optim import (
-    HalfCosine,
     L2Ball,
     LinfBall,
     cross_entropy,
@@ -20,54 +19,6 @@ from advfeat.optim import (
     make_ball,
     projected_gradient,
 )
-
-SEEDS = st.integers(0, 2**31 - 1)
-NORMS = [2, np.inf]
-BOX = (0.0, 1.0)
-
-
-def value(output, target):
-    return output[:, 0]
-
-
-def normal(seed, *shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def uniform(seed, *shape):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def small_net(seed, d=12, n_classes=3):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return nn.Sequential(
-            nn.Flatten(), nn.Linear(d, 8), nn.Tanh(), nn.Linear(8, n_classes)
-        ).requires_grad_(False)
-
-
-def ascend(network, x, loss=value, *, norm=2, eps=0.5, n_steps=20, target=None, **options):
-    step_size = options.pop("step_size", 2.5 * eps / max(1, n_steps))
-    return projected_gradient(
-        network, x, target, loss,
-        ball=make_ball(norm, eps), step_size=step_size, n_steps=n_steps, **options,
-    )  # fmt: skip
-
-
-def distance(z, x, norm):
-    return torch.linalg.vector_norm((z - x).flatten(1), ord=norm, dim=1)
-
-
-class Recorder:
-    """A network that remembers its inputs."""
-
-    def __init__(self, network):
-        self.network = network
-        self.seen = []
-
-    def __call__(self, z):
-        self.seen.append(z.detach().clone())
-        return self.network(z)
 
 
 @given(seed=SEEDS)
@@ -242,21 +193,6 @@ def test_gradients_that_are_zero_or_no_number_leave_a_sample_where_it_is(norm, k
     torch.testing.assert_close(found[3], x[3] + step)
 
 
-def test_steps_follow_the_schedule_and_their_length():
-    lengths = []
-
-    def step_size(step):
-        lengths.append(step)
-        return 0.1 * (step + 1)
-
-    network = Recorder(small_net(0))
-    x = uniform(0, 4, 12)
-    ascend(network, x, eps=np.inf, step_size=step_size, n_steps=3, keep="best")
-    assert lengths == [0, 1, 2]
-    for step, (before, after) in enumerate(zip(network.seen, network.seen[1:], strict=False)):
-        torch.testing.assert_close(distance(after, before, 2), torch.full((4,), 0.1 * (step + 1)))
-
-
 def test_samples_do_not_depend_on_their_batch():
     net, x, y = small_net(0), uniform(0, 5, 12), torch.tensor([0, 1, 2, 0, 1])
     options = {"bounds": BOX, "keep": "best", "eps": 0.3}
@@ -296,29 +232,6 @@ def test_it_runs_where_gradients_are_switched_off():
     assert torch.equal(inside, ascend(net, x, keep="best"))
 
 
-@pytest.mark.parametrize("n_steps", [1, 2, 7, 100])
-def test_half_cosine(n_steps):
-    lengths = [HalfCosine(0.4, n_steps)(step) for step in range(n_steps)]
-    assert lengths[0] == 0.4
-    assert all(before > after > 0 for before, after in zip(lengths, lengths[1:], strict=False))
-    # The cosines of all steps but the first cancel.
-    assert sum(lengths) == pytest.approx(0.4 * (n_steps + 1) / 2)
-
-
-def test_shrinking_steps_settle_where_constant_ones_go_back_and_forth():
-    x = torch.zeros(1, 2)
-    goal = torch.tensor([[0.3, 0.2]])
-
-    def remaining(step_size):
-        found = ascend(
-            lambda z: z, x, feature_distance, target=goal, eps=np.inf, step_size=step_size,
-            n_steps=50,
-        )  # fmt: skip
-        return distance(found, goal, 2).item()
-
-    assert remaining(HalfCosine(0.1, 50)) < 1e-3 < 0.01 < remaining(0.1)
-
-
 @pytest.mark.parametrize("norm", NORMS)
 def test_iterates_agree_with_foolbox(norm):
     with warnings.catch_warnings():
@@ -356,43 +269,6 @@ def test_linf_ball_without_limit():
     found = ascend(lambda z: z, torch.zeros(2, 1), norm=np.inf, eps=np.inf, step_size=1.0)
     assert torch.equal(found, torch.full((2, 1), 20.0))
     assert isinstance(make_ball(np.inf, np.inf), LinfBall)
-
-
-def test_momentum_is_the_heavy_ball():
-    """Against the recursion written out, on a linear value: every direction is the same."""
-    x, w = uniform(0, 3, 5), normal(1, 5)
-    z = ascend(lambda v: v @ w[:, None], x, eps=np.inf, n_steps=4, step_size=0.1, momentum=0.5)
-    steps = sum(0.1 * sum(0.5**i for i in range(n)) for n in range(1, 5))
-    torch.testing.assert_close(z, x + steps * w / torch.linalg.vector_norm(w))
-
-
-@pytest.mark.parametrize("norm", NORMS)
-@given(seed=SEEDS, power=st.integers(-80, 80))
-def test_the_loop_does_not_depend_on_the_unit(norm, seed, power):
-    unit = 2.0**power
-    net, x = small_net(seed), normal(seed + 1, 5, 12)
-    y = torch.arange(5) % 3
-    expected = ascend(net, x, cross_entropy, norm=norm, target=y, n_steps=4, momentum=0.5)
-    actual = ascend(
-        lambda z: net(z / unit), unit * x, cross_entropy,
-        norm=norm, eps=0.5 * unit, target=y, n_steps=4, momentum=0.5,
-    )  # fmt: skip
-    torch.testing.assert_close(actual / unit, expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("size", [1e22, 1e38, 1e300])
-@pytest.mark.parametrize("bounds", [None, BOX])
-def test_huge_steps_and_radii_still_climb(norm, size, bounds):
-    weight, x = torch.tensor([[1.0, -2.0, 0.5]]), uniform(0, 4, 3)
-    found = ascend(
-        lambda z: z @ weight.T, x, norm=norm, eps=size, step_size=size, n_steps=3, bounds=bounds
-    )
-    assert torch.isfinite(found).all()
-    if bounds is None:
-        assert (value(found @ weight.T, None) > 1e21).all()
-    else:
-        assert torch.equal(found, torch.tensor([[1.0, 0.0, 1.0]]).expand(4, 3))
 
 
 @pytest.mark.parametrize(

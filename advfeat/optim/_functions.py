@@ -1,0 +1,175 @@
+"""Functions and hooks that know the layers of a network, in a copy of it.
+
+A deep copy leaves functions as they are, also those that were made inside the network and lead to
+its layers, such as ``self.head = lambda h: self.fc(h)``: the copy would go on with the original.
+"""
+
+import copy
+from collections import deque
+from functools import partial
+from types import CellType, FunctionType, MethodType, ModuleType
+
+from torch import nn
+
+CONTAINERS = dict, list, tuple, set, deque
+
+
+class Functions:
+    """The functions of a network that lead to its layers, and their like for a copy.
+
+    Parameters
+    ----------
+    module : nn.Module
+
+    Attributes
+    ----------
+    memo : dict
+        For a deep copy: twins of these functions, still empty, and what is no part of the network:
+        objects whose methods are hooks and that know none of its layers watch it for somebody
+        else, who finds in them what they have seen.
+    """
+
+    def __init__(self, module):
+        layers = list(module.modules())
+        weights = [t for layer in layers for t in (layer._parameters, layer._buffers)]
+        self._own = set(map(id, (*layers, *(t for table in weights for t in table.values()))))
+        self._own.discard(id(None))
+        hooks = [
+            hook for layer in layers for table in _hook_tables(layer) for hook in table.values()
+        ]
+        held = list(_reached([v for layer in layers for v in _attributes(layer)], self._own, True))
+        self._twins, self.memo = [], {}
+        for function in (*held, *_reached(hooks, self._own)):
+            if isinstance(function, FunctionType) and self._leads(function):
+                self._add(function)
+        known = set(map(id, held)) | self._own
+        for owner in (owner for hook in hooks for owner in _owners(hook)):
+            inside = vars(owner) if is_plain_object(owner) else owner
+            if id(owner) not in known and not self._leads(inside):
+                self.memo[id(owner)] = owner
+
+    def _leads(self, value):
+        return any(id(part) in self._own for part in _reached([value], self._own))
+
+    def _add(self, function):
+        compiled = getattr(function, "_torchdynamo_orig_callable", None)
+        if isinstance(compiled, FunctionType):
+            # Of torch.compile, whose wrappers a copy does without.
+            if id(compiled) not in self.memo:
+                self._add(compiled)
+            self.memo[id(function)] = self.memo[id(compiled)]
+        elif id(function) not in self.memo:
+            cells = tuple(CellType() for _ in function.__closure__ or ())
+            twin = FunctionType(
+                function.__code__, function.__globals__, function.__name__, None, cells
+            )
+            self.memo[id(function)] = twin
+            self._twins.append((function, twin))
+
+    def fill(self, memo):
+        """Let the twins know the copies of what the functions know, once these have been made.
+
+        Parameters
+        ----------
+        memo : dict
+            Of the deep copy.
+        """
+
+        def copied(value):
+            known = id(value) in memo or self._leads(value)
+            return copy.deepcopy(value, memo) if known else value
+
+        for function, twin in self._twins:
+            for cell, given in zip(
+                twin.__closure__ or (), function.__closure__ or (), strict=True
+            ):
+                try:
+                    cell.cell_contents = copied(given.cell_contents)
+                except ValueError:  # nothing was put into it yet
+                    continue
+            twin.__defaults__ = copied(function.__defaults__)
+            twin.__kwdefaults__ = copied(function.__kwdefaults__)
+            vars(twin).update(copied(vars(function)))
+
+
+def deep_copy(value, module, memo):
+    """Deep copy of something that holds a network, with functions that lead into the copy."""
+    functions = Functions(module)
+    memo = {**memo, **functions.memo}
+    made = copy.deepcopy(value, memo)
+    functions.fill(memo)
+    return made
+
+
+def _hook_tables(layer):
+    return [table for name, table in vars(layer).items() if name.endswith("_hooks") and table]
+
+
+def members(container):
+    """Members of a container and of those inside it."""
+    queue, seen = [container], set()
+    for value in queue:
+        if isinstance(value, CONTAINERS) and id(value) not in seen:
+            seen.add(id(value))
+            queue += value.values() if isinstance(value, dict) else value
+    return queue[1:]
+
+
+def is_plain_object(value):
+    """Whether a value is an object of a class of the user's, such as a holder of what was seen."""
+    if isinstance(value, (*CONTAINERS, type, nn.Module, FunctionType, MethodType, ModuleType)):
+        return False
+    return hasattr(value, "__dict__") and not type(value).__module__.startswith(("torch", "numpy"))
+
+
+def _attributes(layer):
+    """Values that a layer holds besides its weights, layers and hooks."""
+    beside = ("_parameters", "_buffers", "_modules")
+    return [v for k, v in vars(layer).items() if k not in beside and not k.endswith("_hooks")]
+
+
+def _reached(values, own, objects=False):
+    """Values, and all that they lead to; what a network consists of is not looked into.
+
+    Objects of the user's are looked into if the layers hold them, and so are copied with them.
+    """
+    queue, seen = list(values), set()
+    for value in queue:
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        yield value
+        if id(value) not in own:
+            queue += _parts(value)
+            queue += vars(value).values() if objects and is_plain_object(value) else ()
+
+
+def _parts(value):
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, CONTAINERS):
+        return value
+    if isinstance(value, MethodType):
+        return value.__self__, value.__func__
+    if isinstance(value, partial):
+        return value.func, value.args, value.keywords
+    if isinstance(value, FunctionType):
+        cells = [_content(cell) for cell in value.__closure__ or ()]
+        return *cells, value.__defaults__, value.__kwdefaults__, vars(value)
+    return ()
+
+
+def _content(cell):
+    try:
+        return cell.cell_contents
+    except ValueError:  # nothing was put into it yet
+        return None
+
+
+def _owners(hook):
+    """Objects that a hook works on: the one whose method it is, or what a partial was given."""
+    if isinstance(hook, MethodType):
+        return [hook.__self__]
+    if isinstance(hook, partial):
+        return [*_owners(hook.func), *hook.args, *hook.keywords.values()]
+    return []

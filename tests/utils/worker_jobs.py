@@ -1,0 +1,41 @@
+"""Jobs for workers: some die on the way."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Sum of each row; weighs as much as a network."""
+
+    weights: np.ndarray
+
+    def __call__(self, begin, X):
+        return (X.sum((1, 2)),)
+
+
+@dataclass(frozen=True, eq=False)
+class Killing:
+    """Kills its worker at row 30, either once or always; other batches take a moment."""
+
+    marker: Path
+    always: bool = False
+
+    def __call__(self, begin, X):
+        if begin == 30 and (self.always or not self.marker.exists()):
+            self.marker.touch()
+            time.sleep(0.5)  # the others that have begun are done
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.05)
+        return (2 * X,)
+
+
+def failing(begin, X):
+    if begin == 20:
+        raise ArithmeticError("no such number")
+    return (X,)
