@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from advfeat.attacks._attackable import Attackable, attackable, only_given
+from advfeat.attacks._attackable import Attackable, attackable_view
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.optim import (
     FrozenNetwork,
@@ -51,7 +51,7 @@ class AttackTarget:
     def of(cls, estimator, X, y, precision, bounds):
         """Check everything; raises as `unpack_data`, `attackable` and `encode_labels` do."""
         X, y = unpack_data(estimator, X, y)
-        view = attackable(estimator, X, precision, **only_given(bounds))
+        view = attackable_view(estimator, X, precision, bounds)
         judge = view.network.verify(view.X).in_fp32(view.X)
         return cls(view, judge, encode_labels(y, view.classes, len(view.X), unknown="mark"))
 

@@ -3,6 +3,7 @@
 Robust metrics need gradients, so they cannot go through ``predict``.
 """
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any
@@ -26,11 +27,13 @@ from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import check_data
 from advfeat.utils._errors import shortened
-from advfeat.utils._lazy import InUnits, images_in_units
+from advfeat.utils._lazy import InUnits, LazyArray, images_in_units
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._sklearn import _get_feature_names
 from advfeat.utils._typing import Bounds, Inputs
 
+_N_COMPARED = 256  # samples
+_READY = np.float32, np.uint8
 _RANGE = 1e20  # of coefficients that float32 holds well
 
 
@@ -47,7 +50,8 @@ class Attackable:
     bounds : (low, high) or None
         Box of valid inputs, in input units.
     X : ndarray of shape (n, d) or (n, C, H, W)
-        The data checked, in the units that the network takes: float32, or uint8 for images.
+        The data, in the units that the network takes: float32, or uint8 for images. Other
+        numbers are checked and converted.
     moved : bool, default=False
         Whether earlier steps of a Pipeline changed X, so that the examples are not in its units.
     channels : {"auto", "first", "last"}, default="first"
@@ -123,7 +127,7 @@ def attackable(estimator: Any, X: Inputs, precision: str = "fp32", **bounds: Bou
     ... def _(estimator, X, precision="fp32"):
     ...     network = FrozenNetwork(Logits(), device="cpu", precision=precision)
     ...     return Attackable(network, classes=np.array([0, 1]), bounds=None, X=X)
-    >>> X = np.array([[-2.0], [-0.5], [0.5], [2.0]], dtype=np.float32)
+    >>> X = np.array([[-2.0], [-0.5], [0.5], [2.0]])
     >>> robust_accuracy_score(Threshold(), X, [0, 0, 1, 1], norm=2, eps=1)
     0.5
     """
@@ -139,6 +143,7 @@ def attackable(estimator: Any, X: Inputs, precision: str = "fp32", **bounds: Bou
                 f"X has samples of shape {X.shape[1:]}, but {type(estimator).__name__} is "
                 f"expecting {linear.in_features} features as input."
             )
+        _compare_predictions(estimator, X)
         return Attackable(FrozenNetwork(linear, device="cpu"), estimator.classes_, box, X)
     if not hasattr(estimator, "coef_"):
         check_is_fitted(estimator)
@@ -150,9 +155,27 @@ def attackable(estimator: Any, X: Inputs, precision: str = "fp32", **bounds: Bou
     )
 
 
-def only_given(bounds: Bounds):
-    """Keywords for `attackable`: a kind that a user has registered need not know of bounds."""
-    return {} if isinstance(bounds, str) else {"bounds": bounds}
+def attackable_view(estimator, X, precision, bounds):
+    """`attackable`, with what it gives checked: kinds that users register may forget something.
+
+    Raises
+    ------
+    ValueError
+        If the classes are not sorted, or X cannot be used.
+    """
+    given = {} if isinstance(bounds, str) else {"bounds": bounds}  # a user's kind may know of none
+    view = attackable(estimator, X, precision, **given)
+    classes = np.asarray(view.classes)
+    if not np.array_equal(classes, np.unique(classes)):
+        raise ValueError(
+            "The classes of an Attackable must be sorted, and the logits in their order. Got "
+            f"{classes}."
+        )
+    X = view.X
+    ready = isinstance(X, LazyArray) or (isinstance(X, np.ndarray) and X.dtype in _READY)
+    if not ready:
+        X = check_data(X, type(estimator).__name__, bounds=view.bounds)
+    return replace(view, classes=classes, X=X)
 
 
 @attackable.register
@@ -172,13 +195,13 @@ def _has_values(X, given):
     X, given = (np.asarray(as_array(data)) for data in (X, given))
     if X.shape != given.shape:
         return False
-    if X.dtype == np.float32:  # to which every attack rounds
-        try:
+    try:
+        if X.dtype == np.float32:  # to which every attack rounds
             with np.errstate(over="ignore"):
                 given = np.asarray(images_in_units(given), dtype=np.float32)
-        except (TypeError, ValueError):  # text or dates, of which an earlier step made numbers
-            return False
-    return bool((X == given).all())
+        return bool((X == given).all())
+    except (TypeError, ValueError):  # text, dates or pandas.NA, of which a step made numbers
+        return False
 
 
 @attackable.register
@@ -228,6 +251,33 @@ def _check_foreign(estimator, X, bounds="auto"):
     validate_bounds(bounds, "the attack")
     X = check_data(X, type(estimator).__name__, bounds=bounds)
     return X, resolve_bounds(bounds, X.shape[1:])
+
+
+def _compare_predictions(estimator, X):
+    """Raise a TypeError if `predict` says something else than the largest score, on some rows."""
+    some = np.asarray(X[:_N_COMPARED], dtype=np.float64)
+    coef = estimator.coef_
+    coef = np.atleast_2d(coef.toarray() if issparse(coef) else coef)
+    with np.errstate(all="ignore"):
+        scores = some @ coef.T + np.asarray(estimator.intercept_)
+        scores = np.hstack([np.zeros((len(some), 1)), scores]) if len(coef) == 1 else scores
+        lower, upper = np.sort(scores, axis=1)[:, -2:].T
+        clear = upper - lower > 1e-4 * np.abs(scores).max(axis=1)  # far from a tie
+    if not clear.any():
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            said = np.asarray(estimator.predict(some[clear])).ravel()
+    except Exception:  # it may take other containers alone
+        return
+    expected = np.asarray(estimator.classes_)[scores[clear].argmax(axis=1)]
+    if not np.array_equal(said, expected):
+        raise TypeError(
+            f"Attacks follow coef_ and intercept_, but predict of {type(estimator).__name__} says "
+            f"another class than the largest score for {np.sum(said != expected)} of {len(said)} "
+            "samples. Register how it decides, see advfeat.attacks.attackable."
+        )
 
 
 def _linear_module(estimator):

@@ -87,7 +87,8 @@ class RobustFeatureInverter(TrainTimeTransformer):
         anew may get other weights.
     dtype : {"float32", "float16"}, default="float32"
         Of the constructed inputs. float16 halves memory and disk, and rounds values in [0, 1] by
-        at most 0.00025, far below usual eps; training computes in float32 all the same.
+        at most 0.00025, far below usual eps. advfeat's classifiers compute in float32 all the
+        same; for others cast the set first.
     precision : {"fp32", "bf16"}, default="fp32"
         "bf16" is faster where the hardware has it, and rounds more; results are judged in fp32.
     random_state : int, RandomState or None, default=None

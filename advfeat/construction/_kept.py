@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from skorch import NeuralNet
+from torch.utils.data import Dataset
 
 from advfeat._version import __version__
 from advfeat.classifiers import StandardClassifier
 from advfeat.construction._network_fingerprint import network_fingerprint
+from advfeat.datasets._torch_data import inputs_of
 from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import resolve_bounds
 from advfeat.utils._device import resolve_device
 from advfeat.utils._files import resolve_folder
 from advfeat.utils._fingerprint import fingerprint
-from advfeat.utils._lazy import LazyArray, extent
+from advfeat.utils._lazy import LazyArray, extent, lazy
 from advfeat.utils._manifest import is_begun, refuse_other_files
 from advfeat.utils._store import Store
 
@@ -232,6 +234,8 @@ def _plain(value):
         return float(value)
     if callable(value) or isinstance(value, Mapping):
         return "custom"  # the targets that it gives are in the manifest themselves
+    if isinstance(value, Dataset):
+        return fingerprint(lazy(inputs_of(value)))
     return fingerprint(np.asarray(as_array(value)))
 
 

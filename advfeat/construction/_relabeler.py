@@ -296,7 +296,10 @@ class NonRobustRelabeler(TrainTimeTransformer):
             target = np.asarray([self.target[label] for label in y.tolist()])
         else:
             target = np.asarray(self.target(y.copy()))
-        return encode_labels(target, classes, len(y))
+        try:
+            return encode_labels(target, classes, len(y))
+        except ValueError as error:
+            raise ValueError(f"The 'target' cannot be used: {error}") from error
 
 
 def _warn_if_in_vain(X, X_adv, success, other, eps):
@@ -315,7 +318,7 @@ def _warn_if_in_vain(X, X_adv, success, other, eps):
     first = np.flatnonzero(other)[:_N_LOOKED_AT]
     before, after = (batch_tensor(rows[first], "cpu") for rows in (X, X_adv))
     still = (after - before).abs().flatten(1).amax(1) < 1e-3 * eps / before[0].numel() ** 0.5
-    share = float(still.float().mean())
+    share = float(np.mean(still.numpy() & ~success[first]))  # not those that are there already
     if share > _STILL:
         problem = f"{share:.0%} of those looked at did not move at all"
     elif rate < _IN_VAIN:

@@ -21,7 +21,9 @@ from advfeat.utils._random import isolated_torch_seed
 
 def unfrozen(source):
     """Return the estimator in a FrozenEstimator, and everything else as it is."""
-    return source.estimator if isinstance(source, FrozenEstimator) else source
+    while isinstance(source, FrozenEstimator):
+        source = source.estimator
+    return source
 
 
 def check_network(source, X, n_classes, needs_features):

@@ -126,7 +126,7 @@ def _refuse_shared(paths, targets):
 
 
 def _images_below(folder, root, owners, name, links, seen=None):
-    """Yield the paths of all images below a class folder, and note links to images or folders."""
+    """Yield the paths of all images below a class folder; note links, to files or folders."""
     seen = set() if seen is None else seen
     links += [folder] * os.path.islink(folder)
     identity = _identity(folder)
@@ -150,7 +150,8 @@ def _images_below(folder, root, owners, name, links, seen=None):
                     raise ValueError(
                         f"'{printable(entry.path)}' has the name of an image, but is no file."
                     )
-                links += [entry.path] * entry.is_symlink()
+                if entry.is_symlink() or entry.stat().st_nlink > 1:
+                    links.append(entry.path)
                 yield entry.path
             elif entry.is_symlink():
                 _refuse_broken_link(entry.path)

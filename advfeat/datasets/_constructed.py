@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch.utils.data import Dataset
 
 from advfeat.datasets._keeping import load_arrays, save_arrays
-from advfeat.utils._arrays import as_array
+from advfeat.utils._arrays import as_array, as_floats
 from advfeat.utils._frames import as_frame
 from advfeat.utils._labels import check_kind, ravel_column
 from advfeat.utils._lazy import LazyArray, images_in_units, select_rows
@@ -89,6 +89,8 @@ class ConstructedDataset(Dataset):
     ) -> None:
         # Other libraries' arrays (h5py) do not give any rows in any order.
         self.X = X if isinstance(X, (np.ndarray, LazyArray)) else np.asarray(as_array(X))
+        if self.X.dtype == object:  # of a frame of several types
+            self.X = as_floats(self.X, "X")
         self.feature_names = feature_names
         self.y = ravel_column(np.asarray(as_array(y)))
         self.y_source = ravel_column(np.asarray(as_array(y_source)))

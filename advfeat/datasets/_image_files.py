@@ -5,7 +5,7 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import delayed, effective_n_jobs
 from sklearn.utils import resample
 from torch.utils.data import Dataset
 
@@ -15,7 +15,7 @@ from advfeat.utils._files import printable
 from advfeat.utils._fingerprint import BLOCK, fingerprint
 from advfeat.utils._progress import progress_bar
 from advfeat.utils._store import Store
-from advfeat.utils._workers import sendable
+from advfeat.utils._workers import Bounded, sendable
 
 _N_BROKEN = 100  # files; with more, something else is wrong
 _DECODER = 1  # raised when decoding changes, so that maps of before are not taken for those of now
@@ -120,6 +120,15 @@ class ImageMap(np.memmap):
 
     block_digests = None
 
+    def __array_wrap__(self, array, context=None, return_scalar=False):
+        # What is computed of it is no map, as with numpy.memmap.
+        return array[()] if return_scalar else np.asarray(array)
+
+    def __getitem__(self, index):
+        part = super().__getitem__(index)
+        copied = isinstance(part, ImageMap) and part._mmap is None
+        return np.asarray(part) if copied else part
+
     def __reduce__(self):
         # joblib sends a map by its path, but not one of a class of its own.
         return np.asanyarray, (sendable(self),)
@@ -162,10 +171,11 @@ def _decoded(read, begins, *, n_jobs, verbose):
     another pass over all.
     """
     broken = []
-    parallel = Parallel(n_jobs=n_jobs, require="sharedmem", return_as="generator_unordered")
+    parallel = Bounded(n_jobs=n_jobs, require="sharedmem", return_as="generator_unordered")
+    parallel.window = 2 * effective_n_jobs(n_jobs)
     total = sum(min(BLOCK, len(read.paths) - begin) for begin in begins)
     with progress_bar(total=total, desc="images", unit="file", verbose=verbose) as bar:
-        for begin, images, found in parallel(delayed(read)(begin) for begin in begins):
+        for begin, images, found in parallel.take(parallel(delayed(read)(b) for b in begins)):
             broken += found
             if len(broken) > _N_BROKEN:
                 break

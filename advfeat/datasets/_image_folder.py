@@ -105,9 +105,9 @@ def load_image_folder(
     ValueError
         If a file is not an image, images differ in size and ``size`` is None, ``n_samples`` is
         larger than the data or leaves a class out, the splits have different classes, ``root``
-        holds splits and ``split`` is None, a link leads to another class or nowhere, two classes
-        share a file, or ``as_memmap`` holds something else or goes with ``n_samples`` and no
-        integer ``random_state``.
+        holds splits and ``split`` is None, a link leads to another class, or that of a folder
+        nowhere, two classes share a file, or ``as_memmap`` holds something else, lies among the
+        class folders, or goes with ``n_samples`` and no integer ``random_state``.
 
     Examples
     --------
@@ -125,6 +125,12 @@ def load_image_folder(
     """
     root = Path(root).expanduser()
     folder = root if split is None else find_split(root, split)
+    kept = None if as_memmap is None else Path(as_memmap).expanduser().resolve()
+    if kept is not None and kept.parent == folder.resolve():
+        raise ValueError(
+            f"as_memmap='{as_memmap}' would lie among the class folders of '{folder}', and count "
+            "as one the next time. Choose a folder elsewhere."
+        )
     classes = _find_classes(root, split)
     paths, targets = list_image_files(folder, classes)
     files = ImageFiles(paths, targets, classes, size, root, max_pixels)
@@ -138,10 +144,12 @@ def load_image_folder(
 def _find_classes(root, split):
     if split is None:
         classes = find_class_folders(root)
-        if {name.lower() for name in classes} <= _SPLITS:
+        splits = [name for name in classes if name.lower() in _SPLITS]
+        nested = all(any(p.is_dir() for p in (root / name).iterdir()) for name in splits)
+        if len(splits) == len(classes) or (len(splits) > 1 and nested):
             raise ValueError(
-                f"Expected class folders in '{root}', got {shortened(classes)}, which look like "
-                f"splits. Pass split={classes[0]!r}."
+                f"Expected class folders in '{root}', got {shortened(splits)}, which look like "
+                f"splits. Pass split={splits[0]!r}."
             )
         return classes
     classes = find_class_folders(root / split)

@@ -9,7 +9,6 @@ from advfeat.utils._files import writing
 from advfeat.utils._store import open_finished
 
 _CHUNK = 2**25  # bytes written at a time
-_BAD_FILE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile)
 
 
 def save_arrays(path, **arrays):
@@ -52,7 +51,9 @@ def load_arrays(path, names, optional=()):
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             there = [name for name in optional if name in archive]
             return {name: archive[name] for name in (*names, *there)}
-    except (*_BAD_FILE, AttributeError, TypeError) as error:
+    except PermissionError:
+        raise
+    except Exception as error:  # what damaged bytes make of the reader is of any kind
         raise ValueError(
             f"'{path}' is damaged, or was not written by ConstructedDataset.save ({error})."
         ) from error

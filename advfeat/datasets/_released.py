@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from advfeat.datasets._bunch import as_bunch
 from advfeat.datasets._constructed import ConstructedDataset
+from advfeat.datasets._torch_data import part_of_constructed
 from advfeat.utils._arrays import as_array
 from advfeat.utils._files import resolve_folder, writing
 from advfeat.utils._lazy import lazy
@@ -20,6 +21,8 @@ _IMAGES, _LABELS = "CIFAR_ims", "CIFAR_lab"
 _CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
+_MOST = 10**6  # classes
+_SLACK = 1e-3  # of rounding outside [0, 1]
 _BLOCK = 1000  # images in each tensor of a written file
 
 
@@ -70,10 +73,12 @@ def load_released_set(folder: PathOrStr, *, return_X_y: bool = False) -> Any:
     folder = Path(folder).expanduser()
     X = _read(folder / _IMAGES)
     y = _read(folder / _LABELS)
-    if X.ndim != 4 or y.shape != X.shape[:1] or y.dtype.kind not in "iu":
+    whole = X.ndim == 4 and len(X) and y.shape == X.shape[:1] and y.dtype.kind in "iu"
+    if not whole or not 0 <= y.min() <= y.max() < _MOST:
         raise ValueError(
-            f"Expected images of shape (n, C, H, W) and n whole numbers as labels in '{folder}', "
-            f"got {X.dtype} {X.shape} and {y.dtype} {y.shape}."
+            f"Expected images of shape (n, C, H, W) and n labels that are whole numbers in "
+            f"0..{_MOST - 1} in '{folder}', got {X.dtype} {X.shape} and {y.dtype} {y.shape}"
+            + (f" from {y.min()} to {y.max()}." if y.size else ".")
         )
     if X.dtype != np.uint8:
         X = X.astype(np.float32, copy=False)
@@ -108,13 +113,15 @@ def dump_released_set(X: Inputs, y: ArrayLike, folder: PathOrStr) -> None:
     --------
     See `load_released_set`.
     """
-    if isinstance(X, ConstructedDataset):
+    part = part_of_constructed(X)
+    if isinstance(part, ConstructedDataset):
         if y is not None:
             raise ValueError("A ConstructedDataset carries its own labels, so y must be None.")
-        X, y = X.X, np.searchsorted(X.classes, X.y)
+        X, y = part.X, np.searchsorted(part.classes, part.y)
     X = lazy(as_array(X if hasattr(X, "shape") else np.asarray(X)))
     y = np.asarray(as_array(y))
-    if len(X.shape) != 4 or y.shape != (len(X),) or y.dtype.kind not in "iu" or y.min() < 0:
+    whole = len(X.shape) == 4 and len(X) and y.shape == (len(X),) and y.dtype.kind in "iu"
+    if not whole or y.min() < 0:
         raise ValueError(
             "Expected images of shape (n, C, H, W) and n labels that are whole numbers from 0 on. "
             f"Got images of shape {tuple(X.shape)} and {y.dtype} labels of shape {y.shape}; for "
@@ -133,6 +140,12 @@ def dump_released_set(X: Inputs, y: ArrayLike, folder: PathOrStr) -> None:
     cuts = [slice(i, i + _BLOCK) for i in range(0, len(X), _BLOCK)]
     dtype = np.uint8 if X.dtype == np.uint8 else np.float32
     images = [torch.from_numpy(np.array(X[cut], dtype=dtype)) for cut in cuts]
+    low, high = (min(float(x.min()) for x in images), max(float(x.max()) for x in images))
+    if dtype != np.uint8 and not -_SLACK <= low <= high <= 1 + _SLACK:
+        raise ValueError(
+            f"Expected images in [0, 1], or uint8 in 0..255. Got {X.dtype} from {low:g} to "
+            f"{high:g}."
+        )
     labels = [torch.from_numpy(y[cut].astype(np.int64)) for cut in cuts]
     for name, tensors in ((_IMAGES, images), (_LABELS, labels)):
         with writing(folder / name) as file:

@@ -63,7 +63,7 @@ def classes_of(dataset, labels):
 
 def inputs_of(X):
     """Return the inputs of a ConstructedDataset, or a part, with feature names, all else as is."""
-    X = _part_of_constructed(X)
+    X = part_of_constructed(X)
     return X.inputs if isinstance(X, ConstructedDataset) else X
 
 
@@ -87,7 +87,7 @@ def _holds_constructed(X):
     return isinstance(X, ConstructedDataset)
 
 
-def _part_of_constructed(dataset):
+def part_of_constructed(dataset):
     """Turn torch's own Subset of a ConstructedDataset into one; all else as it is."""
     whole, rows = dataset, None
     while type(whole) is Subset:
@@ -108,7 +108,7 @@ def split_dataset(dataset, verbose=0):
     y_source : ndarray of shape (n,), or None
         For constructed sets the labels of the samples that X was made from.
     """
-    dataset = _part_of_constructed(dataset)
+    dataset = part_of_constructed(dataset)
     if isinstance(dataset, ConstructedDataset):
         return dataset.inputs, dataset.y, dataset.y_source
     X = DatasetArray(dataset)

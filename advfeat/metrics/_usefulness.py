@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from advfeat.attacks._adversarial_examples import ATTACK_CONSTRAINTS
-from advfeat.attacks._attackable import attackable, only_given
+from advfeat.attacks._attackable import attackable_view
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.optim import (
     FrozenNetwork,
@@ -284,7 +284,7 @@ class ExtremeSearch:
 
 
 def _view(estimator, X, precision, bounds):
-    view = attackable(estimator, X, precision, **only_given(bounds))
+    view = attackable_view(estimator, X, precision, bounds)
     view.network.verify(view.X).require_features()
     return view
 

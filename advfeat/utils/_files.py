@@ -58,6 +58,8 @@ def writing(path):
     The temporary name is unique: process numbers are not, where containers share a folder.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"Expected a folder '{path.parent}' to write '{path.name}' into.")
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PARTIAL}")
     try:
         with open(partial, "xb") as file:

@@ -288,7 +288,7 @@ class Store:
                 np.array_equal(np.load(self.folder / f"{key}.npy", allow_pickle=False), array)
                 for key, array in self.extras.items()
             )
-        except _UNREADABLE:
+        except Exception:  # as in `_read_extras`
             return False
 
     def _check_space(self):
@@ -363,7 +363,9 @@ def _read_extras(folder, columns):
             and not is_clutter(path.name)
         }
         kept = json.loads((folder / _EXTRAS).read_bytes()) if extras else {}
-    except _UNREADABLE as error:
+    except PermissionError:
+        raise
+    except Exception as error:  # what damaged bytes make of NumPy's reader is of any kind
         raise ValueError(f"'{folder}' is damaged: {error}. {_REPEAT}") from error
     found = _digests_of(extras)
     if wrong := [key for key in kept if found.get(key) != kept[key]]:

@@ -120,7 +120,7 @@ def _with_joblib(backend, job, begins, cut, n_jobs):
                 raise _lost(f"{loss + 1} times a worker process ended") from error
 
 
-class _Bounded(Parallel):
+class Bounded(Parallel):
     """joblib's Parallel, but a task begins only if the results of few others wait to be taken.
 
     joblib goes on with the next task as soon as one is done: results that are written more slowly
@@ -160,7 +160,7 @@ def _parallel(backend, job, begins, cut, n_jobs):
     else:
         packed = _pack(job)
         calls = (delayed(_packed_task)(*packed, begin, *_sent(cut(begin))) for begin in begins)
-    parallel = _Bounded(**settings)
+    parallel = Bounded(**settings)
     if settings["return_as"] != "list":
         parallel.window = 2 * _n_workers(backend, n_jobs)
     yield from parallel.take(parallel(calls))

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -197,3 +198,84 @@ def test_a_box_that_is_open_at_one_side_has_finite_examples(table):
         )
         assert np.isfinite(X_adv).all() and (X_adv >= 0).all()
         assert_array_equal(fooled, clf.predict(X_adv.astype(float)) != y)
+
+
+class Sums:
+    """Decides by the sum of the features; nothing of advfeat knows it."""
+
+    classes = np.array(["no", "yes"])
+
+    def __init__(self, classes=None):
+        self.classes = self.classes if classes is None else classes
+
+    def predict(self, X):
+        return np.array(["no", "yes"])[(np.asarray(X).sum(1) > 0).astype(int)]
+
+
+class SumLogits(nn.Module):
+    def forward(self, x):
+        return torch.stack([torch.zeros_like(x[:, 0]), x.sum(1)], 1)
+
+
+@attackable.register
+def _(estimator: Sums, X, precision="fp32"):
+    network = FrozenNetwork(SumLogits(), device="cpu", precision=precision)
+    return Attackable(network, classes=estimator.classes, bounds=None, X=X)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        np.asarray,
+        np.ndarray.tolist,
+        pd.DataFrame,
+        torch.from_numpy,
+        lambda X: X.astype(np.float32),
+    ],
+)
+def test_an_own_kind_may_hand_on_what_it_gets(make):
+    X = np.random.default_rng(0).normal(size=(40, 4))
+    y = Sums().predict(X)
+    y[:4] = "no"
+    found = robust_accuracy_score(Sums(), make(X), y, norm=2, eps=0)
+    assert found == np.mean(y == Sums().predict(X))
+    distance = np.abs(X.sum(1)) / 2
+    expected = np.mean((y == Sums().predict(X)) & (distance > 0.5))
+    assert robust_accuracy_score(Sums(["no", "yes"]), make(X), y, norm=2, eps=0.5) == expected
+
+
+def test_what_an_own_kind_forgets_is_told():
+    X = np.random.default_rng(0).normal(size=(40, 4))
+    y = Sums().predict(X)
+    with pytest.raises(ValueError, match="classes of an Attackable must be sorted"):
+        robust_accuracy_score(Sums(np.array(["yes", "no"])), X, y, norm=2, eps=0)
+    X[3, 1] = np.nan
+    with pytest.raises(ValueError, match="contains NaN"):
+        robust_accuracy_score(Sums(), X, y, norm=2, eps=0)
+
+
+class Cautious(LogisticRegression):
+    def predict(self, X):
+        return self.classes_[(self.predict_proba(X)[:, 1] > 0.9).astype(int)]
+
+
+def test_linear_classifiers_that_decide_in_another_way_are_refused(table):
+    X, y = table
+    with pytest.raises(TypeError, match="predict of Cautious says another class"):
+        robust_accuracy_score(Cautious().fit(X, y), X, y, norm=2, eps=0)
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    clf = LogisticRegression().fit(frame, y)  # which is asked without a warning
+    assert robust_accuracy_score(clf, frame, y, norm=2, eps=0) == clf.score(frame, y)
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "Float64", "boolean"])
+def test_frames_with_missing_values_behind_an_imputer(dtype):
+    values = pd.array(np.resize([1, 0, 1, 0], 60), dtype=dtype)
+    X = pd.DataFrame({"a": values, "b": pd.array(np.resize([1, 0, 0], 60), dtype=dtype)})
+    X.loc[::3, "a"] = pd.NA
+    y = np.resize([0, 1, 1], 60)
+    pipeline = make_pipeline(SimpleImputer(), LogisticRegression())
+    frame = X.astype("float64") if dtype == "boolean" else X
+    pipeline.fit(frame, y)
+    assert robust_accuracy_score(pipeline, frame, y, norm=2, eps=0) == pipeline.score(frame, y)
+    assert len(adversarial_examples(pipeline, frame, y, norm=2, eps=0.1)[0]) == 60

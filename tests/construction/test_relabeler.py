@@ -349,3 +349,24 @@ def test_targets_of_labels_that_a_source_has_not_learned():
 def test_relabel_before_fit():
     with pytest.raises(NotFittedError):
         NonRobustRelabeler().relabel(np.zeros((3, 2)), [0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    "target", [{0: 1, 1: 7}, lambda y: None, lambda y: np.full(len(y), np.nan), lambda y: y[:3]]
+)
+def test_bad_targets_are_called_targets(target):
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    source = StandardClassifier(max_epochs=1, random_state=0, verbose=0)
+    with pytest.raises(ValueError, match="The 'target' cannot be used"):
+        NonRobustRelabeler(source, target=target).fit_transform(X, np.arange(20) % 2)
+
+
+def test_a_source_in_two_frozen_estimators():
+    X = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    source = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(X, np.arange(20) % 2)
+    settings = {"n_steps": 1, "eps": 9.0, "random_state": 0, "verbose": 0}
+    once, twice = (
+        NonRobustRelabeler(frozen, **settings).fit_transform(X, np.arange(20) % 2)
+        for frozen in (FrozenEstimator(source), FrozenEstimator(FrozenEstimator(source)))
+    )
+    assert_array_equal(once.X, twice.X)

@@ -1,10 +1,12 @@
 """A ConstructedDataset in files and in other processes."""
 
+import contextlib
 import pickle
 import tempfile
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -173,3 +175,43 @@ def test_workers_of_a_loader_read_the_file(tmp_path):
     X, y = zip(*loader, strict=True)
     np.testing.assert_array_equal(torch.cat(X), data.X)
     np.testing.assert_array_equal(torch.cat(y), data.y)
+
+
+def test_frames_of_several_types_are_kept_as_numbers(tmp_path):
+    X = pd.DataFrame({"a": [1, 2], "b": [0.5, 1.5], "c": [True, False]}).astype(object).to_numpy()
+    data = ConstructedDataset(X, [0, 1], [1, 0], classes=[0, 1])
+    data.save(tmp_path / "set.npz")
+    found = ConstructedDataset.load(tmp_path / "set.npz")
+    assert_array_equal(found.X, [[1, 0.5, 1], [2, 1.5, 0]])
+    with pytest.raises(ValueError, match="X must hold numbers"):
+        ConstructedDataset(np.array([["a"], [1]], dtype=object), [0, 1], [1, 0], classes=[0, 1])
+
+
+def test_a_folder_that_is_missing_is_named(data, tmp_path):
+    with pytest.raises(FileNotFoundError, match="Expected a folder .*missing' to write 'set.npz'"):
+        data.save(tmp_path / "missing" / "set.npz")
+
+
+@pytest.mark.parametrize("store", [False, True])
+def test_files_damaged_anywhere_are_named(tmp_path, store):
+    y = np.arange(30) % 2
+    data = ConstructedDataset(np.random.default_rng(0).random((30, 4)), y, 1 - y, classes=[0, 1])
+    if store:
+        source = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(data.X, y)
+        relabeler = NonRobustRelabeler(
+            FrozenEstimator(source), n_steps=1, store=tmp_path / "set", random_state=0, verbose=0
+        )
+        relabeler.fit_transform(data.X, y)
+    else:
+        data.save(tmp_path / "set")
+    files = [tmp_path / "set"] if not store else sorted((tmp_path / "set").glob("y*.npy"))
+    rng = np.random.default_rng(0)
+    for path in files:
+        content = path.read_bytes()
+        for _ in range(60):
+            spoiled = bytearray(content)
+            spoiled[rng.integers(min(len(content), 300))] ^= 1 << rng.integers(8)
+            path.write_bytes(spoiled)
+            with contextlib.suppress(ValueError):
+                ConstructedDataset.load(tmp_path / "set")
+        path.write_bytes(content)

@@ -132,3 +132,46 @@ def test_restricted_imagenet_as_a_map(imagenet, tmp_path):
     assert isinstance(mapped, np.memmap)
     assert_array_equal(mapped, X)
     assert_array_equal(labels, y)
+
+
+def test_few_images_wait_in_memory_for_the_disk(many, tmp_path, monkeypatch):
+    monkeypatch.setattr(_image_files, "BLOCK", 4)
+    decode, put, decoded, most = _image_files.decode, _image_files.Store.put, [], 0
+
+    written = []
+    monkeypatch.setattr(_image_files, "decode", lambda *a: decoded.append(1) or decode(*a))
+
+    def count(store, begin, arrays):
+        nonlocal most
+        time.sleep(0.02)
+        written.append(begin)
+        most = max(most, len(decoded) // 4 - len(written))
+        return put(store, begin, arrays)
+
+    monkeypatch.setattr(_image_files.Store, "put", count)
+    mapped = load_image_folder(many, as_memmap=tmp_path / "kept", n_jobs=2).data
+    monkeypatch.undo()
+    assert_array_equal(mapped, load_image_folder(many).data)
+    assert len(written) == 38 and most <= 6
+
+
+def test_what_is_computed_of_a_map_is_no_map(many, tmp_path):
+    mapped = load_image_folder(many, as_memmap=tmp_path / "kept").data
+    assert type(mapped.mean()) is np.float64 and type(mapped.max()) is np.uint8
+    for made in (
+        mapped / 255,
+        mapped[[1, 2]],
+        mapped.mean((0, 2, 3)),
+        mapped[mapped[:, 0, 0, 0] > 9],
+    ):
+        assert type(made) is np.ndarray
+    assert isinstance(mapped[3:9], np.memmap) and mapped[3, 0, 0, 0] == 6
+
+
+@pytest.mark.parametrize("split", [None, "train"])
+def test_a_map_among_the_class_folders_is_refused(many, split):
+    root = many if split is None else many.rename(many.parent / "train").parent
+    place = (root if split is None else root / split) / "decoded"
+    with pytest.raises(ValueError, match="would lie among the class folders"):
+        load_image_folder(root, split=split, as_memmap=place)
+    assert not place.exists()

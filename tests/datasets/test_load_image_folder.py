@@ -1,5 +1,7 @@
 """Folders of images: formats, sizes, subsets, splits, and what is refused."""
 
+import os
+
 import joblib
 import numpy as np
 import pytest
@@ -313,3 +315,28 @@ def test_folder_refuses_parameters_out_of_range(folder, options):
         ValueError, match=f"'{next(iter(options))}' parameter of load_image_folder"
     ):
         load_image_folder(folder, **options)
+
+
+@pytest.mark.parametrize("more", [(), ("figures",), ("unlabeled", "extra")])
+def test_splits_beside_other_folders_are_no_classes(tmp_path, more):
+    for name in ("train", "test", *more):
+        save(tmp_path / name / "a" / "0.png")
+        save(tmp_path / name / "b" / "0.png")
+    with pytest.raises(ValueError, match="look like splits. Pass split='test'"):
+        load_image_folder(tmp_path)
+
+
+def test_classes_may_be_called_like_splits(tmp_path):
+    for name in ("train", "test", "plane"):
+        save(tmp_path / name / "0.png")
+    assert load_image_folder(tmp_path).target_names.tolist() == ["plane", "test", "train"]
+
+
+def test_hard_links_of_one_image_in_two_classes(tmp_path):
+    save(tmp_path / "a" / "0.png")
+    save(tmp_path / "b" / "0.png")
+    os.link(tmp_path / "a" / "0.png", tmp_path / "a" / "1.png")
+    assert load_image_folder(tmp_path).target.tolist() == [0, 0, 1]
+    os.link(tmp_path / "a" / "0.png", tmp_path / "b" / "1.png")
+    with pytest.raises(ValueError, match="one and the same file"):
+        load_image_folder(tmp_path)

@@ -86,7 +86,7 @@ def test_nothing_is_executed(tmp_path, monkeypatch):
         ([torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 5, 5)], torch.zeros(2, dtype=int),
          "do not fit together"),
         (torch.zeros(3, 3, 4, 4), torch.zeros(4, dtype=int), r"got float32 \(3, 3, 4, 4\) and"),
-        (torch.zeros(3, 3, 4, 4), torch.zeros(3), "whole numbers as labels"),
+        (torch.zeros(3, 3, 4, 4), torch.zeros(3), "n labels that are whole numbers"),
         (torch.zeros(3, 48), torch.zeros(3, dtype=int), r"images of shape \(n, C, H, W\)"),
     ],
 )  # fmt: skip
@@ -122,3 +122,32 @@ def test_channels_last_are_not_written(tmp_path):
     with pytest.raises(ValueError, match=r"looks like NHWC .*transpose\(0, 3, 1, 2\)"):
         dump_released_set(last, np.zeros(len(X), int), tmp_path / "set")
     assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (X[:0], Y[:0], "Expected images of shape"),
+        (X, Y - 1, "whole numbers in 0..999999 in .* from -1 to 8"),
+        (X, Y + 10**12, "whole numbers in 0..999999"),
+    ],
+)
+def test_sets_that_cannot_be_read(tmp_path, images, labels, message):
+    write(tmp_path, torch.from_numpy(images), torch.from_numpy(labels))
+    with pytest.raises(ValueError, match=message):
+        load_released_set(tmp_path)
+
+
+@pytest.mark.parametrize("images", [X[:0], (255 * X).astype(np.int64), X * np.nan, 2 * X, X - 1])
+def test_images_that_are_no_images_are_not_written(tmp_path, images):
+    with pytest.raises(ValueError, match="Expected images"):
+        dump_released_set(images, Y[: len(images)], tmp_path / "set")
+    assert not list((tmp_path / "set").glob("*"))
+
+
+def test_a_part_of_a_constructed_set_is_written(tmp_path):
+    data = ConstructedDataset(X, Y, (Y + 1) % 10, classes=range(10))
+    dump_released_set(torch.utils.data.Subset(data, [3, 1, 2]), None, tmp_path / "set")
+    found, labels = load_released_set(tmp_path / "set", return_X_y=True)
+    assert_array_equal(found, X[[3, 1, 2]])
+    assert_array_equal(labels, Y[[3, 1, 2]])
