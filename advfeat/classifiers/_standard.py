@@ -278,7 +278,7 @@ class StandardClassifier(NetworkClassifier):
 
     def _fit(self, X, y, sample_weight):
         keep = self.warm_start and hasattr(self, "net_")
-        state = network_state(self.net_.module_) if keep else None
+        state = network_state(self.net_.module_, numbers=False) if keep else None
         ranks = Ranks()
         seed = ranks.agreed(draw_seed(self.random_state))
         data = self._training_data(X, y, sample_weight, reset=not keep)

@@ -13,7 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_weights
 
 from advfeat.optim._comparing import agree
+from advfeat.optim._functions import members
 from advfeat.optim._graphs import REPEATS, Steps, capture
+from advfeat.optim._network_state import own_values
 from advfeat.optim._tracing import has_hooks, is_repeatable, trace
 from advfeat.utils._device import autocast
 from advfeat.utils._typing import Device
@@ -97,6 +99,7 @@ class AttackedNetwork:
         self._watched: Any = None  # attributes of layers
         self._held: Any = None  # buffers and these, as they were then
         self.steps = Steps()
+        self._containers: list = []
         self._n_refreshed = self._n_undecided = 0
         self._undecided = False
         self._refreshing: Any = None  # a captured graph, where it pays
@@ -104,7 +107,7 @@ class AttackedNetwork:
     def __getstate__(self):
         # Only the network travels: unpickling a graph of torch.fx would trace it again.
         fresh = dict.fromkeys(("_traced", "_watched", "_held", "_refreshing"))
-        fresh |= {"_n_refreshed": 0, "_n_undecided": 0, "_undecided": False}
+        fresh |= {"_containers": [], "_n_refreshed": 0, "_n_undecided": 0, "_undecided": False}
         return {**self.__dict__, **fresh}
 
     def refresh(self) -> None:
@@ -130,7 +133,8 @@ class AttackedNetwork:
         """Tensors and numbers that the graph took from the network once for all."""
         attributes = (vars(layer).get(name) for layer, name in self._watched)
         kept = (v if isinstance(v, (Tensor, Number)) else None for v in attributes)
-        return [*self._module.buffers(), *kept]
+        inside = (v for container in self._containers for v in members(container))
+        return [*self._module.buffers(), *kept, *(v for v in inside if _is_value(v))]
 
     def _fold_all(self):
         for fold in self._traced[1]:
@@ -147,6 +151,9 @@ class AttackedNetwork:
             folds = fold_batch_norm(graph, self.precision) if same else []
             self._traced = graph if same else self._module, folds
             self._watched = _watched(self._module, graph) if same else []
+            layers = self._module.modules() if same else ()
+            values = [value for layer in layers for _, value in own_values(layer)]
+            self._containers = [value for value in values if not isinstance(value, Number)]
             self._held = self._held_now()
             self.steps.repeatable = same and is_repeatable(self._module, x.device)
         with autocast(self.device, self.precision):
@@ -172,6 +179,10 @@ def _watched(module, graph):
         for layer, name, _, value in found
         if not isinstance(value, Tensor) or id(value) in read
     ]
+
+
+def _is_value(value):
+    return isinstance(value, (Tensor, Number))
 
 
 def _differ(now, then):

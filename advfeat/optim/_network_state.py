@@ -1,17 +1,36 @@
-"""All tensors that decide what a network computes: weights, buffers, and what layers hold beside.
+"""All that decides what a network computes: weights, buffers, and what layers hold beside.
 
-A `state_dict` lacks buffers that are not persistent and tensors that are plain attributes.
+A `state_dict` lacks buffers that are not persistent, and tensors and numbers that are plain
+attributes.
 """
 
+import copy
+from numbers import Number
+
 import torch
+from torch import nn
 
 from advfeat.optim._copying import copy_state
+from advfeat.optim._functions import members
 
+_TABLES = set(vars(nn.Module()))  # of a layer's weights, layers, hooks; and its mode
 BESIDE = _BUFFER, _ATTRIBUTE = "buffer.", "attribute."
 
 
-def network_state(module):
-    """Copy all tensors of a network, for `set_network_state`."""
+def network_state(module, *, numbers=True):
+    """Copy all that changes in a network, for `set_network_state`.
+
+    Parameters
+    ----------
+    module : nn.Module
+    numbers : bool, default=True
+        Whether numbers are copied as well: within a training, but not for a network that is built
+        anew, which may have been given others.
+
+    Returns
+    -------
+    tuple
+    """
     tensors, copies = tensors_beside(module), {}
     for tensor in tensors.values():
         copies.setdefault(id(tensor), tensor.detach().clone())
@@ -22,7 +41,33 @@ def network_state(module):
         for name, value in vars(layer).items()
         if value is None and (place := prefix + name) not in beside
     }
-    return copy_state(module.state_dict()), beside | missing
+    known = {_memory(tensor) for tensor in (*module.state_dict().values(), *tensors.values())}
+    held = {}
+    for prefix, layer in _layers(module):
+        for name, value in own_values(layer):
+            inside = [v for v in members([value]) if isinstance(v, torch.Tensor)]
+            # What only lists the tensors of the network finds them there.
+            if (inside or numbers) and known.isdisjoint(map(_memory, inside)):
+                held[prefix + name] = copies.setdefault(id(value), _copied(value))
+    return copy_state(module.state_dict()), beside | missing | held
+
+
+def own_values(layer):
+    """Numbers, and containers of tensors and numbers, that a layer of the user's holds by name."""
+    if type(layer).__module__.startswith("torch.nn."):
+        return
+    for name, value in vars(layer).items():
+        inside = members([value]) if name not in _TABLES else ()
+        if any(isinstance(v, (torch.Tensor, Number)) for v in inside):
+            of_layers = any(isinstance(v, nn.Module) for v in inside)
+            if not of_layers and not isinstance(value, torch.Tensor):
+                yield name, value
+
+
+def _copied(value):
+    """Copy a number, or a container with its tensors, which may have been computed."""
+    tensors = [v for v in members([value]) if isinstance(v, torch.Tensor)]
+    return copy.deepcopy(value, {id(tensor): tensor.detach().clone() for tensor in tensors})
 
 
 def set_network_state(module, state):
@@ -78,6 +123,9 @@ def set_beside(module, tensors):
             # A new tensor, not new values in the old one, which may be anyone's, such as a batch.
             like = old if isinstance(old, torch.Tensor) else next(module.parameters(), value)
             value = copies.setdefault(id(value), value.clone().to(like.device))
+        elif value is not None:
+            held[leaf] = copies.setdefault(id(value), _copied(value))
+            continue
         elif not isinstance(old, torch.Tensor):
             continue
         held[leaf] = value

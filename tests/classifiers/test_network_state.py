@@ -1,15 +1,14 @@
-"""Whatever a network holds in tensors goes where its weights go; callbacks may rebuild it."""
+"""Whatever a network holds goes where its weights go."""
 
 import copy
 
 import numpy as np
 import pytest
 import torch
-from skorch.callbacks import Callback, EarlyStopping, EpochScoring, Initializer, LRScheduler
+from skorch.callbacks import Callback
 from torch import nn
 
 from advfeat import AdversarialClassifier, StandardClassifier, from_torch, load, save
-from advfeat.classifiers._nets import _has_foreign_code
 from advfeat.classifiers._overfitting import OverfittingGuard
 from advfeat.datasets import load_digits
 from advfeat.optim import AttackedNetwork
@@ -213,6 +212,80 @@ def test_shared_tensors_stay_shared(way, table, tmp_path, monkeypatch):
         clf = clf.fit(X, y) if way == "warm start" else clf.partial_fit(X, y)
 
 
+HELD = {
+    "list": (lambda mean: [mean], lambda held: held[0]),
+    "dict": (lambda mean: {"mean": (mean, 1)}, lambda held: held["mean"][0]),
+    "number": (lambda mean: float(mean.mean()), lambda held: held),
+}
+
+
+class Holding(nn.Module):
+    """Subtracts a running mean that it holds in a container, or as a number."""
+
+    def __init__(self, n_features, n_classes, kind="list"):
+        super().__init__()
+        self.first, self.last = nn.Linear(n_features, 20), nn.Linear(20, n_classes)
+        self.put, self.get = HELD[kind]
+        self.held, self.sizes = self.put(torch.zeros(20)), [n_features, 20]
+        self.weights = [self.first.weight]
+
+    def forward(self, x):
+        h = self.first(x)
+        if self.training:
+            self.held = self.put(0.5 * self.get(self.held) + 0.5 * h.detach().mean(0))
+        assert self.weights[0] is self.first.weight
+        return self.last(torch.relu(h - self.get(self.held)))
+
+
+def holding(kind):
+    def network(n_features, n_classes):
+        return Holding(n_features, n_classes, kind)
+
+    return network
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_what_layers_hold_is_that_of_the_best_epoch(kind, table):
+    X, y = table
+    settings = {**SETTINGS, "early_stopping": True, "validation_fraction": 0.3}
+    clf = StandardClassifier(holding(kind), callbacks=[Spoiler(5)], **settings)
+    clf.set_params(max_epochs=5, lr_schedule="constant").fit(X, y)
+    best = int(np.argmax(clf.validation_scores_)) + 1
+    assert best < 5
+    until = StandardClassifier(holding(kind), **settings).set_params(lr_schedule="constant")
+    until.set_params(max_epochs=best, n_iter_no_change=10).fit(X, y)
+    np.testing.assert_array_equal(clf.decision_function(X), until.decision_function(X))
+
+
+@pytest.mark.parametrize("kind", ["list", "dict"])
+def test_a_warm_start_goes_on_with_tensors_in_containers_but_not_with_numbers(kind, table):
+    X, y = table
+    held = []
+
+    class Spy(Callback):
+        def on_train_begin(self, net, **kwargs):
+            held.append(copy.deepcopy(net.module_.body.get(net.module_.body.held)))
+
+    clf = StandardClassifier(holding(kind), warm_start=True, **SETTINGS).fit(X, y)
+    clf.module_.body.sizes[0] = -1
+    then = clf.module_.body.get(clf.module_.body.held).clone()
+    clf.set_params(callbacks=[Spy()]).fit(X, y)
+    assert torch.equal(held[0], then) and then.any()
+    assert clf.module_.body.sizes == [64, 20]
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_what_is_attacked_follows_what_layers_hold(kind):
+    torch.manual_seed(0)
+    module, x = Holding(6, 3, kind).eval(), torch.randn(5, 6)
+    attacked = AttackedNetwork(module, device="cpu", precision="fp32")
+    for _ in range(3):
+        torch.testing.assert_close(attacked(x), module(x))
+        module.train()(x)
+        module.eval()
+        attacked.refresh()
+
+
 def test_attributes_are_taken_back_to_none():
     module = Tied(4, 3)
     state = network_state(module)
@@ -279,100 +352,3 @@ def test_what_a_network_only_stores_costs_no_graph():
     module.scale = 2 * module.scale
     attacked.refresh()
     torch.testing.assert_close(attacked(x), module(x))
-
-
-# callbacks
-
-
-class Rebuild(Callback):
-    def __init__(self, when):
-        self.when = when
-
-    def on_train_begin(self, net, **kwargs):
-        if self.when == "parameters":
-            net.set_params(module__network="mlp")
-        elif self.when == "module":
-            net.initialize_module()
-            net.initialize_optimizer()
-
-
-@pytest.mark.parametrize("when", ["parameters", "module"])
-@pytest.mark.parametrize("kind", [StandardClassifier, AdversarialClassifier])
-def test_networks_that_callbacks_build_anew_are_trained(kind, when, table):
-    X, y = table
-    own = {"eps": 0.1, "n_steps": 4} if kind is AdversarialClassifier else {}
-    clf = kind("mlp", callbacks=[Rebuild(when)], **own, **{**SETTINGS, "max_epochs": 8})
-    assert clf.fit(X, y).score(X, y) > 0.8
-
-
-def test_functions_in_callbacks_of_skorch_draw_from_the_seed(table):
-    X, y = table
-    before = torch.random.get_rng_state()
-
-    def fitted():
-        start = Initializer("*weight", fn=nn.init.kaiming_normal_)
-        clf = StandardClassifier("mlp", callbacks=[start], **SETTINGS).fit(X, y)
-        return clf.decision_function(X)
-
-    np.testing.assert_array_equal(fitted(), fitted())
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_schedules_of_partial_fit_begin_at_its_rate(table):
-    X, y = table
-
-    class Spy(Callback):
-        def on_batch_begin(self, net, **kwargs):
-            rates.append(net.optimizer_.param_groups[0]["lr"])
-
-    rates = []
-    schedule = LRScheduler(
-        policy=torch.optim.lr_scheduler.LambdaLR,
-        lr_lambda=lambda i: 1 / (1 + i),
-        step_every="batch",
-    )
-    clf = StandardClassifier("mlp", lr=0.1, **SETTINGS).fit(X, y)
-    clf.set_params(lr=0.001, callbacks=[schedule, Spy()]).partial_fit(X, y)
-    assert max(rates) <= 0.001
-    fresh = StandardClassifier("mlp", **SETTINGS).partial_fit(X, y)
-    fresh.set_params(lr=0.001, callbacks=[schedule, Spy()]).partial_fit(X, y)  # once a KeyError
-    assert max(rates) <= 0.001
-
-
-def test_scores_without_a_cache_get_the_samples(table):
-    X, y = table
-    images = np.round(255 * load_digits(return_X_y=True)[0][:60]).astype(np.uint8)
-    own = EpochScoring("accuracy", name="own", use_caching=False, on_train=True)
-    for data, labels in ((X, y), (images, y[:60])):
-        for weight in (None, (labels < 5).astype(float)):
-            clf = StandardClassifier(callbacks=[own], **SETTINGS).fit(data, labels, weight)
-            used = slice(None) if weight is None else weight > 0
-            assert clf.history_[-1]["own"] == pytest.approx(clf.score(data[used], labels[used]))
-    held = EpochScoring("accuracy", name="own", use_caching=False)
-    clf = StandardClassifier(callbacks=[held], early_stopping=True, **SETTINGS).fit(X, y)
-    assert [row["own"] for row in clf.history_] == pytest.approx(clf.validation_scores_)
-
-
-def test_the_guard_goes_back_to_what_callbacks_made(table, monkeypatch):
-    X, y = table
-    seen = []
-
-    class Spy(Callback):
-        def on_epoch_begin(self, net, **kwargs):
-            seen.append(net.module_.body[1].weight.mean().item())
-
-    monkeypatch.setattr(OverfittingGuard, "_accuracies", lambda *a: (1.0, 0.0))
-    sevens = Initializer("body.1.weight", fn=lambda w: nn.init.constant_(w, 7.0))
-    clf = AdversarialClassifier("mlp", eps=0.1, n_steps=2, callbacks=[sevens, Spy()], **SETTINGS)
-    with pytest.warns(UserWarning, match="Catastrophic overfitting in epoch 1"):
-        clf.fit(X, y)
-    assert seen[:2] == [7.0, 7.0]
-
-
-def test_quiet_callbacks_of_skorch_are_not_taken_for_code_from_elsewhere():
-    class Odd(Callback):
-        kwargs = None
-
-    assert not _has_foreign_code(EarlyStopping())
-    assert not _has_foreign_code(EpochScoring("accuracy"))
-    assert _has_foreign_code(Initializer("*", fn=nn.init.zeros_)) and _has_foreign_code(Odd())
