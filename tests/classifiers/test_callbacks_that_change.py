@@ -21,9 +21,6 @@ def table():
 SETTINGS = {"max_epochs": 3, "lr_schedule": "constant", "random_state": 0, "verbose": 0}
 
 
-# callbacks
-
-
 class Rebuild(Callback):
     def __init__(self, when):
         self.when = when
