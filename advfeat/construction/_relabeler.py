@@ -318,9 +318,11 @@ def _warn_if_in_vain(X, X_adv, success, other, eps):
     first = np.flatnonzero(other)[:_N_LOOKED_AT]
     before, after = (batch_tensor(rows[first], "cpu") for rows in (X, X_adv))
     still = (after - before).abs().flatten(1).amax(1) < 1e-3 * eps / before[0].numel() ** 0.5
-    share = float(np.mean(still.numpy() & ~success[first]))  # not those that are there already
-    if share > _STILL:
-        problem = f"{share:.0%} of those looked at did not move at all"
+    missed = ~success[first]  # others may have been there already
+    still = still.numpy() & missed
+    if still.mean() > _STILL:
+        share = still.sum() / missed.sum()
+        problem = f"of those looked at that miss it {share:.0%} did not move at all"
     elif rate < _IN_VAIN:
         problem = "most samples keep the features of their own class"
     else:

@@ -270,7 +270,7 @@ def test_relabelling_in_vain_is_told(standard, digits):
     table = rng.standard_normal((80, 5)).astype(np.float32) * 3
     clf = StandardClassifier(rounded, max_epochs=3, random_state=0, verbose=0)
     clf.fit(table, table[:, 0] > 0)
-    with pytest.warns(ConvergenceWarning, match="100% of those looked at did not move"):
+    with pytest.warns(ConvergenceWarning, match="that miss it 100% did not move"):
         relabeler = NonRobustRelabeler(FrozenEstimator(clf), eps=0.5, target="other", **settings)
         relabeler.fit_transform(table, table[:, 0] > 0)
 
@@ -340,3 +340,21 @@ def test_an_attack_may_lead_where_logits_are_no_numbers():
     assert robust_accuracy_score(estimator, X, y, norm=2, eps=0.1, verbose=0) == 1
     examples, fools = adversarial_examples(estimator, X, y, norm=2, eps=1, verbose=0)
     assert fools.all() and (examples.mean(axis=(1, 2, 3)) > 0.3).all()
+
+
+class Saturated(nn.Module):
+    """Its softmax is 1 to the last digit, and its gradient zero."""
+
+    def forward(self, x):
+        return 1e4 * torch.cat([-x, x], 1)
+
+
+def test_samples_that_are_at_their_target_need_not_move():
+    y = np.arange(40) % 2
+    X = np.where(y[:, None], 9.0, -9.0).astype(np.float32)
+    source = from_torch(Saturated().eval(), classes=range(2), input_shape=(1,))
+    settings = {"n_steps": 2, "eps": 0.1, "random_state": 0, "verbose": 0}
+    relabeler = NonRobustRelabeler(FrozenEstimator(source), target=lambda y: 1 - y, **settings)
+    data = relabeler.fit_transform(X, 1 - y)  # labelled wrong: the targets are what it says
+    assert relabeler.success_rate_ == 1
+    np.testing.assert_array_equal(data.X, X)
