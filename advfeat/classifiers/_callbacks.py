@@ -60,7 +60,7 @@ class Progress(Callback):
 
 
 def check_callbacks(callbacks):
-    """Return a list of skorch callbacks, or raise a ValueError for other things."""
+    """Raise a ValueError for what is no skorch callback, or has a name of ours."""
     for given in callbacks:
         name, callback = (
             given if isinstance(given, (tuple, list)) and len(given) == 2 else ("", given)
@@ -72,7 +72,6 @@ def check_callbacks(callbacks):
                 "callbacks must hold skorch callbacks, or pairs of a name and one. Got "
                 f"{given!r}; for a schedule of torch see skorch.callbacks.LRScheduler."
             )
-    return callbacks
 
 
 def _is_a(kind, value):

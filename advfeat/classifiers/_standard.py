@@ -285,7 +285,7 @@ class StandardClassifier(NetworkClassifier):
         if self.early_stopping:
             data = data.with_validation(self.validation_fraction, seed)
         steps = self.max_epochs * n_batches(len(data), self.batch_size)
-        schedule = make_schedule(self.lr_schedule, steps, check_callbacks(self.callbacks or []))
+        schedule = make_schedule(self.lr_schedule, steps, self.callbacks or [])
         callbacks = self._callbacks(steps, schedule)
         net = make_net(self, input_statistics(data), self.max_epochs, seed, callbacks)
         ranks.check_same(data, net)
@@ -377,6 +377,7 @@ class StandardClassifier(NetworkClassifier):
         check_network_name(self.network)
         validate_bounds(self.bounds, type(self).__name__)
         resolve_device(self.device)
+        check_callbacks(self.callbacks or [])
         return check_training_data(self, X, y, sample_weight, **how)
 
     def _callbacks(self, n_steps, schedule):
@@ -385,7 +386,7 @@ class StandardClassifier(NetworkClassifier):
             *([(OURS + "best_epoch", best)] if self.early_stopping else []),
             (OURS + "schedule", schedule),
             (OURS + "progress", Progress(type(self).__name__, n_steps, self.verbose)),
-            *check_callbacks(self.callbacks or []),
+            *(self.callbacks or []),
         ]
 
     def _net_class(self):

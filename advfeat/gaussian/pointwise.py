@@ -150,7 +150,7 @@ def pointwise_std(V, sample_weight, eps, start, multiplicity):
     for _ in range(len(u) + 1):
         u, n_steps = _above(low, V, sample_weight, u, multiplicity)
         n_iter += n_steps
-        own, delta, multiplier = _attacked(low, V, sample_weight, u)
+        _, own = _energies(low, V, sample_weight, u)
         # What free budgets must fill; if the lowest has more than enough, another takes its place.
         lacks = np.where(u == u[low], multiplicity - own, 0.0)
         if lacks[low] >= -_ENOUGH or lacks.max() <= _ENOUGH:
@@ -209,8 +209,7 @@ def _above(low, V, sample_weight, u, multiplicity):
 
     def loss(z):
         u = expand(z)
-        own, delta, _ = _attacked(low, V, sample_weight, u)
-        energy = np.exp(-2 * u) * (sample_weight @ np.square(V + delta))
+        energy, _ = _energies(low, V, sample_weight, u)
         gradient = multiplicity - energy
         gradient[low] = gradient.sum()
         return energy.sum() / 2 + multiplicity @ u, gradient
@@ -231,13 +230,15 @@ def _above(low, V, sample_weight, u, multiplicity):
     return expand(z), n_iter
 
 
-def _attacked(low, V, sample_weight, u):
-    """Energies of the axes without the free budgets, and the attack that gives these to one."""
+def _energies(low, V, sample_weight, u):
+    """Energies of the axes under attack, where one gets all free budgets, and without these."""
     precision = np.exp(-2 * u)
     delta, multiplier = worst_perturbation(V, precision, 1.0, np.arange(len(u)) == low)
-    moved = V + delta
-    moved[multiplier == precision.max(), low] = 0
-    return precision * (sample_weight @ np.square(moved)), delta, multiplier
+    moved = np.square(V + delta)
+    energy = precision * (sample_weight @ moved)
+    own, bound = energy.copy(), multiplier > precision.max()
+    own[low] = precision[low] * (sample_weight[bound] @ moved[bound, low])
+    return energy, own
 
 
 def pointwise_spherical_std(V, sample_weight, eps):

@@ -99,7 +99,7 @@ class AttackedNetwork:
         self._watched: Any = None  # attributes of layers
         self._held: Any = None  # buffers and these, as they were then
         self.steps = Steps()
-        self._containers: list = []
+        self._containers: list = []  # the same of what holds tensors and numbers
         self._n_refreshed = self._n_undecided = 0
         self._undecided = False
         self._refreshing: Any = None  # a captured graph, where it pays
@@ -133,7 +133,8 @@ class AttackedNetwork:
         """Tensors and numbers that the graph took from the network once for all."""
         attributes = (vars(layer).get(name) for layer, name in self._watched)
         kept = (v if isinstance(v, (Tensor, Number)) else None for v in attributes)
-        inside = (v for container in self._containers for v in members(container))
+        held = [vars(layer).get(name) for layer, name in self._containers]
+        inside = members(held)
         return [*self._module.buffers(), *kept, *(v for v in inside if _is_value(v))]
 
     def _fold_all(self):
@@ -152,8 +153,12 @@ class AttackedNetwork:
             self._traced = graph if same else self._module, folds
             self._watched = _watched(self._module, graph) if same else []
             layers = self._module.modules() if same else ()
-            values = [value for layer in layers for _, value in own_values(layer)]
-            self._containers = [value for value in values if not isinstance(value, Number)]
+            self._containers = [
+                (layer, name)
+                for layer in layers
+                for name, value in own_values(layer)
+                if not isinstance(value, Number)
+            ]
             self._held = self._held_now()
             self.steps.repeatable = same and is_repeatable(self._module, x.device)
         with autocast(self.device, self.precision):

@@ -233,7 +233,6 @@ class Holding(nn.Module):
         h = self.first(x)
         if self.training:
             self.held = self.put(0.5 * self.get(self.held) + 0.5 * h.detach().mean(0))
-        assert self.weights[0] is self.first.weight
         return self.last(torch.relu(h - self.get(self.held)))
 
 
@@ -255,6 +254,8 @@ def test_what_layers_hold_is_that_of_the_best_epoch(kind, table):
     until = StandardClassifier(holding(kind), **settings).set_params(lr_schedule="constant")
     until.set_params(max_epochs=best, n_iter_no_change=10).fit(X, y)
     np.testing.assert_array_equal(clf.decision_function(X), until.decision_function(X))
+    body = clf.module_.body
+    assert body.weights[0] is body.first.weight
 
 
 @pytest.mark.parametrize("kind", ["list", "dict"])
@@ -279,6 +280,8 @@ def test_what_is_attacked_follows_what_layers_hold(kind):
     torch.manual_seed(0)
     module, x = Holding(6, 3, kind).eval(), torch.randn(5, 6)
     attacked = AttackedNetwork(module, device="cpu", precision="fp32")
+    attacked(x)
+    assert isinstance(attacked._traced[0], torch.fx.GraphModule)
     for _ in range(3):
         torch.testing.assert_close(attacked(x), module(x))
         module.train()(x)

@@ -10,6 +10,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from dask_cluster import local_client
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -42,22 +43,7 @@ class Deadly(nn.Module):
 
 @contextlib.contextmanager
 def dask():
-    distributed = pytest.importorskip("distributed")
-    import dask
-
-    settings = {
-        "distributed.scheduler.allowed-failures": 1,
-        "distributed.worker.memory.terminate": False,
-    }
-    with (
-        dask.config.set(settings),
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0",
-            silence_logs=50,
-        ) as cluster,
-        distributed.Client(cluster),
-        joblib.parallel_config("dask"),
-    ):  # fmt: skip
+    with local_client(threads_per_worker=1), joblib.parallel_config("dask"):
         yield
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import joblib
 import numpy as np
 import pytest
+from dask_cluster import local_client
 from numpy.testing import assert_array_equal
 from worker_jobs import Killing, Sums, failing
 
@@ -20,22 +21,7 @@ from advfeat.utils._batches import iter_batches, run_batches
 
 @pytest.fixture(scope="module")
 def client():
-    """Client of a local dask cluster: two processes of two threads, one second chance."""
-    distributed = pytest.importorskip("distributed")
-    import dask
-
-    settings = {
-        "distributed.scheduler.allowed-failures": 1,
-        "distributed.worker.memory.terminate": False,
-    }
-    with (
-        dask.config.set(settings),
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0",
-            silence_logs=50,
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):  # fmt: skip
+    with local_client(threads_per_worker=2) as client:
         yield client
 
 
