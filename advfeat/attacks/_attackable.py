@@ -143,7 +143,7 @@ def attackable(estimator: Any, X: Inputs, precision: str = "fp32", **bounds: Bou
                 f"X has samples of shape {X.shape[1:]}, but {type(estimator).__name__} is "
                 f"expecting {linear.in_features} features as input."
             )
-        _compare_predictions(estimator, linear, X)
+        _compare_predictions(estimator, X)
         return Attackable(FrozenNetwork(linear, device="cpu"), estimator.classes_, box, X)
     if not hasattr(estimator, "coef_"):
         check_is_fitted(estimator)
@@ -253,12 +253,14 @@ def _check_foreign(estimator, X, bounds="auto"):
     return X, resolve_bounds(bounds, X.shape[1:])
 
 
-def _compare_predictions(estimator, linear, X):
+def _compare_predictions(estimator, X):
     """Raise a TypeError if `predict` says something else than the largest score, on some rows."""
-    some = np.array(X[:_N_COMPARED], dtype=np.float32)
-    with torch.no_grad():
-        scores = linear(torch.from_numpy(some)).numpy()
+    some = np.asarray(X[:_N_COMPARED], dtype=np.float64)  # float32 may not tell rows apart
+    coef = estimator.coef_
+    coef = np.atleast_2d(coef.toarray() if issparse(coef) else coef)
     with np.errstate(all="ignore"):
+        scores = some @ coef.T + np.asarray(estimator.intercept_)
+        scores = np.hstack([np.zeros((len(some), 1)), scores]) if len(coef) == 1 else scores
         lower, upper = np.sort(scores, axis=1)[:, -2:].T
         clear = upper - lower > 1e-4 * np.abs(scores).max(axis=1)  # far from a tie
     if not clear.any():
