@@ -65,6 +65,7 @@ def closed(display):
 ALONE = {
     "predict": lambda f, X, y: f[3].predict(X) == np.array(CLASSES)[:, None],
     "predict_proba": lambda f, X, y: f[3].predict_proba(X),
+    "predict_log_proba": lambda f, X, y: f[3].predict_log_proba(X),
     "decision_function": lambda f, X, y: f[3].decision_function(X),
     "features": lambda f, X, y: f[3].features(X),
     "invert": lambda f, X, y: f[4].invert(X),
@@ -97,7 +98,7 @@ WITH_LABELS = {
     ),
 }
 ENTRIES = {**ALONE, **WITH_LABELS}
-PREDICTING = ("predict", "predict_proba", "decision_function")
+PREDICTING = ("predict", "predict_proba", "predict_log_proba", "decision_function")
 QUICK = {"fit", "predict", "score", "relabel", "robust_accuracy_score"}
 
 

@@ -182,7 +182,9 @@ def attackable_view(estimator, X, precision, bounds):
 def _(estimator: Pipeline, X, precision="fp32", **bounds):
     given = X = from_list(X) if isinstance(X, (list, tuple)) else X
     for _, step in estimator.steps[:-1]:
-        if step is not None and not isinstance(step, str):  # None and "passthrough" do nothing
+        passes = step is None or isinstance(step, str)  # "passthrough"
+        # imbalanced-learn's samplers work on training data alone.
+        if not passes and (hasattr(step, "transform") or not hasattr(step, "fit_resample")):
             X = step.transform(X)
     view = attackable(estimator.steps[-1][1], X, precision, **bounds)
     return replace(view, moved=view.moved or not _has_values(X, given))
@@ -299,9 +301,11 @@ def _linear_module(estimator):
         coef = coef / largest
         # Of intercepts only the differences count.
         intercept = np.clip((intercept - intercept.max()) / largest, -LARGEST, LARGEST)
+    coef = np.array(coef, dtype=np.float64)  # writable, as a memory map is not
+    intercept = np.array(np.broadcast_to(intercept, len(coef)), dtype=np.float64)
     shape = coef.shape[1], len(coef)
     module = nn.utils.skip_init(nn.Linear, *shape, device="cpu", dtype=torch.float32)
     with torch.no_grad():
         module.weight.copy_(torch.from_numpy(coef))
-        module.bias.copy_(torch.from_numpy(np.broadcast_to(intercept, len(coef)).copy()))
+        module.bias.copy_(torch.from_numpy(intercept))
     return module

@@ -15,7 +15,7 @@ from advfeat.optim import (
     projected_gradient,
     useful_radius,
 )
-from advfeat.utils._checks import take_batch
+from advfeat.utils._checks import take_batch, warn_of_rounding
 from advfeat.utils._device import own_modes
 
 _N_SAMPLES = 64
@@ -30,7 +30,7 @@ _ADVICE = "The robustness measured may be too high, see advfeat.exceptions.Evalu
 
 @own_modes()
 def warn_if_blind(target, norm, eps):
-    """Warn, before the attack, if the gradient of a network is zero or random.
+    """Warn, before the attack, if the gradient of a network is zero or random, or steps get lost.
 
     It costs a step of the attack on 64 samples.
 
@@ -49,6 +49,7 @@ def warn_if_blind(target, norm, eps):
     network, X = target.judge, target.view.X
     if eps == 0 or len(X) == 0:
         return False
+    warn_of_rounding(X, norm, eps)
     if network.random:
         _warn(
             "The network is random: its logits for one input differ from call to call, so that "

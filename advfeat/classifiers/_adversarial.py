@@ -12,6 +12,7 @@ from advfeat.classifiers._overfitting import OverfittingGuard
 from advfeat.classifiers._standard import StandardClassifier
 from advfeat.optim import useful_radius
 from advfeat.utils._bounds import resolve_bounds
+from advfeat.utils._checks import warn_of_rounding
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._sklearn import Interval
 from advfeat.utils._typing import Bounds, Device, RandomState
@@ -128,6 +129,11 @@ class AdversarialClassifier(StandardClassifier):
         self.step_size = step_size
         self.n_steps = n_steps
         self.random_start = random_start
+
+    def _training_data(self, X, y, sample_weight, **how):
+        data = super()._training_data(X, y, sample_weight, **how)
+        warn_of_rounding(data.source, self.norm, self.eps)
+        return data
 
     def _net_class(self):
         # Steps that sum to 2.5 eps can cross the ball.

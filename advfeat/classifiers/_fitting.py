@@ -72,16 +72,29 @@ def initialize(net, data, state=None):
             net.initialize()
         if state is not None:
             _load(net, state)
-        smallest = 1 if 1 in (net.batch_size, len(data)) else 2  # rows of the smallest batch
-        net.uses_all_parameters_ = check_trainable(
-            net.module_,
-            net.module__network,
-            input_shape=net.module__input_shape,
-            n_classes=net.module__n_classes,
-            n=smallest,
-            device=net.device,
-            needs_gradient=hasattr(net, "attack"),
-        )
+        net.uses_all_parameters_ = _try_smallest_batch(net, data)
+
+
+def check_single_rows(net, data):
+    """Raise a ValueError if a trained net would get batches of one sample and cannot take them."""
+    if _smallest_batch(net, data) == 1:
+        _try_smallest_batch(net, data)
+
+
+def _smallest_batch(net, data):
+    return 1 if 1 in (net.batch_size, len(data)) else 2
+
+
+def _try_smallest_batch(net, data):
+    return check_trainable(
+        net.module_,
+        net.module__network,
+        input_shape=net.module__input_shape,
+        n_classes=net.module__n_classes,
+        n=_smallest_batch(net, data),
+        device=net.device,
+        needs_gradient=hasattr(net, "attack"),
+    )
 
 
 def _load(net, state):

@@ -6,7 +6,7 @@ from collections import defaultdict
 import numpy as np
 import torch
 
-from advfeat.classifiers._fitting import in_float32_on_cpu
+from advfeat.classifiers._fitting import check_single_rows, in_float32_on_cpu
 from advfeat.classifiers._from_torch import TorchClassifier, starting_point
 from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import build_network, resolve_name
@@ -68,10 +68,15 @@ def make_net(estimator, statistics, max_epochs, seed, callbacks):
     )
 
 
-def set_for_one_epoch(net, estimator, callbacks):
+def set_for_one_epoch(net, estimator, callbacks, data):
     """Give a net the estimator's parameters as they are now, to train one epoch at constant lr.
 
     Its ``callbacks`` have no schedule: that of `fit` ended at a rate of zero.
+
+    Raises
+    ------
+    ValueError
+        If the data come in batches of one sample, and the net cannot take them.
     """
     vars(net).update(
         lr=estimator.lr,
@@ -90,6 +95,7 @@ def set_for_one_epoch(net, estimator, callbacks):
             momentum=estimator.momentum,
             weight_decay=estimator.weight_decay,
         )
+    check_single_rows(net, data)
 
 
 def check_same_network(estimator):
@@ -138,7 +144,14 @@ def _built(net, network):
 def _look(module):
     """Return what modules of one structure share, whatever their weights."""
     shapes = {k: getattr(values, "shape", None) for k, values in module.state_dict().items()}
-    return repr(module), shapes
+    layers = [(name, type(layer).__qualname__) for name, layer in module.named_modules()]
+    # Of torch's own layers; others may show weights there.
+    settings = [
+        layer.extra_repr()
+        for layer in module.modules()
+        if type(layer).__module__.startswith("torch.nn.modules.")
+    ]
+    return shapes, layers, settings
 
 
 def _equal(value, other):

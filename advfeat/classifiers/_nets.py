@@ -287,9 +287,9 @@ class AdversarialNet(TrainingNet):
         start = into_box(start, self.attack["bounds"])
         if (found - start).abs().max() <= 1e-6 * self.attack["eps"]:
             warnings.warn(
-                "The attack moved no sample of the last batch of the first epoch: the gradients "
-                "of the network are zero, and training goes on as if without an adversary. Look "
-                "for rounding or other steps in its forward.",
+                "The attack moved no sample of the last batch of the first epoch, and training "
+                "goes on as if without an adversary. The gradients of the network are zero (look "
+                "for rounding or other steps in its forward), or eps is lost beside large inputs.",
                 ConvergenceWarning,
                 stacklevel=2,
             )

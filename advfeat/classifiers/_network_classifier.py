@@ -46,8 +46,8 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         Of the training data, as tensors that are broadcastable to one sample, in input units;
         None if they are not known.
 
-    The methods `frozen`, `check_inputs`, `predict`, `predict_proba`, `decision_function` and
-    `features` belong to it as well.
+    The methods `frozen`, `check_inputs`, `predict`, `predict_proba`, `predict_log_proba`,
+    `decision_function` and `features` belong to it as well.
     """
 
     def decision_function(self, X: Inputs) -> NDArray:
@@ -78,6 +78,20 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         ndarray of shape (n, n_classes)
         """
         return torch.from_numpy(self._logits(X)).softmax(1).numpy()
+
+    def predict_log_proba(self, X: Inputs) -> NDArray:
+        """Logarithms of the class probabilities, also of those too small for `predict_proba`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W)
+            Inputs like those of the training: images in [0, 1] or uint8 in 0..255.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes)
+        """
+        return torch.from_numpy(self._logits(X)).log_softmax(1).numpy()
 
     def predict(self, X: Inputs) -> NDArray:
         """Most probable class.

@@ -192,9 +192,10 @@ def _plain_tensors(tensors):
     """Copy tensors as safetensors wants them: on the CPU, contiguous, apart; and their strides."""
     plain, strides = {}, {}
     for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor):
+        own = getattr(type(tensor), "__torch_dispatch__", None)  # holds its numbers elsewhere
+        if not isinstance(tensor, torch.Tensor) or own is not torch.Tensor.__torch_dispatch__:
             raise TypeError(
-                f"save keeps tensors only, but {name!r} of the network is "
+                f"save keeps torch's own tensors only, but {name!r} of the network is "
                 f"{type(tensor).__name__}; use pickle."
             )
         plain[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")

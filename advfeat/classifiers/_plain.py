@@ -19,7 +19,8 @@ def to_plain(value):
         For anything but None, booleans, numbers, text, devices, and lists, dicts and arrays of
         them.
     """
-    if isinstance(value, np.generic):
+    # Of a time in nanoseconds `item` makes a number.
+    if isinstance(value, np.generic) and not isinstance(value, (np.datetime64, np.timedelta64)):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": repr(value)}
@@ -67,14 +68,14 @@ def labels_to_plain(labels):
     Raises
     ------
     NotPlain
-        For labels that are neither numbers nor text.
+        For labels that are neither numbers, text nor times.
     """
     kind = labels.dtype.kind
     if kind == "S":
         values = [label.decode("latin-1") for label in labels.tolist()]
     else:
-        values = labels.tolist()
-    if kind not in "biufUS" and not all(isinstance(label, str) for label in values):
+        values = (labels.astype(np.int64) if kind in "mM" else labels).tolist()
+    if kind not in "biufUSmM" and not all(isinstance(label, str) for label in values):
         raise NotPlain(f"labels of dtype {labels.dtype}")
     return {"dtype": "object" if kind == "O" else labels.dtype.str, "values": to_plain(values)}
 
@@ -84,6 +85,8 @@ def labels_from_plain(plain):
     dtype, values = np.dtype(plain["dtype"]), from_plain(plain["values"])
     if dtype.kind == "S":
         values = [value.encode("latin-1") for value in values]
+    elif dtype.kind in "mM" and all(isinstance(value, int) for value in values):
+        values = np.array(values, dtype=np.int64)
     elif dtype.kind not in "biufUO" or not all(isinstance(v, (int, float, str)) for v in values):
         raise ValueError(f"labels of dtype {dtype}")
     return np.array(values, dtype=dtype)

@@ -157,7 +157,8 @@ def _load_torch(kind, params, header, tensors, network):
     n_classes = len(params["classes"])
     with own_modes(), isolated_torch_seed("cpu", 0), in_float32_on_cpu():
         network = network.module if isinstance(network, TorchClassifier) else network
-        module = build_body(network, params["input_shape"], n_classes)
+        # In the mode in which the weights were kept, of which some layers make others.
+        module = build_body(network, params["input_shape"], n_classes).eval()
         _load_weights(module, tensors, header, network)
         return kind(module, **params)._set_up()
 

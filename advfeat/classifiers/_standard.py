@@ -346,7 +346,7 @@ class StandardClassifier(NetworkClassifier):
             check_same_network(self)
             net = draft_of_net(on_device(self.net_, resolve_device(self.device)))
             net.take_settings(self._net_class()[1])
-        set_for_one_epoch(net, self, callbacks)
+        set_for_one_epoch(net, self, callbacks, data)
         ranks.check_same(data, net)
         net.partial_fit(data, None)
         self.net_ = net

@@ -8,7 +8,7 @@ from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import is_unit_box, resolve_bounds
 from advfeat.utils._checks import check_inputs, take_batch
-from advfeat.utils._labels import check_classes, check_labels, encode_labels
+from advfeat.utils._labels import check_classes, check_labels, encode_labels, positions_of
 from advfeat.utils._lazy import InUnits, SelectedRows
 from advfeat.utils._random import make_rng
 from advfeat.utils._sklearn import _check_sample_weight
@@ -178,13 +178,15 @@ def _class_weights(estimator, index, weight):
     if isinstance(given, str):  # "balanced", as in scikit-learn, with weights for counts
         total = np.bincount(index, weight, minlength=len(classes))
         return weight.sum() / (np.count_nonzero(total) * np.where(total > 0, total, 1))
-    unknown = [label for label in given if label not in classes]
+    places = positions_of(given, classes)
+    unknown = [label for label, place in zip(given, places, strict=True) if place < 0]
     if unknown:
         raise ValueError(
             f"The 'class_weight' parameter of {type(estimator).__name__} names labels that are "
             f"not among the classes {classes}: {unknown}."
         )
-    values = np.array([given.get(label, 1.0) for label in classes.tolist()], dtype=np.float64)
+    weights = dict(zip(places, given.values(), strict=True))
+    values = np.array([weights.get(i, 1.0) for i in range(len(classes))], dtype=np.float64)
     if not (np.isfinite(values).all() and (values >= 0).all()):
         raise ValueError(
             f"The 'class_weight' parameter of {type(estimator).__name__} must have finite values "

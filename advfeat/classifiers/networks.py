@@ -16,7 +16,6 @@ from advfeat.classifiers._own_modules import (
     build_body,
     check_logits,
     gradients_of,
-    has_gradient,
     name_of,
 )
 from advfeat.optim._copying import copy_network, make_picklable
@@ -119,12 +118,9 @@ def _build_named(name, input_shape, n_classes):
 
 def _check_logits(module, network, input_shape, n_classes):
     what = f"network={name_of(network)}"
-    logits, _ = check_logits(module, input_shape, n_classes, what)
-    weights = [weight for weight in module.parameters() if weight.requires_grad]
-    if not weights:
+    check_logits(module, input_shape, n_classes, what)
+    if not any(weight.requires_grad for weight in module.parameters()):
         raise ValueError(f"{what} has no parameter to train: none requires a gradient.")
-    if not has_gradient(logits, weights, what):
-        raise ValueError(f"{what} cannot be trained: its logits have no gradient.")
 
 
 def check_trainable(module, network, *, input_shape, n_classes, n, device, needs_gradient):
@@ -175,6 +171,8 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
     trained = [parameter for parameter in trial.parameters() if parameter.requires_grad]
     what = f"network={name_of(network)}"
     gradients = gradients_of(output, [x, *trained], what)
+    if all(gradient is None for gradient in gradients[1:]):
+        raise ValueError(f"{what} cannot be trained: its logits have no gradient.")
     if needs_gradient:  # as attacks take it, in eval mode
         gradients_of(trial.eval()(x.clone()), [x], what)
     if needs_gradient and gradients[0] is None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -80,24 +79,6 @@ def check_dtype(X, dtype):
         largest = np.abs(X.extent if isinstance(X, LazyArray) else extent(X)).max()
         if largest > np.finfo(np.float16).max:
             raise ValueError(_too_large(largest))
-
-
-def warn_of_rounding(X, dtype, norm, eps):
-    """Warn if rounding to the dtype may move samples by a tenth of eps, beside the attack."""
-    if dtype != "float16" or X.dtype == np.uint8:
-        return
-    largest = np.abs(X.extent if isinstance(X, LazyArray) else extent(X)).max(axis=0)
-    below = np.nextafter(largest.astype(np.float16), np.float16(0))  # 1 itself is held exactly
-    step = np.spacing(below).astype(np.float64) / 2
-    n_values = int(np.prod(X.shape[1:])) // len(step)  # of each channel
-    moved = step.max() if norm == np.inf else np.sqrt(n_values * np.sum(step**2) / 3)
-    if moved > eps / 10 > 0:
-        warnings.warn(
-            f"dtype='float16' rounds these samples, of values up to {largest.max():.3g}, by some "
-            f"{moved:.2g} beside eps={eps:g}. Scale X first, or keep dtype='float32'.",
-            UserWarning,
-            stacklevel=4,
-        )
 
 
 def check_folder(constructor):

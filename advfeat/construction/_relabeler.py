@@ -15,7 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from advfeat.classifiers import StandardClassifier
-from advfeat.construction._kept import as_kept, warn_of_rounding
+from advfeat.construction._kept import as_kept
 from advfeat.construction._sources import (
     check_network,
     classes_to_be,
@@ -34,8 +34,8 @@ from advfeat.optim import (
     targeted_cross_entropy,
     useful_radius,
 )
-from advfeat.utils._checks import batch_tensor
-from advfeat.utils._labels import check_labels, encode_labels
+from advfeat.utils._checks import batch_tensor, warn_of_rounding
+from advfeat.utils._labels import check_labels, encode_labels, positions_of
 from advfeat.utils._logits import classified_as
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._random import draw_seed, make_rng
@@ -265,7 +265,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         else:
             classes = self._source.classes_
         encode_labels(y, classes, len(y))
-        warn_of_rounding(X, self.dtype, self.norm, self.eps)
+        warn_of_rounding(X, self.norm, self.eps, self.dtype)
         seeded = isinstance(self.random_state, Integral) and len(classes) > 1
         if isinstance(self.target, str) and not (seeded and self.store is not None):
             return {}
@@ -288,16 +288,19 @@ class NonRobustRelabeler(TrainTimeTransformer):
                 return known[(np.searchsorted(known, index) + steps) % len(known)]
             return known[rng.integers(len(known), size=len(index))]
         if isinstance(self.target, Mapping):
-            missing = [label for label in np.unique(y).tolist() if label not in self.target]
+            own, of_each = np.unique(y, return_inverse=True)
+            places = positions_of(self.target, own)
+            targets = dict(zip(places, self.target.values(), strict=True))
+            missing = [label for i, label in enumerate(own.tolist()) if i not in targets]
             if missing:
                 raise ValueError(
                     f"The 'target' mapping must hold every label of y. It lacks {missing}."
                 )
-            target = np.asarray([self.target[label] for label in y.tolist()])
+            target = np.asarray([targets[i] for i in range(len(own))])[of_each]
         else:
             target = np.asarray(self.target(y.copy()))
         try:
-            return encode_labels(target, classes, len(y))
+            return encode_labels(target, classes, len(y), name="it")
         except ValueError as error:
             raise ValueError(f"The 'target' cannot be used: {error}") from error
 

@@ -293,7 +293,7 @@ class TrainTimeTransformer(
         if not trained or not has_fit_parameter(source, "sample_weight"):
             raise TypeError(
                 f"{', '.join(given)} was given, but the source of {type(self).__name__}, "
-                f"{type(source).__name__}, {'takes none.' if trained else 'is not trained.'}"
+                f"{type(source).__name__}, {'takes none.' if trained else 'is trained already.'}"
             )
         if get_config()["enable_metadata_routing"]:
             return process_routing(self, "fit", **given).estimator.fit

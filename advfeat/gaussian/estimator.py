@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 from scipy import linalg
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from advfeat.gaussian.accuracy import GaussianAccuracyMixin
@@ -27,7 +26,7 @@ from advfeat.gaussian.robust_covariance import relaxation, robust_std
 from advfeat.gaussian.theory import GaussianTheoryMixin
 from advfeat.utils._arrays import as_array
 from advfeat.utils._estimator import EstimatorMixin, draft_of
-from advfeat.utils._labels import check_classes, encode_labels
+from advfeat.utils._labels import check_classes, check_labels, encode_labels
 from advfeat.utils._sklearn import (
     Interval,
     StrOptions,
@@ -297,12 +296,14 @@ class GaussianRobustMLE(
 
     def _check_batch(self, X, y, sample_weight, reset):
         """Validate training data."""
-        X, y, weight = as_array(X), as_array(y), as_array(sample_weight)
+        X, weight = as_array(X), as_array(sample_weight)
+        y = None if y is None else check_labels(y, None)  # None has scikit-learn's message
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
-        check_classification_targets(y)
         weight = _check_sample_weight(weight, X, dtype=float, ensure_non_negative=True)
         if not weight.any():
             raise ValueError("Expected a positive sample weight at least, got none.")
+        if weight.max() > np.finfo(float).max / len(weight):
+            raise ValueError("Expected weights of a finite sum, got infinity. Rescale them.")
         return X, y, weight
 
     def _begin(self, classes, n_features):
@@ -340,7 +341,7 @@ class GaussianRobustMLE(
         std = np.array([axes.std for axes in self._scatter.axes])
         weights = self._axis_weights
         total = linalg.norm(np.sqrt(weights) * std.ravel())
-        self.eps_ = float(self.eps * total if self.relative_eps else self.eps)
+        self.eps_ = float(self.eps) * (total if self.relative_eps else 1.0)
         regular = std.all(axis=1) | (self.priors_ == 0) if self._scatter.per_class else std.any()
         if self.eps_ == 0 and not np.all(regular):
             raise ValueError(

@@ -66,10 +66,10 @@ def useful_radius(norm: float, eps: float, bounds: Box, shape: tuple[int, ...]) 
     8.0
     """
     if bounds is None:
-        return min(eps, LARGEST)
+        return min(float(eps), LARGEST)
     widths = np.broadcast_to(np.subtract(*bounds[::-1], dtype=np.float64), shape)
     reach = float(widths.max() if norm == np.inf else np.linalg.norm(widths))
-    return min(eps, reach, LARGEST)
+    return min(float(eps), reach, LARGEST)
 
 
 def _per_sample(values, like):
@@ -95,7 +95,7 @@ class L2Ball:
     """
 
     def __init__(self, eps: float) -> None:
-        self.eps = eps if math.isinf(eps) else min(eps, LARGEST)
+        self.eps = math.inf if math.isinf(eps) else min(float(eps), LARGEST)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Steepest ascent direction of norm 1; zero where the gradient is zero or not finite."""
@@ -148,7 +148,7 @@ class LinfBall:
     """
 
     def __init__(self, eps: float) -> None:
-        self.eps = min(eps, LARGEST)
+        self.eps = min(float(eps), LARGEST)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Steepest ascent direction: the sign; zero where the gradient is not finite."""

@@ -2,12 +2,16 @@
 
 import copy
 from collections import OrderedDict
+from functools import lru_cache
+from types import FunctionType, MethodType
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from advfeat.optim._functions import Functions, members
+
+_ORIGINAL = "_torchdynamo_orig_callable"  # attribute of what torch.compile gives
 
 
 def copy_network(module, *, share_weights=False):
@@ -118,6 +122,35 @@ def with_plain_weights(network):
             for name, weight in weights.items():
                 layer.register_parameter(name, nn.Parameter(weight))
     return network
+
+
+def without_compile(network):
+    """Let the methods of layers run as they were written, without torch.compile; for copies.
+
+    What was compiled before can neither be traced nor asked by hooks.
+    """
+    for layer in network.modules():
+        own = {name: _method(value, layer) for name, value in vars(layer).items()}
+        own = {name: MethodType(f, layer) for name, f in _compiled(type(layer)).items()} | own
+        vars(layer).update((name, value) for name, value in own.items() if value is not None)
+    return network
+
+
+def _method(value, layer):
+    """Original of a compiled function or method that a layer holds, or None."""
+    original = getattr(value, _ORIGINAL, None)
+    bound = isinstance(value, MethodType) and isinstance(original, FunctionType)
+    return MethodType(original, value.__self__) if bound else original
+
+
+@lru_cache(maxsize=256)
+def _compiled(kind):
+    """Originals of the compiled methods of a class of layers, by name."""
+    if kind.__module__.startswith("torch.nn."):
+        return {}
+    methods = {k: v for base in reversed(kind.__mro__) for k, v in vars(base).items()}
+    methods = {name: getattr(value, _ORIGINAL, None) for name, value in methods.items()}
+    return {name: value for name, value in methods.items() if value is not None}
 
 
 def _tensors(container):

@@ -18,6 +18,8 @@ from advfeat.optim._operations import (
 )
 from advfeat.utils._device import own_modes
 
+_LINEAR = F.linear, torch.ops.aten.linear.default  # the latter in exported programs
+
 
 def cut_at_features(graph, x):
     """Part of a graph up to g(x), the input of the last linear layer; it shares the parameters.
@@ -58,7 +60,7 @@ def _linear_layers(graph):
     for node in reversed(graph.graph.nodes):
         if node.op == "output" or node in reaches_output:
             reaches_output.update(node.all_input_nodes)
-            if node.target is F.linear or isinstance(layer_of(node, modules), nn.Linear):
+            if node.target in _LINEAR or isinstance(layer_of(node, modules), nn.Linear):
                 yield node
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from advfeat.optim._comparing import N_ROWS, compare
-from advfeat.optim._copying import copy_network, with_plain_weights
+from advfeat.optim._copying import copy_network, with_plain_weights, without_compile
 from advfeat.optim._features import (
     LastLinearInput,
     cut_at_features,
@@ -169,6 +169,7 @@ class FrozenNetwork:
 
     def _build(self, x):
         graph = None
+        without_compile(self._module)
         if self._verdict is None:
             graph = trace(self._module)
             self._verdict = compare(self._module, graph, x.clone())

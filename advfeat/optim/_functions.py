@@ -7,7 +7,7 @@ its layers, such as ``self.head = lambda h: self.fc(h)``: the copy would go on w
 import copy
 from collections import deque
 from functools import partial
-from types import CellType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 
 from torch import nn
 
@@ -60,9 +60,10 @@ class Functions:
             self.memo[id(function)] = self.memo[id(compiled)]
         elif id(function) not in self.memo:
             cells = tuple(CellType() for _ in function.__closure__ or ())
-            twin = FunctionType(
-                function.__code__, function.__globals__, function.__name__, None, cells
-            )
+            known = function.__globals__
+            if _networks_by_name(function):
+                known = dict(known)  # for names that lead into the copy
+            twin = FunctionType(function.__code__, known, function.__name__, None, cells)
             self.memo[id(function)] = twin
             self._twins.append((function, twin))
 
@@ -87,6 +88,8 @@ class Functions:
                     cell.cell_contents = copied(given.cell_contents)
                 except ValueError:  # nothing was put into it yet
                     continue
+            for name, network in _networks_by_name(function).items():
+                twin.__globals__[name] = copied(network)
             twin.__defaults__ = copied(function.__defaults__)
             twin.__kwdefaults__ = copied(function.__kwdefaults__)
             vars(twin).update(copied(vars(function)))
@@ -155,8 +158,18 @@ def _parts(value):
         return value.func, value.args, value.keywords
     if isinstance(value, FunctionType):
         cells = [_content(cell) for cell in value.__closure__ or ()]
-        return *cells, value.__defaults__, value.__kwdefaults__, vars(value)
+        named = _networks_by_name(value).values()
+        return *cells, *named, value.__defaults__, value.__kwdefaults__, vars(value)
     return ()
+
+
+def _networks_by_name(function):
+    """Networks and layers that a function finds by their global names, as in a notebook."""
+    codes, known = [function.__code__], function.__globals__
+    for code in codes:
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    names = {name for code in codes for name in code.co_names}
+    return {name: known[name] for name in names if isinstance(known.get(name), nn.Module)}
 
 
 def _content(cell):

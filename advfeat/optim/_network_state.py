@@ -154,4 +154,7 @@ def _memory(tensor):
     plain = isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided
     if not plain or tensor.is_meta or not tensor.numel():
         return id(tensor)
-    return tensor.device, tensor.untyped_storage().data_ptr()
+    try:
+        return tensor.device, tensor.untyped_storage().data_ptr()
+    except RuntimeError:  # tensors of other libraries' classes need not have any of their own
+        return id(tensor)

@@ -110,7 +110,8 @@ def projected_gradient(
                 best.update(z, value, is_better and is_better(output, target))
                 if until_better and best.good.all():
                     return best.z
-            length = min(step_size(step) if callable(step_size) else step_size, LARGEST)
+            length = step_size(step) if callable(step_size) else step_size
+            length = min(float(length), LARGEST)
             direction = ball.direction(gradient)
             # Without momentum, two passes over the batch less.
             velocity = momentum * velocity + direction if momentum else direction
@@ -195,7 +196,7 @@ class HalfCosine:
     """
 
     def __init__(self, first: float, n_steps: int) -> None:
-        self.first = first
+        self.first = float(first)
         self.n_steps = n_steps
 
     def __call__(self, step: int) -> float:

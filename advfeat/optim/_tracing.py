@@ -30,18 +30,19 @@ def trace(module):
         None if the network cannot be traced, or has hooks that a graph would not call.
     """
     root = nn.Sequential(module)  # so that optional arguments keep their defaults
-    with tracing, _as_it_was(module):
+    with tracing:
         tracer, before = _Tracer(), _Process()
         if tracer.passes_over_hooks(module):
             return None
         try:
-            graph = tracer.trace(root)
+            with _as_it_was(module):
+                graph = tracer.trace(root)
         except Exception:  # foreign code that is run on symbols may raise anything
             return None
         except BaseException:
             before.restore()
             raise
-        return fx.GraphModule(tracer.root, graph)
+        return fx.GraphModule(tracer.root, graph)  # of buffers that are no symbols any more
 
 
 def has_hooks(layer):

@@ -12,13 +12,16 @@ def as_array(X):
     Raises
     ------
     ValueError
-        For tensors that NumPy cannot hold: sparse, quantised or without data.
+        For tensors that NumPy cannot hold: sparse, quantised or without data; and for what polars
+        has not computed yet.
     """
     if isinstance(X, (list, tuple)) and len(X) and isinstance(X[0], torch.Tensor):
         return np.stack([as_array(x) for x in X])
     if isinstance(X, np.ma.MaskedArray):
         return np.asarray(X)
     if not isinstance(X, torch.Tensor):
+        if type(X).__name__ == "LazyFrame":
+            raise ValueError("A LazyFrame of polars holds no data yet: call its collect().")
         return X
     X = X.detach()
     if X.layout is not torch.strided or X.is_quantized or X.is_meta:

@@ -23,6 +23,7 @@ _TOLERANCE = 1e-5  # rounding in upstream pipelines leaves values such as -3e-8
 _LOST = 0.01  # of a feature's standard deviation, by rounding to float32
 _CONSTANT = 1e-13  # relative; below it a deviation is rounding of float64
 _N_LOOKED_AT = 1000  # rows
+_FAR = 10  # times the range of a feature
 _CHANNELS = (1, 2, 3, 4)
 CHANNELS = ("auto", "first", "last")
 
@@ -60,11 +61,11 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto", channels="auto"):
     elif isinstance(X, LazyArray):
         _check_n_features(estimator, X, reset)
         if reset:
-            _warn_of_rounding(X)
+            _warn_of_offset(X)
     else:
         given, X = X, _as_table(X, partial(validate_data, estimator, reset=reset))
         if reset:
-            _warn_of_rounding(given)
+            _warn_of_offset(given)
     ends = _finite_ends(X, owner)
     if reset and ndim == 2 and held == np.uint8:
         _warn_of_bytes(ends)
@@ -109,13 +110,50 @@ def check_data(X, owner, *, bounds="auto", channels="first"):
     elif isinstance(X, LazyArray):
         if 0 in X.shape:
             _refuse_empty(X, owner)
-        _warn_of_rounding(X)
+        _warn_of_offset(X)
     else:
         given, X = X, _as_table(X, partial(check_array, estimator=owner, input_name="X"))
-        _warn_of_rounding(given)
+        _warn_of_offset(given)
     ends = _finite_ends(X, owner)
     _check_bounds(X, ends, resolve_bounds(bounds, X.shape[1:]))
     return X
+
+
+def warn_of_rounding(X, norm, eps, dtype="float32"):
+    """Warn if rounding to the dtype may move samples by a tenth of eps, beside the attack.
+
+    Parameters
+    ----------
+    X : array of shape (n, ...), checked
+    norm : {2, numpy.inf}
+    eps : float
+    dtype : {"float32", "float16"}, default="float32"
+        float32 is warned of where values lie far from zero, beside their range.
+    """
+    if X.dtype == np.uint8:
+        return
+    kind = np.dtype(dtype).type
+    low, high = np.float64(X.extent if isinstance(X, LazyArray) else extent(X))
+    largest = np.maximum(np.abs(low), np.abs(high))
+    below = np.nextafter(largest.astype(kind), kind(0))  # 1 itself is held exactly
+    step = np.spacing(below).astype(np.float64) / 2
+    if dtype == "float32":
+        step[largest <= _FAR * (high - low)] = 0
+    n_values = int(np.prod(X.shape[1:])) // len(step)  # of each channel
+    moved = step.max() if norm == np.inf else np.sqrt(n_values * np.sum(step**2) / 3)
+    if not moved > eps / 10 > 0:
+        return
+    if dtype == "float16":
+        how, advice = "dtype='float16' rounds", "Scale X first, or keep dtype='float32'."
+    else:
+        how = "Networks and attacks compute in float32, which rounds"
+        advice = "Take away the offset first, as a StandardScaler does."
+    warnings.warn(
+        f"{how} these samples, of values up to {largest.max():.3g}, by some {moved:.2g} beside "
+        f"eps={eps:g}. {advice}",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def take_batch(X, rows, device):
@@ -265,7 +303,7 @@ def _warn_of_bytes(ends):
         )
 
 
-def _warn_of_rounding(given):
+def _warn_of_offset(given):
     """Warn of features that lie so far from zero that float32 hardly tells their values apart."""
     if _held_dtype(given) == np.float32:
         return

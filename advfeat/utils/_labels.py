@@ -109,7 +109,20 @@ def _of_another_type(y, classes):
     )
 
 
-def encode_labels(y, classes, n, *, unknown="refuse"):
+def positions_of(labels, classes):
+    """Position of each of some labels in classes, -1 for what is none of them.
+
+    Labels of a mapping need not be found there by their hash: a day may be given as a date.
+
+    Returns
+    -------
+    list of int
+    """
+    found = [np.flatnonzero(classes == label) if np.ndim(label) == 0 else () for label in labels]
+    return [int(places[0]) if len(places) else -1 for places in found]
+
+
+def encode_labels(y, classes, n, *, unknown="refuse", name="y"):
     """Positions of labels in classes.
 
     Parameters
@@ -122,6 +135,8 @@ def encode_labels(y, classes, n, *, unknown="refuse"):
     unknown : {"refuse", "mark"}, default="refuse"
         What to do with labels that are not among the classes: raise an error, or give them the
         position -1.
+    name : str, default="y"
+        What has the labels, for the message about those that are unknown.
 
     Returns
     -------
@@ -140,7 +155,8 @@ def encode_labels(y, classes, n, *, unknown="refuse"):
     missing = classes[index] != y
     if unknown == "refuse" and np.any(missing):
         raise ValueError(
-            f"y contains labels that are not among the classes {classes}: {np.unique(y[missing])}."
+            f"{name} contains labels that are not among the classes {classes}: "
+            f"{np.unique(y[missing])}."
         )
     return np.where(missing, -1, index).astype(np.int64)
 

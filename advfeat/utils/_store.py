@@ -108,9 +108,9 @@ class Store:
         self._lock = Lock(self.folder / ".lock")
 
     def __enter__(self):
-        self._manifest.check(ours=self._checksums.path.exists)
+        noted = self._manifest.check(ours=self._checksums.path.exists) is not None
         # A finished folder is only read, by as many processes as like.
-        if self._read_digests().any(axis=1).all() and self._has_extras():
+        if noted and self._read_digests().any(axis=1).all() and self._has_extras():
             if self.n_missing() == 0:
                 return self
         self._take_lock()

@@ -1,5 +1,6 @@
 """The differentiable view: one function for each kind of estimator, open to users' own."""
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -109,6 +110,35 @@ def test_a_step_that_only_changes_the_container(table):
     cast = make_pipeline(FunctionTransformer(lambda X: 1.0 * X), LogisticRegression()).fit(X, y)
     assert not attackable(cast, X.round().astype(int)).moved
     assert attackable(cast.set_params(functiontransformer__func=lambda X: X + 1), X).moved
+
+
+class Sampler(BaseEstimator):
+    """As in imbalanced-learn, whose Pipelines leave samplers out but for the training."""
+
+    def fit_resample(self, X, y):
+        return X, y
+
+
+def test_samplers_are_left_out(table):
+    X, y = table
+    scaler = StandardScaler().fit(X)
+    clf = LogisticRegression().fit(scaler.transform(X), y)
+    with_sampler = Pipeline([("sample", Sampler()), ("scale", scaler), ("clf", clf)])
+    plain = make_pipeline(scaler, clf)
+    attack = {"norm": 2, "eps": 0.4, "verbose": 0}
+    a, b = (adversarial_examples(pipe, X, y, **attack)[0] for pipe in (with_sampler, plain))
+    assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("make", [lambda: GaussianRobustMLE(0.5), LogisticRegression])
+def test_coefficients_on_a_read_only_memory_map(make, tmp_path):
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    clf = make().fit(X, np.arange(60) % 3)
+    joblib.dump(clf, tmp_path / "clf")
+    mapped = joblib.load(tmp_path / "clf", mmap_mode="r")
+    scores = [robust_accuracy_score(c, X, np.arange(60) % 3, norm=2, eps=0.1, verbose=0)
+              for c in (clf, mapped)]  # fmt: skip
+    assert scores[0] == scores[1]
 
 
 def test_nested_pipelines_are_transformed_in_order(table):

@@ -1,5 +1,7 @@
 """Networks whose gradients mislead are told; ordinary ones raise no alarm."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from advfeat import (
+    AdversarialClassifier,
     NonRobustRelabeler,
     StandardClassifier,
     adversarial_examples,
@@ -16,6 +19,7 @@ from advfeat import (
     make_robust_scorer,
     robust_accuracy_curve,
     robust_accuracy_score,
+    robust_feature_usefulness,
 )
 from advfeat.attacks import Attackable, attackable
 from advfeat.exceptions import EvaluationWarning
@@ -72,11 +76,11 @@ class Scrambled(Jagged):
 
 
 class StraightThrough(Jagged):
-    """Rounding to four levels with the gradient of the identity."""
+    """Rounding to sixteen levels with the gradient of the identity."""
 
     @staticmethod
     def forward(ctx, x):
-        return (x * 3).round() / 3
+        return (x * 15).round() / 15
 
     @staticmethod
     def backward(ctx, gradient):
@@ -358,3 +362,30 @@ def test_samples_that_are_at_their_target_need_not_move():
     data = relabeler.fit_transform(X, 1 - y)  # labelled wrong: the targets are what it says
     assert relabeler.success_rate_ == 1
     np.testing.assert_array_equal(data.X, X)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_offsets_beside_which_eps_is_lost_are_told(norm):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 3))
+    y = (X[:, 0] > 0).astype(int)
+    far = (X + 1e5).astype(np.float32)
+    attack = {"norm": norm, "eps": 0.01, "verbose": 0}
+    lost = pytest.warns(UserWarning, match="float32, which rounds these samples.*eps=0.01")
+    linear = LogisticRegression().fit(X, y)
+    network = StandardClassifier(max_epochs=1, verbose=0).fit(far, y)
+    moved = LogisticRegression().fit(X, y)
+    moved.intercept_ = moved.intercept_ - 1e5 * moved.coef_.sum()
+    for measure in (
+        lambda: robust_accuracy_score(moved, far, y, **attack),
+        lambda: adversarial_examples(moved, far, y, **attack),
+        lambda: robust_feature_usefulness(network, far, y, **attack),
+        lambda: AdversarialClassifier(norm=norm, eps=0.01, max_epochs=2, verbose=0).fit(far, y),
+        lambda: NonRobustRelabeler(FrozenEstimator(network), **attack).fit_transform(far, y),
+    ):
+        with lost, warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.simplefilter("ignore", EvaluationWarning)
+            measure()
+    robust_accuracy_score(moved, far, y, **{**attack, "eps": 0.5})
+    robust_accuracy_score(linear, X, y, **attack)

@@ -41,6 +41,7 @@ def test_net_gives_logits_in_input_units(standard, digits):
         logits = standard.net_.module_.eval()(torch.from_numpy(X_test)).numpy()
     assert_allclose(standard.decision_function(X_test), logits, rtol=1e-5, atol=1e-5)
     assert_allclose(standard.predict_proba(X_test).sum(1), 1)
+    assert_allclose(np.exp(standard.predict_log_proba(X_test)), standard.predict_proba(X_test))
 
 
 def test_features_are_the_input_of_the_last_linear_layer(standard, digits):

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from skorch.callbacks import Callback
 from torch import nn
 
-from advfeat import AdversarialClassifier, StandardClassifier
+from advfeat import AdversarialClassifier, StandardClassifier, from_torch, load, save
 
 
 class Gate(nn.Module):
@@ -54,3 +55,44 @@ def test_modes_are_set_at_every_step(kind):
     assert seen == [1, 2, 3, 4, 5, 6]
     clf.predict(X)
     assert the(Gate, clf.module_).seen == {(True, True), (False, False)}
+
+
+class Merged(nn.Linear):
+    """A low-rank update of the weight, which eval mode adds to it and training mode takes away."""
+
+    def __init__(self):
+        super().__init__(4, 3)
+        self.weight.requires_grad_(False)
+        self.bias.requires_grad_(False)
+        self.a, self.b = nn.Parameter(torch.randn(3, 1)), nn.Parameter(torch.randn(1, 4))
+        self.merged = False
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.merged is mode:
+            self.weight.data += (-1 if mode else 1) * (self.a @ self.b).detach()
+            self.merged = not mode
+        return self
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits if self.merged else logits + x @ (self.a @ self.b).T
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_weights_that_eval_mode_merges(mode, tmp_path):
+    X = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+    y = np.arange(30) % 3
+    torch.manual_seed(0)
+    module = Merged().train(mode)
+    expected = module(torch.from_numpy(X)).detach()
+    clf = from_torch(module, classes=range(3), input_shape=(4,))
+    np.testing.assert_allclose(clf.decision_function(X), expected, atol=1e-5)
+    save(clf, tmp_path / "a.safetensors")
+    again = load(tmp_path / "a.safetensors", network=Merged().train(mode))
+    assert np.array_equal(again.decision_function(X), clf.decision_function(X))
+    # Only what is not merged has a gradient.
+    settings = {"max_epochs": 3, "random_state": 0, "verbose": 0}
+    fitted = StandardClassifier(module, **settings).fit(X, y)
+    assert not np.allclose(fitted.decision_function(X), expected, atol=1e-3)
+    np.testing.assert_allclose(module.train(mode)(torch.from_numpy(X)).detach(), expected)

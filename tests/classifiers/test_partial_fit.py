@@ -277,3 +277,43 @@ def test_a_network_of_other_classes_is_another_one():
     named.set_params(network="mlp").partial_fit(X, y)  # what "auto" stands for
     with pytest.raises(ValueError, match="which is another one"):
         named.set_params(network=same).partial_fit(X, y)
+
+
+class Shown(nn.Module):
+    """Shows what it has learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.p, self.last = nn.Parameter(torch.ones(1)), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.last(self.p * x)
+
+    def __repr__(self):
+        return f"Shown(p={self.p.item():.6f})"
+
+
+@pytest.mark.parametrize("network", [Shown, Shown(), trained(Shown())], ids=str)
+def test_networks_whose_text_shows_weights_go_on(network, tmp_path):
+    X, y = np.random.default_rng(0).normal(size=(20, 3)).astype("f"), np.arange(20) % 2
+    clf = StandardClassifier(network, max_epochs=1, **QUIET).fit(X, y)
+    save(clf, tmp_path / "a.safetensors")
+    given = load(tmp_path / "a.safetensors", network=network)
+    for going_on in (clf, given, copy.deepcopy(clf)):
+        going_on.partial_fit(X, y)
+        assert len(going_on.history_) == 2
+
+
+@pytest.mark.parametrize("Classifier", [StandardClassifier, AdversarialClassifier])
+def test_single_samples_that_batch_norm_cannot_take_are_told(Classifier, digits):
+    X, y = digits[:2]
+    clf = Classifier("small_resnet", **QUIET).partial_fit(X[:20], y[:20], classes=range(10))
+    before = clf.decision_function(X[:5])
+    weight = np.eye(20)[3]
+    for size, n, given in ((128, 1, None), (1, 20, None), (128, 20, weight)):
+        clf.set_params(batch_size=size)
+        with pytest.raises(ValueError, match="Batch-norm cannot train on batches of one sample"):
+            clf.partial_fit(X[:n], y[:n], sample_weight=given)
+    assert_array_equal(clf.decision_function(X[:5]), before)
+    plain = Classifier(**QUIET).partial_fit(X[:20], y[:20], classes=range(10))
+    assert len(plain.partial_fit(X[:1], y[:1]).history_) == 2

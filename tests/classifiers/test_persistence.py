@@ -73,13 +73,16 @@ def test_both_classifiers(fixture, request, digits, path):
         np.array([0, 1, 2], dtype=np.uint8),
         np.array([0.0, 1.0, 2.0], dtype=np.float32),
         np.array([False, True, True]),
+        np.array(["2020-01-01", "2020-01-02", "2021-01-01"], dtype="M8[D]"),
+        np.array([5, 7, 2**60], dtype="m8[ns]"),
     ],
     ids=lambda labels: str(labels.dtype),
 )
 def test_labels_keep_their_type(labels, path):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(30, 4)).astype(np.float32), labels[np.arange(30) % 3]
-    clf = StandardClassifier(class_weight={y[0]: 2.0}, **QUICK).fit(X, y)
+    weight = {y[0]: 2.0} if labels.dtype.kind not in "mM" else None
+    clf = StandardClassifier(class_weight=weight, **QUICK).fit(X, y)
     twin = again(clf, path)
     same(clf, twin, X, y)
     assert twin.class_weight == clf.class_weight
@@ -264,4 +267,10 @@ def test_what_cannot_be_kept(standard, digits, path, tmp_path):
         save(StandardClassifier(), path)
     with pytest.raises(FileNotFoundError, match="no folder.*does not exist"):
         save(standard, tmp_path / "no folder" / "a.safetensors")
+    assert not path.exists()
+    days = np.array(["2020-01-01", "2020-01-02"], dtype="M8[ns]")
+    weighted = StandardClassifier(class_weight={days[0]: 2.0}, max_epochs=1, verbose=0)
+    weighted.fit(X[:20], days[np.arange(20) % 2])
+    with pytest.raises(TypeError, match="save cannot keep class_weight"):
+        save(weighted, path)
     assert not path.exists()

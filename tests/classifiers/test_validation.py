@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -230,6 +231,20 @@ def test_class_weights_are_sample_weights(given):
     np.testing.assert_allclose(a.predict_proba(X), b.predict_proba(X), atol=1e-6)
     plain = StandardClassifier(**QUICK).fit(X, y)
     assert np.abs(a.predict_proba(X) - plain.predict_proba(X)).max() > 0.01
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "ns"])
+@pytest.mark.parametrize("key", [lambda day: day, pd.Timestamp, lambda day: day.astype("M8[D]")])
+def test_class_weights_of_times(unit, key):
+    X, y = blobs()
+    days = np.array(["2020-01-01", "2020-02-01", "2021-01-01"], f"M8[{unit}]")
+    y = days[np.searchsorted(np.unique(y), y)]
+    weight = np.where(y == days[1], 5.0, 1.0)
+    a = StandardClassifier(class_weight={key(days[1]): 5.0}, **QUICK).fit(X, y)
+    b = StandardClassifier(**QUICK).fit(X, y, sample_weight=weight)
+    np.testing.assert_allclose(a.predict_proba(X), b.predict_proba(X), atol=1e-6)
+    with pytest.raises(ValueError, match="names labels that are not among"):
+        StandardClassifier(class_weight={key(np.datetime64("2030-05-05").astype(days.dtype)): 5.0}, **QUICK).fit(X, y)
 
 
 def test_balanced_counts_weights_as_repetitions():

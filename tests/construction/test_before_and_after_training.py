@@ -261,7 +261,7 @@ def test_weights_go_to_the_source(make):
     assert_array_equal(pipe[0].estimator_.predict_proba(X), expected.predict_proba(X))
     never = from_torch(nn.Linear(3, 2), classes=["a", "b"], input_shape=(3,))
     for trained in (FrozenEstimator(expected), never):
-        with pytest.raises(TypeError, match="is not trained"):
+        with pytest.raises(TypeError, match="is trained already"):
             make(trained).fit(X, Y, sample_weight=WEIGHT)
 
 

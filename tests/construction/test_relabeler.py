@@ -20,8 +20,8 @@ from advfeat import (
     StandardClassifier,
     from_torch,
 )
-from advfeat.construction._kept import warn_of_rounding
 from advfeat.datasets import make_planted_features
+from advfeat.utils._checks import warn_of_rounding
 
 
 def relabeler(source, **settings):
@@ -264,6 +264,19 @@ def test_targets_of_a_skorch_source_are_labels_that_it_learned(frozen):
         assert set(zip(data.y_source.tolist(), data.y.tolist(), strict=True)) == expected
 
 
+def test_a_mapping_of_times():
+    X, y = make_planted_features(60, random_state=0, return_X_y=True)
+    days = np.array(["2020-01-01", "2020-02-01"], "M8[ns]")
+    source = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(X, days[y])
+    targets = {days[0].astype("M8[D]"): days[1], days[1]: days[0]}
+    data = relabeler(source, target=targets, n_steps=1).fit_transform(X, days[y])
+    assert_array_equal(data.y, days[1 - y])
+    with pytest.raises(ValueError, match="it contains labels that are not among the classes"):
+        relabeler(source, target=lambda y: y + 1).fit_transform(X, days[y])
+    with pytest.raises(ValueError, match="must hold every label of y. It lacks"):
+        relabeler(source, target={days[0]: days[1]}).fit_transform(X, days[y])
+
+
 def test_rounding_that_reaches_eps_is_warned_of():
     rng = np.random.default_rng(0)
     X, y = (rng.normal(size=(40, 20)) * 50 + 1000).astype("f"), np.arange(40) % 2
@@ -276,7 +289,7 @@ def test_rounding_that_reaches_eps_is_warned_of():
     NonRobustRelabeler(source, **settings).fit_transform(small, y)
     images = rng.random((4, 3, 224, 224), dtype=np.float32)
     images[:, :, 0, 0] = 1.0
-    warn_of_rounding(images, "float16", 2, 1.0)
+    warn_of_rounding(images, 2, 1.0, "float16")
     NonRobustRelabeler(source, **{**settings, "dtype": "float32"}).fit_transform(X, y)
 
 

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from gaussian_reference import TYPES, random_data
 from numpy.testing import assert_allclose, assert_array_equal
@@ -202,3 +203,40 @@ def test_text_is_no_label_of_classes_that_are_numbers(n_classes):
         model.perturb(X, words)
     with pytest.raises(ValueError, match="labels of another type"):
         ConstructedDataset(X, words, words, np.arange(n_classes))
+
+
+# What comes in other types
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "int64[pyarrow]", "boolean", "object", "category"])
+def test_labels_of_frames_are_those_of_arrays(dtype):
+    if "pyarrow" in dtype:
+        pytest.importorskip("pyarrow")
+    X, y = random_data(0, n_samples=60)
+    ids = np.array([2**60, 2**60 + 1, 2**61])[y % 3] if dtype != "boolean" else y > 0
+    series = pd.Series(ids, dtype=dtype)
+    model, plain = (GaussianRobustMLE(0.5).fit(X, labels) for labels in (series, ids))
+    parts = GaussianRobustMLE(0.5).partial_fit(X, series, classes=series.unique())
+    for other in (model, parts):
+        assert_array_equal(other.classes_, np.unique(ids))
+        assert other.predict(X).dtype == ids.dtype
+        assert_array_equal(other.predict(X), plain.predict(X))
+    assert model.score(X, ids) == plain.score(X, ids)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_a_budget_of_low_precision_is_not_rounded_further(kind):
+    X, y = random_data(0)
+    for unit in (1e3, 1e40):
+        a, b = (
+            GaussianRobustMLE(eps, relative_eps=True).fit(unit * X, y)
+            for eps in (kind(0.3), float(kind(0.3)))
+        )
+        assert a.eps_ == b.eps_
+        assert_array_equal(a.robust_std_, b.robust_std_)
+
+
+def test_weights_whose_sum_overflows_are_refused():
+    X, y = random_data(0)
+    with pytest.raises(ValueError, match="Expected weights of a finite sum"):
+        GaussianRobustMLE(0.5).fit(X, y, sample_weight=np.full(len(X), 1e308))

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.optimize import minimize
 
-from advfeat.optim import L2Ball, LinfBall, make_ball, row_norms, useful_radius
+from advfeat.optim import (
+    HalfCosine,
+    L2Ball,
+    LinfBall,
+    make_ball,
+    projected_gradient,
+    row_norms,
+    useful_radius,
+)
 
 SEEDS = st.integers(0, 2**31 - 1)
 NORMS = [2, np.inf]
@@ -171,3 +179,20 @@ def test_useful_radius():
     low, high = np.zeros((2, 1, 1), np.float32), np.array([1, 3], np.float32).reshape(2, 1, 1)
     assert useful_radius(np.inf, 9, (low, high), (2, 4, 4)) == 3
     assert useful_radius(2, 99, (low, high), (2, 4, 4)) == pytest.approx((16 + 144) ** 0.5)
+
+
+@pytest.mark.parametrize("norm", [2, np.inf])
+def test_radii_and_steps_of_low_precision_count_as_what_they_are(norm):
+    x, settings = torch.zeros(2, 5), {"n_steps": 9, "bounds": None}
+
+    def found(kind):
+        eps, step = kind(np.float16(0.2)), kind(np.float16(0.07))
+        ball = make_ball(norm, useful_radius(norm, eps, None, (5,)))
+        for length in (step, HalfCosine(step, 9)):
+            yield projected_gradient(
+                lambda z: z, x, x, lambda out, _: (out**2 + out).sum(1),
+                ball=ball, step_size=length, **settings,
+            )  # fmt: skip
+
+    for a, b in zip(found(np.float16), found(float), strict=True):
+        assert torch.equal(a, b)

@@ -356,3 +356,41 @@ def test_untraceable_networks_have_the_features_of_their_last_layer(x):
     np.testing.assert_allclose(clf.features(x.numpy()), hidden, rtol=1e-5)
     with pytest.raises(ValueError, match="does not end in a linear layer"):
         classifier(lambda: Untraceable(Aside())).features(x.numpy())
+
+
+class Counting(nn.Module):
+    """Sets a buffer in its forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+        self.first, self.last = nn.Linear(12, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        self.calls = self.calls + 1
+        self.calls += 1
+        return self.last(self.first(x.flatten(1)).relu())
+
+
+def test_buffers_that_a_forward_sets_are_no_symbols(x):
+    module, images = Counting().eval(), x[:, :, :2, :2].contiguous()
+    expected = module.first(images.flatten(1)).relu()
+    frozen = FrozenNetwork(module, device="cpu")
+    for _ in range(3):
+        assert torch.allclose(frozen(images), module(images), atol=1e-6)
+        assert torch.allclose(frozen.features(images), expected, atol=1e-6)
+    assert type(module.calls) is torch.Tensor
+    attacked = AttackedNetwork(module, device="cpu", precision="fp32")
+    for _ in range(3):
+        attacked.refresh()
+        assert torch.allclose(attacked(images), module(images), atol=1e-6)
+    assert type(module.calls) is torch.Tensor
+
+
+def test_exported_programs_have_features(x):
+    module, images = Counting().eval(), x[:, :, :2, :2].contiguous()
+    expected = module.first(images.flatten(1)).relu()
+    batch = torch.export.Dim("batch", min=1, max=10_000)
+    program = torch.export.export(module, (images,), dynamic_shapes=({0: batch},))
+    frozen = FrozenNetwork(program.module(), device="cpu").verify(images.numpy())
+    assert torch.allclose(frozen.features(images), expected, atol=1e-6)

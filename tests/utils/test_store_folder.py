@@ -98,6 +98,17 @@ def test_a_damaged_manifest_loses_nothing(tmp_path, content):
     assert json.loads(path.read_text())["content"]["n_steps"] == 5
 
 
+@pytest.mark.parametrize("content", [None, "", "{"])
+def test_the_manifest_of_a_finished_store_is_mended(tmp_path, content):
+    work(make(tmp_path))
+    path = tmp_path / "manifest.json"
+    before = path.read_bytes()
+    path.unlink() if content is None else path.write_text(content)
+    assert work(make(tmp_path)) == []
+    assert path.read_bytes() == before
+    check(make(tmp_path))
+
+
 def test_another_content_is_refused_and_left_alone(tmp_path):
     work(make(tmp_path))
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
