@@ -65,7 +65,8 @@ def load_image_folder(
     split : str or None, default=None
         Sub-folder of ``root`` that holds the class folders, such as "train"; None if ``root``
         itself does. The splits of one ``root`` ("train", "test", "val", "valid" and the like)
-        must have the same classes.
+        must have the same classes; one whose images lie in one folder, as Tiny ImageNet's
+        ``val/images`` do, has none.
     size : int or None, default=None
         Side of the returned square images in pixels: the shorter side is resized to it and the
         centre cropped. None keeps the images as they are; they must then be of one size.
@@ -160,9 +161,11 @@ def _find_classes(root, split):
         with contextlib.suppress(FileNotFoundError):
             others = find_class_folders(root / other, whole=False)
             differing = set(others) ^ set(classes)
-            if differing:
-                raise ValueError(
-                    f"Expected the same classes in '{root / split}' and '{root / other}', but "
-                    f"only one of them has: {shortened(sorted(differing))}."
-                )
+            if not differing or (len(others) == 1 and not set(others) & set(classes)):
+                continue  # the one folder of images that no class was given for
+            hint = " Sort the images of the former by class." if len(classes) == 1 else ""
+            raise ValueError(
+                f"Expected the same classes in '{root / split}' and '{root / other}', but only "
+                f"one of them has: {shortened(sorted(differing))}.{hint}"
+            )
     return classes

@@ -243,8 +243,9 @@ def test_class_weights_of_times(unit, key):
     a = StandardClassifier(class_weight={key(days[1]): 5.0}, **QUICK).fit(X, y)
     b = StandardClassifier(**QUICK).fit(X, y, sample_weight=weight)
     np.testing.assert_allclose(a.predict_proba(X), b.predict_proba(X), atol=1e-6)
+    other = key(np.datetime64("2030-05-05").astype(days.dtype))
     with pytest.raises(ValueError, match="names labels that are not among"):
-        StandardClassifier(class_weight={key(np.datetime64("2030-05-05").astype(days.dtype)): 5.0}, **QUICK).fit(X, y)
+        StandardClassifier(class_weight={other: 5.0}, **QUICK).fit(X, y)
 
 
 def test_balanced_counts_weights_as_repetitions():

@@ -340,3 +340,16 @@ def test_hard_links_of_one_image_in_two_classes(tmp_path):
     os.link(tmp_path / "a" / "0.png", tmp_path / "b" / "1.png")
     with pytest.raises(ValueError, match="one and the same file"):
         load_image_folder(tmp_path)
+
+
+def test_a_split_whose_images_are_not_sorted_by_class(tmp_path):
+    """Tiny ImageNet has train/<class>/images/*.JPEG, but val/images/*.JPEG."""
+    for value, name in enumerate(("n01", "n02")):
+        save(tmp_path / "train" / name / "images" / "0.JPEG", value)
+    for split in ("val", "test"):
+        save(tmp_path / split / "images" / "0.JPEG", 9)
+    data = load_image_folder(tmp_path, split="train")
+    assert data.target_names.tolist() == ["n01", "n02"] and data.target.tolist() == [0, 1]
+    for split in ("val", "test"):
+        with pytest.raises(ValueError, match="Sort the images of the former by class"):
+            load_image_folder(tmp_path, split=split)
