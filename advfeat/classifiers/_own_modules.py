@@ -198,13 +198,25 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
             "softmax away from its end."
         )
     alone, repeated, second = (out.detach().float() for out in (outputs[0], again, second))
-    if close(alone, repeated) and not close(torch.cat([alone, second]), logits):  # no mere chance
+    chance = not close(alone, repeated)
+    if not (chance or close(torch.cat([alone, second]), logits) or _only_rounds(module, x)):
         raise ValueError(
             f"{what} gives one sample other logits in another batch, so that its predictions say "
             "nothing of the sample alone. Take away what mixes the samples of a batch in eval "
             "mode, such as batch-norm with track_running_stats=False."
         )
     return outputs[-1], x
+
+
+def _only_rounds(module, x):
+    """Whether two samples get in float64 what each gets alone: float32 may blow rounding up."""
+    with own_modes(), torch.no_grad():
+        try:
+            exact, rows = copy_network(module).double().eval(), x.double()
+            apart = torch.cat([exact(rows[:1].clone()), exact(rows[1:].clone())])
+            return torch.allclose(apart, exact(rows.clone()), rtol=1e-6)
+        except Exception:  # it may be made for float32 alone
+            return False
 
 
 def gradients_of(logits, sources, what):

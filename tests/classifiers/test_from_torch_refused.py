@@ -141,3 +141,20 @@ def test_missing_values_of_frames_are_named():
     assert str(frame.dtypes["a"]) == "Float64"
     with pytest.raises(ValueError, match="Input X contains NaN"):
         clf.predict(frame)
+
+
+class Touchy(nn.Module):
+    """Stands for a deep network of which float32 makes other logits in another batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x):
+        lost = 0.01 * len(x) if x.dtype == torch.float32 else 0.0
+        return self.last(x) + lost
+
+
+def test_rounding_that_a_network_blows_up_does_not_mix_samples():
+    clf = from_torch(Touchy(), classes=range(3), input_shape=(4,))
+    assert clf.predict(np.zeros((5, 4), np.float32)).shape == (5,)
