@@ -131,8 +131,8 @@ def _check_given(y, labels, source):
             "The y given with a ConstructedDataset must be its y_source (the labels it was "
             "constructed from), or None: it carries the labels to train on. Got "
             f"{given.size} labels that differ from its {len(source)} source labels. "
-            "A Pipeline can hold one NonRobustRelabeler only, and behind it no meta-estimator that "
-            "trains on other labels (such as OneVsRestClassifier): put that around the Pipeline."
+            "A Pipeline can hold one NonRobustRelabeler only, and behind it no meta-estimator "
+            "that trains on other labels (as OneVsRestClassifier does): put that around it."
         )
 
 
