@@ -8,6 +8,7 @@ import copy
 from collections import deque
 from functools import partial
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from weakref import ref
 
 from torch import nn
 
@@ -68,7 +69,7 @@ class Functions:
             self._twins.append((function, twin))
 
     def fill(self, memo):
-        """Let the twins know the copies of what the functions know, once these have been made.
+        """Let twins, and weak references, lead to the copies, once these have been made.
 
         Parameters
         ----------
@@ -93,6 +94,11 @@ class Functions:
             twin.__defaults__ = copied(function.__defaults__)
             twin.__kwdefaults__ = copied(function.__kwdefaults__)
             vars(twin).update(copied(vars(function)))
+        for layer in [made for made in memo.values() if isinstance(made, nn.Module)]:
+            for name, value in vars(layer).items():
+                inside = value() if isinstance(value, ref) else None
+                if id(inside) in memo and inside is not None:
+                    vars(layer)[name] = ref(memo[id(inside)])
 
 
 def deep_copy(value, module, memo):

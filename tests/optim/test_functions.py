@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -115,6 +116,26 @@ class Calling(Net):
         return found_in(self.head)(self.block(x).mean((2, 3)))
 
 
+class Head(nn.Module):
+    """Knows the network that it belongs to, without holding it."""
+
+    def __init__(self, owner):
+        super().__init__()
+        self.owner = weakref.ref(owner)
+
+    def forward(self, x):
+        return self.owner().last(x) / 2
+
+
+class Owning(Net):
+    def __init__(self):
+        super().__init__()
+        self.head = Head(self)
+
+    def forward(self, x):
+        return self.head(self.block(x).mean((2, 3)))
+
+
 def patched(wrap=lambda old: lambda x: 0.5 * old(x)):
     network = Net()
     network.last.forward = wrap(network.last.forward)
@@ -134,6 +155,7 @@ NETWORKS = {
     **{name: functools.partial(Calling, name) for name in FUNCTIONS},
     **{f"in a {name}": functools.partial(Calling, holder=name) for name in HOLDERS},
     "patched": patched,
+    "a weak reference": Owning,
     "a global": functools.partial(in_a_notebook, f"lambda x: halved({LINEAR})"),
     "a global inside": functools.partial(in_a_notebook, f"lambda x: (lambda: {LINEAR})() / 2"),
 }
