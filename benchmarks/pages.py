@@ -130,33 +130,39 @@ def judged(table, report):
         pairs = np.array([(high[seed], low[seed]) for seed in high if seed in low])
         if not len(pairs):
             continue
-        gaps = pairs[:, 0] - pairs[:, 1]
         counts = [
             _count(table, report, claim.high[0]),
             np.inf if chance else _count(table, report, claim.low[0]),
         ]
-        of_images = (pairs * (1 - pairs) / counts).sum(axis=1).mean()
-        if claim.exclusive:  # then the shares of the same images are negatively correlated
-            of_images += (2 * pairs.prod(axis=1) / counts[0]).mean()
-        of_seeds = gaps.var(ddof=1) / len(gaps) if len(gaps) > 1 else 0.0
-        error, needed = (of_images + of_seeds) ** 0.5, N_STANDARD_ERRORS
-        if of_seeds:
-            freedom = (len(gaps) - 1) * (error**2 / of_seeds) ** 2
-            needed = max(needed, stats.t.ppf(0.975, freedom))
-        gap = gaps.mean()
-        verdict = (
-            "holds"
-            if gap > needed * error
-            else "the opposite"
-            if gap < -needed * error
-            else "not shown"
-        )
-        if claim.of_epochs and len(gaps) == 1:
+        gap, error, verdict = _compared(pairs, counts, claim.exclusive)
+        if claim.above_chance and verdict == "holds":
+            alone = np.stack([pairs[:, 0], np.full(len(pairs), _chance(data))], axis=1)
+            verdict = _compared(alone, [counts[0], np.inf], False)[2].replace(
+                "the opposite", "not shown"
+            )
+        if claim.of_epochs and len(pairs) == 1:
             verdict = "not shown"
         if chance and gap < 0 and _chance(data) > _UNEVEN / data["n_classes"]:
             verdict = "not shown"  # less than the most frequent class has may be much
-        found.append((claim.text, 100 * float(gap), 100 * float(error), len(gaps), verdict))
+        found.append((claim.text, 100 * float(gap), 100 * float(error), len(pairs), verdict))
     return found
+
+
+def _compared(pairs, counts, exclusive):
+    """Mean difference of pairs of shares of so many images, its standard error, the verdict."""
+    gaps = pairs[:, 0] - pairs[:, 1]
+    of_images = (pairs * (1 - pairs) / counts).sum(axis=1).mean()
+    if exclusive:  # then the shares of the same images are negatively correlated
+        of_images += (2 * pairs.prod(axis=1) / counts[0]).mean()
+    of_seeds = gaps.var(ddof=1) / len(gaps) if len(gaps) > 1 else 0.0
+    error, needed = (of_images + of_seeds) ** 0.5, N_STANDARD_ERRORS
+    if of_seeds:
+        freedom = (len(gaps) - 1) * (error**2 / of_seeds) ** 2
+        needed = max(needed, stats.t.ppf(0.975, freedom))
+    gap = gaps.mean()
+    if gap > needed * error:
+        return gap, error, "holds"
+    return gap, error, "the opposite" if gap < -needed * error else "not shown"
 
 
 def _chance(data):

@@ -63,11 +63,14 @@ def write(out, table, records, experiment, label, made, options):
     print(f"Written to {folder}/: README.md, table.csv, results.json, {names}", flush=True)
 
 
-def is_finished(out, table):
-    """Whether a page of the table lies there, with no stage left."""
+def is_finished(out, table, label, preset):
+    """Whether a page of the table, of these data and settings, lies there with no stage left."""
     path = out / table.name / "results.json"
     report = read_json(path) if path.exists() else {}  # a broken one is read as {}
-    return bool(report) and not report.get("left")
+    if not report or report.get("left"):
+        return False
+    same = report.get("settings") in (None, _plain(preset))
+    return same and report.get("data", {}).get("label") == label
 
 
 def _pictures(folder, table, records, experiment, known):

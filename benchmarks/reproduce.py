@@ -228,6 +228,7 @@ def _load(options, preset):
     train, test = _load_once(options.data, preset.n_train, preset.n_test, options.cache)
     label = {None: "digits (8x8)", "cifar10": "CIFAR-10"}.get(options.data)
     label = options.label or label or Path(options.data).resolve().name
+    label = " ".join(label.split())
     names = [str(name) for name in train.target_names]
     return (train.data, train.target, test.data, test.target), label, names
 
@@ -277,7 +278,7 @@ def _write(run, planned, stages, options):
     """Print and write a table, or what there is of it."""
     table, experiments, label = run
     left = stages.left(planned)
-    if left and is_finished(options.out, table):
+    if left and is_finished(options.out, table, label, experiments[0].preset):
         print(f"{table.name}: the finished page that lies there is left as it is.")
         return
     records = [record for experiment in experiments for record in table.measure(experiment)]
@@ -288,8 +289,14 @@ def _write(run, planned, stages, options):
     print_table(table, records, label)
     made = {**stages.notes.for_page(planned), "left": left}
     with stages.so_far():  # what was measured and then deleted is not made again for pictures
-        write(options.out, table, records, experiments[0], label, made, options)
-    write_list(options.out)
+        try:
+            write(options.out, table, records, experiments[0], label, made, options)
+            write_list(options.out)
+        except OSError as error:
+            sys.exit(
+                f"The page {options.out / table.name} cannot be written: {error.strerror}. What "
+                "was computed is kept in the stages: make room, and give the command again."
+            )
 
 
 if __name__ == "__main__":

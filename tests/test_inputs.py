@@ -3,9 +3,11 @@
 A table of entry points times kinds of input."""
 
 import functools
+from collections import UserList, deque
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from containers import CLASSES, FRAMES, HOLDERS, REFUSED, Foreign, Items, N, labels_for, sample
 from numpy.testing import assert_allclose
@@ -300,3 +302,39 @@ def test_what_displays_of_samples_refuse(entry):
         draw(Items(X, y), y[::-1])
     with pytest.raises(ValueError, match="must be its y_source"):
         draw(ConstructedDataset(X, y, y, CLASSES), y[::-1])
+
+
+def test_sequences_of_other_libraries():
+    """Such as a column of a Hugging Face Dataset."""
+    X, y = sample("images")
+    expected = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(X, y)
+    for kind in (deque, UserList):
+        clf = clone(expected).fit(kind(X), kind(y))
+        assert np.array_equal(clf.predict_proba(kind(X)), expected.predict_proba(X))
+
+
+class Rows:
+    """Stands for a Hugging Face Dataset, whose items are dicts."""
+
+    shape = (20, 2)
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, i):
+        if i >= len(self):
+            raise IndexError(i)
+        return {"image": np.zeros((1, 8, 8)), "label": 0}
+
+
+def test_data_sets_of_other_libraries_are_refused_in_one_line():
+    clf = StandardClassifier(max_epochs=1, verbose=0)
+    with pytest.raises(ValueError, match="Got a Rows without y, which is no torch Dataset"):
+        clf.fit(Rows())
+    with pytest.raises(ValueError, match="Expected an X of numbers, got Rows"):
+        clf.fit(Rows(), np.arange(20) % 2)
+    images = np.empty(20, dtype=object)
+    images[:] = list(np.zeros((20, 1, 8, 8)))
+    for given in (images, pd.Series(images)):
+        with pytest.raises(ValueError, match=r"Use numpy.stack\(X\)"):
+            clf.fit(given, np.arange(20) % 2)

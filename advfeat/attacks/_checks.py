@@ -15,8 +15,9 @@ from advfeat.optim import (
     projected_gradient,
     useful_radius,
 )
-from advfeat.utils._checks import take_batch, warn_of_rounding
+from advfeat.utils._checks import take_batch
 from advfeat.utils._device import own_modes
+from advfeat.utils._rounding import warn_of_rounding
 
 _N_SAMPLES = 64
 _N_PROBES = 8

@@ -12,8 +12,8 @@ from advfeat.classifiers._overfitting import OverfittingGuard
 from advfeat.classifiers._standard import StandardClassifier
 from advfeat.optim import useful_radius
 from advfeat.utils._bounds import resolve_bounds
-from advfeat.utils._checks import warn_of_rounding
 from advfeat.utils._norms import NORM_CONSTRAINT
+from advfeat.utils._rounding import warn_of_rounding
 from advfeat.utils._sklearn import Interval
 from advfeat.utils._typing import Bounds, Device, RandomState
 

@@ -34,11 +34,12 @@ from advfeat.optim import (
     targeted_cross_entropy,
     useful_radius,
 )
-from advfeat.utils._checks import batch_tensor, warn_of_rounding
+from advfeat.utils._checks import batch_tensor
 from advfeat.utils._labels import check_labels, encode_labels, positions_of
 from advfeat.utils._logits import classified_as
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._random import draw_seed, make_rng
+from advfeat.utils._rounding import warn_of_rounding
 from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
 from advfeat.utils._typing import Inputs, PathOrStr, RandomState
 

@@ -146,6 +146,7 @@ def _images_below(folder, root, owners, name, links, seen=None):
             if entry.is_dir():
                 yield from _images_below(entry.path, root, owners, name, links, seen)
             elif entry.name.lower().endswith(EXTENSIONS):
+                _refuse_broken_link(entry.path)
                 if not entry.is_file() and os.path.exists(entry.path):
                     raise ValueError(
                         f"'{printable(entry.path)}' has the name of an image, but is no file."
@@ -158,7 +159,7 @@ def _images_below(folder, root, owners, name, links, seen=None):
 
 
 def _refuse_broken_link(path):
-    """Raise a ValueError for a link to nothing: a folder of images would be missed."""
+    """Raise a ValueError for a link to nothing: images would be missed."""
     if os.path.islink(path) and not os.path.exists(path):
         raise ValueError(
             f"'{printable(path)}' is a link to '{printable(os.readlink(path))}', which is not "

@@ -10,6 +10,7 @@ from advfeat.utils._files import printable
 MAX_PIXELS = 50_000_000  # more than cameras make; 150 MB when decoded
 # What Pillow may try, whatever the name says: for EPS files it would start Ghostscript.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_BITS, _KIND = 258, 339  # tags of TIFF: bits per sample, and whether they are unsigned
 _UPRIGHT = {  # by what cameras note
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -46,7 +47,8 @@ def decode(path, size=None, max_pixels=MAX_PIXELS):
     Raises
     ------
     ValueError
-        If the file is not an image, is damaged, too large, or has more than 8 bits per channel.
+        If the file is not an image, is damaged, too large, has signed pixels, or more than 8
+        bits per channel.
     """
     with open(path, "rb") as file:
         try:
@@ -61,6 +63,8 @@ def decode(path, size=None, max_pixels=MAX_PIXELS):
                         f"pixels of mode {image.mode!r} with more than 8 bits per channel; "
                         "convert the file to 8 bits"
                     )
+                if image.format == "TIFF" and np.any(np.array(image.tag_v2.get(_KIND, 1)) != 1):
+                    raise ValueError("pixels that are signed; convert the file to unsigned ones")
                 image.load()
                 image = _on_white(_turned(image))
         except _BAD_IMAGE as error:
@@ -77,6 +81,8 @@ def _has_more_than_8_bits(image):
 
     "BGR;15" are bits of a pixel, not of a channel.
     """
+    if image.format == "TIFF" and np.max(image.tag_v2.get(_BITS, 1)) > 8:
+        return True
     settings = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
     return any(int(number) > 8 for number in re.findall(r"(?<!BGR);(\d+)", settings)) or (
         image.format == "PPM" and any(int(n) > 255 for n in re.findall(r"\d+", settings))

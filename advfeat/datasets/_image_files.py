@@ -10,7 +10,7 @@ from sklearn.utils import resample
 from torch.utils.data import Dataset
 
 from advfeat.datasets._decoding import MAX_PIXELS, decode
-from advfeat.utils._errors import shortened
+from advfeat.utils._errors import add_hint, shortened
 from advfeat.utils._files import printable
 from advfeat.utils._fingerprint import BLOCK, fingerprint
 from advfeat.utils._progress import progress_bar
@@ -104,8 +104,16 @@ def read_array(files, *, n_samples, random_state, as_memmap, n_jobs, verbose):
     )  # fmt: skip
     with store:
         begins = [i for i in range(0, len(paths), BLOCK) if not store.holds(i)]
-        for begin, images in _decoded(read, begins, **settings):
-            store.put(begin, (images,))
+        try:
+            for begin, images in _decoded(read, begins, **settings):
+                store.put(begin, (images,))
+        except ValueError as error:
+            add_hint(
+                error,
+                f"The folder as_memmap='{as_memmap}' is kept for these files and this size: if "
+                "they change, delete it.",
+            )
+            raise
         store.finish()
     X = store.read()[0].view(ImageMap)
     X.block_digests = store.digests

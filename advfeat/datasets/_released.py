@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from torch.utils.data import Dataset
 
 from advfeat.datasets._bunch import as_bunch
-from advfeat.datasets._constructed import ConstructedDataset
-from advfeat.datasets._torch_data import part_of_constructed
+from advfeat.datasets._torch_data import classes_of, split_dataset
 from advfeat.utils._arrays import as_array
 from advfeat.utils._files import resolve_folder, writing
 from advfeat.utils._lazy import lazy
@@ -94,11 +94,12 @@ def dump_released_set(X: Inputs, y: ArrayLike, folder: PathOrStr) -> None:
 
     Parameters
     ----------
-    X : array-like of shape (n, C, H, W) or ConstructedDataset
-        Images in [0, 1] (written as float32), or uint8 in 0..255.
+    X : array-like of shape (n, C, H, W), ConstructedDataset or torch Dataset
+        Images in [0, 1] (written as float32), or uint8 in 0..255. All are in memory while they
+        are written.
     y : array-like of shape (n,) or None
-        Whole numbers from 0 on; None for a `ConstructedDataset`, of which the positions of the
-        labels in ``classes`` are written.
+        Whole numbers from 0 on; None for a Dataset. Of the labels of a `ConstructedDataset` the
+        positions in ``classes`` are written.
     folder : str or path-like
         Made if missing.
 
@@ -113,11 +114,11 @@ def dump_released_set(X: Inputs, y: ArrayLike, folder: PathOrStr) -> None:
     --------
     See `load_released_set`.
     """
-    part = part_of_constructed(X)
-    if isinstance(part, ConstructedDataset):
+    if isinstance(X, Dataset):
         if y is not None:
-            raise ValueError("A ConstructedDataset carries its own labels, so y must be None.")
-        X, y = part.X, np.searchsorted(part.classes, part.y)
+            raise ValueError(f"A {type(X).__name__} carries its own labels, so y must be None.")
+        data, (X, y, source) = X, split_dataset(X)
+        y = y if source is None else np.searchsorted(classes_of(data, y), y)
     X = lazy(as_array(X if hasattr(X, "shape") else np.asarray(X)))
     y = np.asarray(as_array(y))
     whole = len(X.shape) == 4 and len(X) and y.shape == (len(X),) and y.dtype.kind in "iu"
@@ -162,7 +163,9 @@ def _read(path):
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what damaged bytes make of torch's reader is of any kind
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # torch's advice on what to trust spans lines and is coloured.
+        told = str(error) and "\x1b" not in str(error)
+        reason = str(error).splitlines()[0] if told else type(error).__name__
         raise ValueError(
             f"'{path}' is damaged, or holds more than tensors, which is not loaded ({reason})."
         ) from error

@@ -43,6 +43,13 @@ def unpack_labelled_data(estimator, X, y):
             _check_given(y, labels, source)
         return X, labels, source
     if y is None:
+        # Of another library: neither an array nor a frame.
+        foreign = hasattr(X, "__getitem__") and not isinstance(X, (str, list, tuple, dict))
+        if foreign and not (hasattr(X, "__array__") or hasattr(X, "columns")):
+            raise ValueError(
+                f"Got a {type(X).__name__} without y, which is no torch Dataset. Wrap it in a "
+                "torch.utils.data.Dataset whose items are (input, label) pairs."
+            )
         raise ValueError(
             f"{type(estimator).__name__} requires y to be passed, but the target y is None."
         )

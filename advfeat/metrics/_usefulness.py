@@ -23,9 +23,10 @@ from advfeat.optim import (
 )
 from advfeat.optim._balls import random_points
 from advfeat.utils._batches import Forward, run_batches
-from advfeat.utils._checks import batch_tensor, warn_of_rounding
+from advfeat.utils._checks import batch_tensor
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._random import draw_seed
+from advfeat.utils._rounding import warn_of_rounding
 from advfeat.utils._sklearn import validate_params
 from advfeat.utils._typing import Bounds, Inputs, RandomState
 

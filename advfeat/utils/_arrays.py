@@ -71,5 +71,5 @@ def refuse_pairs(X):
         raise ValueError(
             "A list of (input, label) pairs was given as X. scikit-learn's cross-validation and "
             "searches cut a torch Dataset into such lists, and know nothing of its labels: give "
-            "them inputs and labels apart, as two arrays (a memory map may be larger than memory)."
+            "them inputs and labels apart, as two arrays."
         )

@@ -5,7 +5,7 @@ images in 0..255, which are scaled to [0, 1] batch by batch.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -17,13 +17,10 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._bounds import is_unit_box, resolve_bounds
-from advfeat.utils._lazy import ChannelsFirst, LazyArray, extent, lazy
+from advfeat.utils._lazy import ChannelsFirst, LazyArray, extent, held_dtype, lazy
+from advfeat.utils._rounding import warn_of_offset
 
 _TOLERANCE = 1e-5  # rounding in upstream pipelines leaves values such as -3e-8
-_LOST = 0.01  # of a feature's standard deviation, by rounding to float32
-_CONSTANT = 1e-13  # relative; below it a deviation is rounding of float64
-_N_LOOKED_AT = 1000  # rows
-_FAR = 10  # times the range of a feature
 _CHANNELS = (1, 2, 3, 4)
 CHANNELS = ("auto", "first", "last")
 
@@ -55,17 +52,17 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto", channels="auto"):
     """
     owner = type(estimator).__name__
     X = _with_sample_axis(X)
-    ndim, held = getattr(X, "ndim", 2), _held_dtype(X)
+    ndim, held = getattr(X, "ndim", 2), held_dtype(X)
     if ndim == 4:
         X = _as_images(X, owner, channels)
     elif isinstance(X, LazyArray):
         _check_n_features(estimator, X, reset)
         if reset:
-            _warn_of_offset(X)
+            warn_of_offset(X)
     else:
         given, X = X, _as_table(X, partial(validate_data, estimator, reset=reset))
         if reset:
-            _warn_of_offset(given)
+            warn_of_offset(given)
     ends = _finite_ends(X, owner)
     if reset and ndim == 2 and held == np.uint8:
         _warn_of_bytes(ends)
@@ -110,50 +107,13 @@ def check_data(X, owner, *, bounds="auto", channels="first"):
     elif isinstance(X, LazyArray):
         if 0 in X.shape:
             _refuse_empty(X, owner)
-        _warn_of_offset(X)
+        warn_of_offset(X)
     else:
         given, X = X, _as_table(X, partial(check_array, estimator=owner, input_name="X"))
-        _warn_of_offset(given)
+        warn_of_offset(given)
     ends = _finite_ends(X, owner)
     _check_bounds(X, ends, resolve_bounds(bounds, X.shape[1:]))
     return X
-
-
-def warn_of_rounding(X, norm, eps, dtype="float32"):
-    """Warn if rounding to the dtype may move samples by a tenth of eps, beside the attack.
-
-    Parameters
-    ----------
-    X : array of shape (n, ...), checked
-    norm : {2, numpy.inf}
-    eps : float
-    dtype : {"float32", "float16"}, default="float32"
-        float32 is warned of where values lie far from zero, beside their range.
-    """
-    if X.dtype == np.uint8:
-        return
-    kind = np.dtype(dtype).type
-    low, high = np.float64(X.extent if isinstance(X, LazyArray) else extent(X))
-    largest = np.maximum(np.abs(low), np.abs(high))
-    below = np.nextafter(largest.astype(kind), kind(0))  # 1 itself is held exactly
-    step = np.spacing(below).astype(np.float64) / 2
-    if dtype == "float32":
-        step[largest <= _FAR * (high - low)] = 0
-    n_values = int(np.prod(X.shape[1:])) // len(step)  # of each channel
-    moved = step.max() if norm == np.inf else np.sqrt(n_values * np.sum(step**2) / 3)
-    if not moved > eps / 10 > 0:
-        return
-    if dtype == "float16":
-        how, advice = "dtype='float16' rounds", "Scale X first, or keep dtype='float32'."
-    else:
-        how = "Networks and attacks compute in float32, which rounds"
-        advice = "Take away the offset first, as a StandardScaler does."
-    warnings.warn(
-        f"{how} these samples, of values up to {largest.max():.3g}, by some {moved:.2g} beside "
-        f"eps={eps:g}. {advice}",
-        UserWarning,
-        stacklevel=4,
-    )
 
 
 def take_batch(X, rows, device):
@@ -202,7 +162,10 @@ def _with_sample_axis(X):
             "Expected X as an array, a list, a tensor, a data frame or a torch Dataset, of shape "
             f"(n, d) or (n, C, H, W). Got {type(X).__name__} instead."
         )
-    X = from_list(X) if isinstance(X, (list, tuple)) else lazy(as_array(X))
+    if isinstance(X, Sequence) and not hasattr(X, "shape"):
+        X = from_list(X if isinstance(X, tuple) else list(X))
+    else:
+        X = lazy(as_array(X))
     if len(getattr(X, "shape", ())) == 4 and not isinstance(X, (np.ndarray, LazyArray)):
         # Images of other libraries (h5py, dask) are not indexed or computed with like arrays.
         X = lazy(np.asarray(X))
@@ -212,6 +175,10 @@ def _with_sample_axis(X):
     expected = "Expected X of shape (n, d) or (n, C, H, W), got "
     if ndim == 0:
         raise ValueError(f"{expected}one value, no array. Reshape your data.")
+    if ndim == 1 and X.dtype == object and len(X) and np.ndim(X[0]):
+        raise ValueError(
+            f"{expected}a 1D array of objects, of arrays themselves. Use numpy.stack(X)."
+        )
     if ndim == 1:
         raise ValueError(
             f"{expected}a 1D array of shape {tuple(X.shape)}. Reshape your data: X.reshape(-1, 1) "
@@ -227,10 +194,15 @@ def _with_sample_axis(X):
 
 def _as_table(X, check):
     """X as float32 of shape (n, d) by one of scikit-learn's checks, which knows of frames."""
-    if getattr(_held_dtype(X), "kind", "f") == "c":
+    if getattr(held_dtype(X), "kind", "f") == "c":
         raise ValueError("Complex data not supported: X must hold real numbers.")
-    with np.errstate(over="ignore"):  # what is too large becomes infinity, and is refused then
-        return check(X, dtype=np.float32, ensure_all_finite=False)
+    try:
+        with np.errstate(over="ignore"):  # what is too large becomes infinity, and is refused then
+            return check(X, dtype=np.float32, ensure_all_finite=False)
+    except TypeError as error:
+        if issparse(X) or isinstance(X, np.ndarray):
+            raise
+        raise ValueError(f"Expected an X of numbers, got {type(X).__name__}: {error}") from error
 
 
 def _check_n_features(estimator, X, reset):
@@ -284,14 +256,6 @@ def _refuse_empty(X, owner):
     )
 
 
-def _held_dtype(X):
-    """Dtype before it was made float32; None for frames, of which one may be a column's name."""
-    if isinstance(X, LazyArray):
-        return getattr(X, "held_dtype", X.dtype)
-    dtype = getattr(X, "dtype", None)
-    return dtype if isinstance(dtype, np.dtype) else None
-
-
 def _warn_of_bytes(ends):
     if ends[1].max() > 1:
         warnings.warn(
@@ -300,34 +264,6 @@ def _warn_of_bytes(ends):
             "or X.astype('float32') to say that the values are meant.",
             UserWarning,
             stacklevel=3,
-        )
-
-
-def _warn_of_offset(given):
-    """Warn of features that lie so far from zero that float32 hardly tells their values apart."""
-    if _held_dtype(given) == np.float32:
-        return
-    if isinstance(given, LazyArray):
-        some = given.held(_N_LOOKED_AT)
-    else:
-        framed = hasattr(given, "head")
-        some = given.head(_N_LOOKED_AT) if framed else np.asarray(given)[:_N_LOOKED_AT]
-    try:
-        exact = np.asarray(some, dtype=np.float64)
-    except (TypeError, ValueError):  # missing values, which are refused by their name
-        return
-    with np.errstate(all="ignore"):
-        lost = np.abs(exact - exact.astype(np.float32)).max(axis=0)
-        spread, size = exact.std(axis=0), np.abs(exact).max(axis=0)
-        bad = (lost > _LOST * spread) & (spread > _CONSTANT * size) & np.isfinite(lost)
-    if bad.any():
-        i = int(bad.argmax())
-        warnings.warn(
-            f"Networks and attacks compute in float32, which rounds feature {i} by up to "
-            f"{lost[i]:.2g} where its values, near {size[i]:.6g}, have a standard deviation of "
-            f"{spread[i]:.2g}. Take away the offset first, as a StandardScaler does.",
-            UserWarning,
-            stacklevel=4,
         )
 
 

@@ -176,7 +176,9 @@ def _as_array(y):
     if labels.dtype.kind == "S":
         raise ValueError("Labels that are bytes are not supported. Use text: y.astype(str).")
     if labels.dtype.kind == "c":
-        raise ValueError("Labels that are complex numbers are not supported.")
+        raise ValueError(
+            "Complex data not supported: labels that are complex numbers have no order."
+        )
     if labels.dtype.kind == "U" and isinstance(y, (list, tuple)):
         _of_one_type(np.array(y, dtype=object).ravel())  # of numbers, NaN and None made text
     return labels

@@ -259,6 +259,14 @@ def select_rows(X, index):
     return X[index]
 
 
+def held_dtype(X):
+    """Dtype before it was made float32; None for frames, of which one may be a column's name."""
+    if isinstance(X, LazyArray):
+        return getattr(X, "held_dtype", X.dtype)
+    dtype = getattr(X, "dtype", None)
+    return dtype if isinstance(dtype, np.dtype) else None
+
+
 def extent(X):
     """Smallest and largest value of each channel or feature, in chunks of rows; NaN stays NaN.
 

@@ -24,6 +24,9 @@ class Claim:
     of_epochs : bool
         Whether the cells are means over epochs. Those of one training rise and fall together, so
         one seed decides nothing.
+    above_chance : bool
+        Whether the claim holds only if the first cell is above chance as well: a model that
+        knows nothing beats one that has learned to avoid the true class.
     """
 
     text: str
@@ -31,6 +34,7 @@ class Claim:
     low: tuple | str
     exclusive: bool = False
     of_epochs: bool = False
+    above_chance: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,8 @@ def sample_grid(experiment, sets, n_samples=10, perturbations=False):
             moved = images[name] - images["original"]
             factor = max(1, round(0.4 / (np.quantile(np.abs(moved), 0.999) or 1)))
             images[f"{name} − original, {factor} times"] = np.clip(0.5 + factor * moved, 0, 1)
+    if len(images) == 1:
+        return None
     return SampleGridDisplay(images, labels=labels, indices=rows).plot().figure_
 
 
@@ -195,6 +201,8 @@ def simple_bars(records, metrics, xlabel, guess=None):
         for row in rows_of(records)
         if any(len(values(records, row, *metric)) for metric in metrics)
     ]
+    if not rows:
+        return None
     figure, ax = plt.subplots(figsize=(7, 0.9 + 0.45 * len(rows) * len(metrics) ** 0.5))
     height = 0.8 / len(metrics)
     for j, (metric, eps) in enumerate(metrics):

@@ -161,6 +161,7 @@ TABLE = Table(
             "D_other teaches more than certified linear features would",
             ("D_other", "accuracy", None),
             ("D_other", _LEAK, None),
+            above_chance=True,
         ),
     ),
     sets=("standard", "D_rand", "D_det"),

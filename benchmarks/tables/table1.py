@@ -39,6 +39,7 @@ CLAIMS = (
             f"{name} teaches more than the robust source's features would (not in the paper)",
             _accuracy(name),
             (name, LEAK, None),
+            above_chance=True,
         )
         for name in ("D_rand", "D_other", "D_other, eps 1", "D_det, eps 1")
     ),

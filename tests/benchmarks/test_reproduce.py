@@ -1,5 +1,6 @@
 """benchmarks/reproduce.py from data to table, its stages, and what it says of bad input."""
 
+import errno
 import json
 import re
 
@@ -15,8 +16,9 @@ import reproduce
 import tables
 from advfeat.utils._store import Store
 from presets import Inversion
-from stages import Stages
+from stages import Planned, Stages
 from tables import figure8, solvers, table3
+from tables._table import sample_grid, simple_bars
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The features were matched poorly"),
@@ -269,3 +271,34 @@ def test_missing_packages_are_found_before_the_work(
     with pytest.raises(SystemExit, match=rf'{module} is missing.* pip install ".\[{extra}\]"'):
         reproduce.main([table, "--out", str(tmp_path)])
     assert not list((tmp_path / "stages").glob("*.json"))
+
+
+def test_a_finished_page_of_other_data_does_not_count(tiny, tmp_path, capsys):
+    arguments = ["overview", "--out", str(tmp_path), "--stages", str(tmp_path / "stages")]
+    reproduce.main(arguments)
+    _forget(tmp_path, "evaluate-D_R,-seed-0")
+    reproduce.main([*arguments, "--budget", "0", "--label", "other\n data"])
+    assert "is left as it is" not in capsys.readouterr().out
+    page = (tmp_path / "overview" / "README.md").read_text()
+    assert "**Not finished:**" in page and "other data;" in page
+
+
+def test_a_page_that_cannot_be_written_is_told(tiny, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(reproduce, "write", full)
+    with pytest.raises(SystemExit, match="cannot be written: No space left.*kept in the stages"):
+        reproduce.main(["table10", "--out", str(tmp_path)])
+
+
+def test_pictures_of_nothing_are_not_drawn(digits):
+    class Experiment:
+        X, y = digits[0][:40], digits[1][:40]
+        class_names = None
+
+        def images(self, name, rows):
+            return Planned()
+
+    assert simple_bars([], [("accuracy", None)], "accuracy, %") is None
+    assert sample_grid(Experiment(), ["D_R", "D_NR"]) is None

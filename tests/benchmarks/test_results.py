@@ -1,5 +1,6 @@
 """The committed results: every page, and every figure quoted elsewhere, is what they give."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -18,7 +19,7 @@ from report import _plain
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SPREAD = re.compile(r"(\d+(?:\.\d+)?) ± (\d+(?:\.\d+)?)")
+SPREAD = re.compile(r"(\d+(?:\.\d+)?) ± (\d+(?:\.\d+)?(?:e-\d+)?)")
 
 
 def test_pages_and_quotations_are_what_the_results_give():
@@ -297,6 +298,31 @@ def test_chance_is_that_of_the_most_frequent_class(share, accuracy, verdict):
     report["data"].update(n_classes=2, chance=share)
     key = ("a", "accuracy", None)
     claim = tables._table.Claim("a teaches more than chance", key, "chance")
+    table = tables._table.Table("x", "x", None, None, claims=(claim,))
+    ((*_, found),) = pages.judged(table, report)
+    assert found == verdict
+
+
+@pytest.mark.parametrize(
+    ("taught", "would", "verdict"),
+    [
+        (0.5, 0.0, "holds"),
+        (0.1, 0.0, "not shown"),
+        (0.05, 0.0, "not shown"),
+        (0.5, 0.6, "the opposite"),
+    ],
+)
+def test_what_knows_nothing_does_not_teach_more_than_features_that_avoid_the_class(
+    taught, would, verdict
+):
+    report = report_of({"D_other": [taught, taught + 0.01]})
+    report["records"] += [
+        {**record, "metric": "leak", "value": would} for record in report["records"]
+    ]
+    claim = next(claim for claim in tables.table("table1").claims if claim.above_chance)
+    claim = dataclasses.replace(
+        claim, high=("D_other", "accuracy", None), low=("D_other", "leak", None)
+    )
     table = tables._table.Table("x", "x", None, None, claims=(claim,))
     ((*_, found),) = pages.judged(table, report)
     assert found == verdict

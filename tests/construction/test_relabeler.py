@@ -21,7 +21,7 @@ from advfeat import (
     from_torch,
 )
 from advfeat.datasets import make_planted_features
-from advfeat.utils._checks import warn_of_rounding
+from advfeat.utils._rounding import warn_of_rounding
 
 
 def relabeler(source, **settings):

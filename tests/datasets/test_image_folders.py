@@ -306,3 +306,46 @@ def test_all_broken_files_are_named_together(kept, tmp_path):
     as_memmap = tmp_path / "map" if kept else None
     with pytest.raises(ValueError, match=r"070.png.* cannot be read either: .*130.png, .*199.png"):
         load_image_folder(tmp_path / "x", as_memmap=as_memmap, n_jobs=2)
+
+
+def planar_tiff(bits, kind):
+    """An uncompressed 8x8 TIFF with one strip for each channel."""
+    width, size = 8, 64 * bits // 8
+    n, where = 3, 8 + 2 + 12 * 11 + 4
+    arrays = struct.pack("<3H", *[bits] * n) + struct.pack("<3H", *[kind] * n)
+    strips = where + len(arrays) + 24
+    arrays += struct.pack("<3I", *(strips + i * size for i in range(n)))
+    arrays += struct.pack("<3I", *[size] * n)
+    tags = [
+        (256, 3, 1, width), (257, 3, 1, width), (258, 3, n, where), (259, 3, 1, 1),
+        (262, 3, 1, 2), (273, 4, n, where + 12), (277, 3, 1, n), (278, 3, 1, width),
+        (279, 4, n, where + 24), (284, 3, 1, 2), (339, 3, n, where + 6),
+    ]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    header = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + struct.pack("<I", 0)
+    return header + arrays + bytes(range(256)) * (n * size // 256 + 1)
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(8, 1), (16, 1), (8, 2)])
+def test_planar_tiffs_are_read_or_refused(tmp_path, bits, kind):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "0.tif").write_bytes(planar_tiff(bits, kind))
+    if (bits, kind) == (8, 1):
+        X, _ = load_image_folder(tmp_path, return_X_y=True)
+        assert_array_equal(X[0].ravel(), np.arange(192))
+    else:
+        with pytest.raises(ValueError, match="more than 8 bits per channel|signed|readable 8-bit"):
+            load_image_folder(tmp_path)
+
+
+def test_links_to_images_that_are_not_there_are_named(folder):
+    (folder / "ant" / "9.png").symlink_to(folder / "gone.png")
+    with pytest.raises(ValueError, match=r"9.png' is a link to .*gone.png', which is not there"):
+        load_image_folder(folder)
+
+
+def test_a_map_that_could_not_be_made_says_what_stays(folder, tmp_path):
+    save(folder / "ant" / "9.png", 0, size=(9, 9))
+    settings = {"as_memmap": tmp_path / "map", "verbose": 0}
+    with pytest.raises(ValueError, match="Pass size=.* if they change, delete it"):
+        load_image_folder(folder, **settings)

@@ -151,3 +151,24 @@ def test_a_part_of_a_constructed_set_is_written(tmp_path):
     found, labels = load_released_set(tmp_path / "set", return_X_y=True)
     assert_array_equal(found, X[[3, 1, 2]])
     assert_array_equal(labels, Y[[3, 1, 2]])
+
+
+def test_torch_datasets_are_written(tmp_path):
+    data = ConstructedDataset(X, Y, (Y + 1) % 10, classes=range(10))
+    whole = torch.utils.data.ConcatDataset([data[:10], data[10:]])
+    plain = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+    for name, dataset in (("whole", whole), ("plain", plain), ("data", data)):
+        dump_released_set(dataset, None, tmp_path / name)
+        found, labels = load_released_set(tmp_path / name, return_X_y=True)
+        assert_array_equal(found, X)
+        assert_array_equal(labels, Y)
+        with pytest.raises(ValueError, match="carries its own labels"):
+            dump_released_set(dataset, Y, tmp_path / "other")
+
+
+def test_labels_that_torch_does_not_trust_are_refused_in_plain_words(tmp_path):
+    torch.save(list(torch.from_numpy(X).split(7)), tmp_path / "CIFAR_ims")
+    torch.save(Y, tmp_path / "CIFAR_lab")
+    with pytest.raises(ValueError, match="holds more than tensors") as error:
+        load_released_set(tmp_path)
+    assert "\x1b" not in str(error.value) and "options" not in str(error.value)

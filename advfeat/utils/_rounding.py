@@ -1,0 +1,77 @@
+"""What rounding to float32 loses of data that lie far from zero."""
+
+import warnings
+
+import numpy as np
+
+from advfeat.utils._lazy import LazyArray, extent, held_dtype
+
+_LOST = 0.01  # of a feature's standard deviation, by rounding to float32
+_CONSTANT = 1e-13  # relative; below it a deviation is rounding of float64
+_N_LOOKED_AT = 1000  # rows
+_FAR = 10  # times the range of a feature
+
+
+def warn_of_offset(given):
+    """Warn of features that lie so far from zero that float32 hardly tells their values apart."""
+    if held_dtype(given) == np.float32:
+        return
+    if isinstance(given, LazyArray):
+        some = given.held(_N_LOOKED_AT)
+    else:
+        framed = hasattr(given, "head")
+        some = given.head(_N_LOOKED_AT) if framed else np.asarray(given)[:_N_LOOKED_AT]
+    try:
+        exact = np.asarray(some, dtype=np.float64)
+    except (TypeError, ValueError):  # missing values, which are refused by their name
+        return
+    with np.errstate(all="ignore"):
+        lost = np.abs(exact - exact.astype(np.float32)).max(axis=0)
+        spread, size = exact.std(axis=0), np.abs(exact).max(axis=0)
+        bad = (lost > _LOST * spread) & (spread > _CONSTANT * size) & np.isfinite(lost)
+    if bad.any():
+        i = int(bad.argmax())
+        warnings.warn(
+            f"Networks and attacks compute in float32, which rounds feature {i} by up to "
+            f"{lost[i]:.2g} where its values, near {size[i]:.6g}, have a standard deviation of "
+            f"{spread[i]:.2g}. Take away the offset first, as a StandardScaler does.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def warn_of_rounding(X, norm, eps, dtype="float32"):
+    """Warn if rounding to the dtype may move samples by a tenth of eps, beside the attack.
+
+    Parameters
+    ----------
+    X : array of shape (n, ...), checked
+    norm : {2, numpy.inf}
+    eps : float
+    dtype : {"float32", "float16"}, default="float32"
+        float32 is warned of where values lie far from zero, beside their range.
+    """
+    if X.dtype == np.uint8:
+        return
+    kind = np.dtype(dtype).type
+    low, high = np.float64(X.extent if isinstance(X, LazyArray) else extent(X))
+    largest = np.maximum(np.abs(low), np.abs(high))
+    below = np.nextafter(largest.astype(kind), kind(0))  # 1 itself is held exactly
+    step = np.spacing(below).astype(np.float64) / 2
+    if dtype == "float32":
+        step[largest <= _FAR * (high - low)] = 0
+    n_values = int(np.prod(X.shape[1:])) // len(step)  # of each channel
+    moved = step.max() if norm == np.inf else np.sqrt(n_values * np.sum(step**2) / 3)
+    if not moved > eps / 10 > 0:
+        return
+    if dtype == "float16":
+        how, advice = "dtype='float16' rounds", "Scale X first, or keep dtype='float32'."
+    else:
+        how = "Networks and attacks compute in float32, which rounds"
+        advice = "Take away the offset first, as a StandardScaler does."
+    warnings.warn(
+        f"{how} these samples, of values up to {largest.max():.3g}, by some {moved:.2g} beside "
+        f"eps={eps:g}. {advice}",
+        UserWarning,
+        stacklevel=4,
+    )
