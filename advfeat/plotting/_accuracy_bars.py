@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from advfeat.attacks._attack import AttackTarget
 from advfeat.datasets._torch_data import unpack_data
-from advfeat.metrics import robust_accuracy_curve
+from advfeat.metrics import robust_accuracy_score
 from advfeat.plotting._style import (
     COLORS,
     SMALL,
@@ -75,7 +75,7 @@ class AccuracyBarDisplay:
 
     See Also
     --------
-    advfeat.robust_accuracy_curve : The measure.
+    advfeat.robust_accuracy_score : The measure.
 
     References
     ----------
@@ -130,8 +130,6 @@ class AccuracyBarDisplay:
     ) -> Self:
         """Score classifiers on one test set and draw the bars.
 
-        The accuracies are those of `robust_accuracy_curve`.
-
         Parameters
         ----------
         estimators : mapping of str to fitted classifier, or to a list of them
@@ -147,7 +145,7 @@ class AccuracyBarDisplay:
         ax : matplotlib Axes, default=None
             New axes by default.
         **attack
-            As in `robust_accuracy_curve`.
+            As in `robust_accuracy_score`.
 
         Returns
         -------
@@ -163,12 +161,12 @@ class AccuracyBarDisplay:
             If no gradients can be had from a classifier, or for unknown keywords.
         ValueError
             If estimators is no mapping, or holds an empty list; for unusable X, y or settings, as
-            in `robust_accuracy_curve`; for radii that are infinite or given twice.
+            in `robust_accuracy_score`; for radii that are infinite or given twice.
 
         Warns
         -----
         EvaluationWarning
-            As `robust_accuracy_curve`.
+            As `robust_accuracy_score`.
         """
         import_pyplot(f"{cls.__name__}.from_estimators")
         eps = check_eps(eps)
@@ -191,7 +189,10 @@ class AccuracyBarDisplay:
             )
         accuracy = {
             name: [
-                robust_accuracy_curve(estimator, X, y, norm=norm, eps_values=eps, **attack)
+                [
+                    robust_accuracy_score(estimator, X, y, norm=norm, eps=radius, **attack)
+                    for radius in eps.tolist()
+                ]
                 for estimator in group
             ]
             for name, group in groups.items()

@@ -238,7 +238,7 @@ def test_bars_of_any_name_and_of_no_estimator(monkeypatch):
     grid = SampleGridDisplay({0.5: np.zeros((2, 1, 4, 4)), None: np.ones((2, 1, 4, 4))})
     texts = {label.get_text() for label in grid.plot().ax_.get_yticklabels()}
     assert {"0.5", "None"} <= texts
-    monkeypatch.setattr(accuracy_bars, "robust_accuracy_curve", None)  # nothing is attacked
+    monkeypatch.setattr(accuracy_bars, "robust_accuracy_score", None)  # nothing is attacked
     with pytest.raises(ValueError, match="one fitted classifier or more for each name.*'D_R'"):
         AccuracyBarDisplay.from_estimators({"D": clf, "D_R": []}, X, y, **attack)
     numbers = clone(clf).fit(X, (y == "yes").astype(int))
