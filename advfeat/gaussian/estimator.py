@@ -341,7 +341,7 @@ class GaussianRobustMLE(
         std = np.array([axes.std for axes in self._scatter.axes])
         weights = self._axis_weights
         total = linalg.norm(np.sqrt(weights) * std.ravel())
-        self.eps_ = float(self.eps) * (total if self.relative_eps else 1.0)
+        self.eps_ = float(self.eps) * (float(total) if self.relative_eps else 1.0)
         regular = std.all(axis=1) | (self.priors_ == 0) if self._scatter.per_class else std.any()
         if self.eps_ == 0 and not np.all(regular):
             raise ValueError(

@@ -138,6 +138,8 @@ def without_compile(network):
 
 def _method(value, layer):
     """Original of a compiled function or method that a layer holds, or None."""
+    if not isinstance(value, (FunctionType, MethodType)):
+        return None  # some objects have every attribute that they are asked for
     original = getattr(value, _ORIGINAL, None)
     bound = isinstance(value, MethodType) and isinstance(original, FunctionType)
     return MethodType(original, value.__self__) if bound else original
@@ -149,8 +151,8 @@ def _compiled(kind):
     if kind.__module__.startswith("torch.nn."):
         return {}
     methods = {k: v for base in reversed(kind.__mro__) for k, v in vars(base).items()}
-    methods = {name: getattr(value, _ORIGINAL, None) for name, value in methods.items()}
-    return {name: value for name, value in methods.items() if value is not None}
+    functions = {name: f for name, f in methods.items() if isinstance(f, FunctionType)}
+    return {name: vars(f)[_ORIGINAL] for name, f in functions.items() if _ORIGINAL in vars(f)}
 
 
 def _tensors(container):

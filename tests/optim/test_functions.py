@@ -248,3 +248,19 @@ def test_networks_that_compile_themselves_have_features(make):
         assert torch.equal(again.features(x), frozen.features(x))
     fitted = StandardClassifier(make, **QUICK).fit(X, Y)
     assert fitted.features(X).shape == (10, 8)
+
+
+class Agreeable:
+    """Has every attribute that it is asked for, as some configurations do."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return {}
+
+
+def test_objects_that_have_every_attribute_stay():
+    module = Net().eval()
+    module.config = Agreeable()
+    frozen = FrozenNetwork(module, device="cpu").verify(X)
+    assert type(frozen._module.config) is Agreeable
