@@ -335,6 +335,8 @@ def test_data_sets_of_other_libraries_are_refused_in_one_line():
         clf.fit(Rows(), np.arange(20) % 2)
     images = np.empty(20, dtype=object)
     images[:] = list(np.zeros((20, 1, 8, 8)))
-    for given in (images, pd.Series(images)):
+    for given in (images, pd.Series(images), pd.Series(images, index=range(1, 21))):
         with pytest.raises(ValueError, match=r"Use numpy.stack\(X\)"):
             clf.fit(given, np.arange(20) % 2)
+    with pytest.raises(ValueError, match="a 1D array of shape"):
+        clf.fit(pd.Series(list("ab") * 10, index=range(1, 21)), np.arange(20) % 2)
