@@ -175,7 +175,7 @@ def _with_sample_axis(X):
     expected = "Expected X of shape (n, d) or (n, C, H, W), got "
     if ndim == 0:
         raise ValueError(f"{expected}one value, no array. Reshape your data.")
-    if ndim == 1 and getattr(X, "dtype", None) == object and np.ndim(next(iter(X), 0)):
+    if ndim == 1 and X.dtype == "O" and np.ndim(next(iter(X), 0)):
         raise ValueError(
             f"{expected}a 1D array of objects, of arrays themselves. Use numpy.stack(X)."
         )
