@@ -137,9 +137,8 @@ def judged(table, report):
         gap, error, verdict = _compared(pairs, counts, claim.exclusive)
         if claim.above_chance and verdict == "holds":
             alone = np.stack([pairs[:, 0], np.full(len(pairs), _chance(data))], axis=1)
-            verdict = _compared(alone, [counts[0], np.inf], False)[2].replace(
-                "the opposite", "not shown"
-            )
+            above = _compared(alone, [counts[0], np.inf], False)[2] == "holds"
+            verdict = "holds" if above else "not shown"
         if claim.of_epochs and len(pairs) == 1:
             verdict = "not shown"
         if chance and gap < 0 and _chance(data) > _UNEVEN / data["n_classes"]:

@@ -8,26 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from block_network import QUICK, SHAPE, Net, X, Y
 from torch import nn
 
 from advfeat import StandardClassifier, from_torch
 from advfeat.optim import FrozenNetwork
 from advfeat.optim._copying import copy_network
-
-SHAPE = (3, 8, 8)
-X = np.random.default_rng(0).random((10, *SHAPE), dtype=np.float32)
-Y = np.resize(range(4), 10)
-QUICK = {"max_epochs": 1, "batch_size": 10, "random_state": 0, "verbose": 0}
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.block = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
-        self.last = nn.Linear(8, 4)
-
-    def forward(self, x):
-        return self.last(self.block(x).mean((2, 3)))
 
 
 def halved(x, factor=0.5):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from block_network import QUICK, SHAPE, Net, X, Y
 from skorch.callbacks import Callback
 from torch import nn
 
@@ -18,25 +19,6 @@ from advfeat import (
     robust_accuracy_score,
 )
 from advfeat.optim._copying import copy_network
-
-SHAPE = (3, 8, 8)
-X = np.random.default_rng(0).random((10, *SHAPE), dtype=np.float32)
-Y = np.resize(range(4), 10)
-QUICK = {"max_epochs": 1, "batch_size": 10, "random_state": 0, "verbose": 0}
-
-
-class Block(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.block, self.last = Block(), nn.Linear(8, 4)
-
-    def forward(self, x):
-        return self.last(self.block(x).mean((2, 3)))
 
 
 def classifier(network=Net):
