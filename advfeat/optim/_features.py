@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
@@ -49,8 +50,20 @@ def cut_at_features(graph, x):
         copies[node] = part.node_copy(node, copies.__getitem__)
         if node is last:
             break
-    part.output(copies[last])
+    features = copies[last]
+    layer = layer_of(linear, dict(graph.named_modules()))
+    if layer is not None and layer._forward_pre_hooks:
+        graph.add_submodule("hooks_before_last_layer", _hooks_before(layer))
+        features = part.call_module("hooks_before_last_layer", (features,))
+    part.output(features)
     return fx.GraphModule(graph, part)
+
+
+def _hooks_before(layer):
+    """Layer that gives what another gets from its hooks, which may change its input."""
+    hooks = copy.copy(layer)
+    hooks._forward_hooks, hooks.forward = OrderedDict(), nn.Identity().forward
+    return hooks
 
 
 def _linear_layers(graph):

@@ -8,12 +8,17 @@ import torch
 import torch.nn.functional as F
 from small_networks import Body, by_value, conv, images, mean
 from torch import nn
+from torch.nn.utils import prune
 
 from advfeat.optim import FrozenNetwork
 
 
 def by_length(self, x):
     return self.fc(F.relu(self.hidden(x.reshape(len(x), -1))))
+
+
+def by_layers(self, x):
+    return self.fc(F.relu(self.hidden(x.flatten(1))))
 
 
 def by_assertion(self, x):
@@ -74,6 +79,40 @@ def test_features_of_a_linear_layer_called_by_keyword():
     ):
         frozen = FrozenNetwork(Body(forward, fc=nn.Linear(192, 2)), device="cpu")
         assert torch.equal(frozen.features(images()), images().flatten(1))
+
+
+def halved(layer, args):
+    return args[0] / 2
+
+
+def halved_by_keyword(layer, args, kwargs):
+    return (), {"input": args[0] / 2}
+
+
+@pytest.mark.parametrize("traced", [True, False])
+@pytest.mark.parametrize("hook", [halved, halved_by_keyword])
+def test_what_a_hook_makes_of_the_features_is_what_the_last_layer_gets(hook, traced):
+    forward = by_layers if traced else by_value
+    body = Body(forward, fc=nn.Linear(4, 2), hidden=nn.Linear(192, 4)).eval()
+    body.fc.register_forward_pre_hook(hook, with_kwargs=hook is halved_by_keyword)
+    x = images()
+    frozen = FrozenNetwork(body, device="cpu").verify(x.numpy())
+    expected = F.relu(body.hidden(x.flatten(1))) / 2
+    for features in (frozen.features, frozen.inversion_features):
+        torch.testing.assert_close(features(x), expected)
+    torch.testing.assert_close(F.linear(expected, body.fc.weight, body.fc.bias), body(x))
+    assert len(body.fc._forward_pre_hooks) == 1
+
+
+@pytest.mark.parametrize("pruned", [True, False])
+def test_pruning_leaves_the_gradient_of_features_that_are_off(pruned):
+    layers = nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)
+    if pruned:  # by a hook on the layer, which changes its weights alone
+        prune.l1_unstructured(layers[2], "weight", amount=0.5)
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    frozen = FrozenNetwork(nn.Sequential(*layers), device="cpu").verify(x.numpy())
+    assert torch.equal(frozen.features(x), layers[0](x).relu())
+    assert frozen.passes_gradient
 
 
 def test_a_linear_layer_used_twice_counts_at_its_last_use():
