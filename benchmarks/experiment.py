@@ -4,7 +4,6 @@ Everything is a stage: computed once, kept on disk, shared by all tables.
 """
 
 import dataclasses
-import functools
 import inspect
 import weakref
 import zlib
@@ -22,6 +21,7 @@ from advfeat import (
 )
 from making import TestAccuracy, construct_inverted, construct_relabelled, construct_rows
 from measures import VERBOSE, accuracy_curve, some_of
+from presets import network_name
 from sets import POSITIONS, SETS
 from stages import Elsewhere, Planned
 
@@ -51,9 +51,7 @@ class Experiment:
     def variant(self, **changes):
         """Give the same experiment with other settings of the preset."""
         data = self.X, self.y, self.X_test, self.y_test
-        other = self._like(dataclasses.replace(self.preset, **changes), data)
-        other.data_key, other.test_key = self.data_key, self.test_key
-        return other
+        return self._like(dataclasses.replace(self.preset, **changes), data)
 
     def part(self, n_train, n_test):
         """Give the same experiment on some random samples only; on all of them if None."""
@@ -63,12 +61,12 @@ class Experiment:
     def _like(self, preset, data):
         return Experiment(preset, data, self.seed, self.stages, self.device, self.class_names)
 
-    @functools.cached_property
+    @property
     def data_key(self):
         """Fingerprint of the training data."""
         return _hash(self.X, self.y)
 
-    @functools.cached_property
+    @property
     def test_key(self):
         """Fingerprint of the test data."""
         return _hash(self.X_test, self.y_test)
@@ -171,10 +169,13 @@ class Experiment:
 
     def records(self, name, network=None, row=None):
         """`scores` as records: one dict per measured value."""
-        scores = self.scores(name, network)
+        return self.score_records(row or name, self.scores(name, network), self.preset.test_eps)
+
+    def score_records(self, row, scores, eps_values):
+        """Give what `measures.accuracy_curve` found as records."""
         return [
-            self.record(row or name, "robust accuracy" if eps else "accuracy", scores[eps], eps)
-            for eps in (0.0, *self.preset.test_eps)
+            self.record(row, "robust accuracy" if eps else "accuracy", scores[eps], eps)
+            for eps in (0.0, *eps_values)
         ]
 
     def autoattack_records(self, name, network=None, row=None):
@@ -360,7 +361,7 @@ def settings_of(estimator):
     """
     known = inspect.signature(type(estimator)).parameters
     params = {
-        name: getattr(value, "__name__", value) if name == "network" else value
+        name: network_name(value) if name == "network" else value
         for name, value in estimator.get_params(deep=False).items()
         if name not in ("callbacks", "device", "n_jobs", "store", "verbose")
     }
@@ -383,8 +384,8 @@ def _is_followed(name, network):
 def _number(network):
     if network is None:
         return None
-    return zlib.crc32(getattr(network, "__name__", network).encode())
+    return zlib.crc32(network_name(network).encode())
 
 
 def _with(network):
-    return "" if network is None else f" with {getattr(network, '__name__', network)}"
+    return "" if network is None else f" with {network_name(network)}"

@@ -87,6 +87,11 @@ class Preset:
         return self.training["D_rand" if base == "D_other" else base]
 
 
+def network_name(network):
+    """Name of an architecture, which may be a function."""
+    return getattr(network, "__name__", network)
+
+
 def of_settings(settings):
     """Give the preset that a page's settings describe, as far as `differences` reads it.
 

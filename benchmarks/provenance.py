@@ -48,10 +48,10 @@ def today():
 
 
 @functools.cache
-def versions():
-    """Versions of Python and of the packages that decide a result; None for those missing."""
+def versions(packages=_PACKAGES):
+    """Versions of Python and of packages (those that decide a result); None for those missing."""
     found = {"advfeat": advfeat.__version__, "python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

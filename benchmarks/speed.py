@@ -12,7 +12,6 @@ import argparse
 import json
 import statistics
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -190,12 +189,6 @@ def _number(value):
 
 
 def _write(options, rows, device, flops, peak):
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
     report = {
         "commit": provenance.commit(),
         "date": provenance.today(),
@@ -203,7 +196,7 @@ def _write(options, rows, device, flops, peak):
         "forward_gflop": flops / 1e9,
         "bf16_peak_tflops": peak,
         "hardware": provenance.hardware(device),
-        "versions": versions,
+        "versions": provenance.versions(PACKAGES),
         "rows": rows,
     }
     path = options.out / "speed.json"

@@ -3,7 +3,7 @@
 import torch
 
 from advfeat.classifiers import _captured
-from advfeat.optim import _folding, _graphs
+from advfeat.optim import _attacked, _graphs
 
 
 class Replay:
@@ -37,6 +37,6 @@ def capture(function, device):
 def on_the_cpu(monkeypatch):
     """Let everything that captures do so here."""
     Replay.n_replays = 0
-    for module in (_graphs, _folding, _captured):
+    for module in (_graphs, _attacked, _captured):
         monkeypatch.setattr(module, "capture", capture)
     return Replay

@@ -166,6 +166,13 @@ def adversarial_examples(
     return target.view.as_given(X_adv), fooled
 
 
+ATTACK_DEFAULTS = {
+    p.name: p.default
+    for p in inspect.signature(adversarial_examples).parameters.values()
+    if p.kind is p.KEYWORD_ONLY
+}
+
+
 def attack_settings(caller, **given):
     """All settings of `adversarial_examples`, checked; its defaults where none are given.
 
@@ -176,10 +183,9 @@ def attack_settings(caller, **given):
     ValueError
         For values that it does not take.
     """
-    parameters = inspect.signature(adversarial_examples).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    unknown = sorted(set(given) - set(defaults))
+    unknown = sorted(set(given) - set(ATTACK_DEFAULTS))
     if unknown:
-        raise TypeError(f"{caller} got unknown settings {unknown}; known are {sorted(defaults)}.")
+        known = sorted(ATTACK_DEFAULTS)
+        raise TypeError(f"{caller} got unknown settings {unknown}; known are {known}.")
     validate_parameter_constraints(ATTACK_CONSTRAINTS, given, caller)
-    return {**defaults, **given}
+    return {**ATTACK_DEFAULTS, **given}

@@ -26,10 +26,9 @@ from advfeat.optim._balls import LARGEST
 from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import check_data
-from advfeat.utils._errors import shortened
+from advfeat.utils._frames import check_names
 from advfeat.utils._lazy import InUnits, LazyArray, images_in_units
 from advfeat.utils._modules import refuse_module
-from advfeat.utils._sklearn import _get_feature_names
 from advfeat.utils._typing import Bounds, Inputs
 
 _N_COMPARED = 256  # samples
@@ -137,13 +136,15 @@ def attackable(estimator: Any, X: Inputs, precision: str = "fp32", **bounds: Bou
     if hasattr(estimator, "coef_") and hasattr(estimator, "classes_"):
         check_names(estimator, X)
         X, box = _check_foreign(estimator, X, **bounds)
-        linear = _linear_module(estimator)
+        coef = estimator.coef_
+        coef = np.atleast_2d(coef.toarray() if issparse(coef) else coef)
+        linear = _linear_module(estimator, coef)
         if X.shape[1:] != (linear.in_features,):
             raise ValueError(
                 f"X has samples of shape {X.shape[1:]}, but {type(estimator).__name__} is "
                 f"expecting {linear.in_features} features as input."
             )
-        _compare_predictions(estimator, X)
+        _compare_predictions(estimator, coef, X)
         return Attackable(FrozenNetwork(linear, device="cpu"), estimator.classes_, box, X)
     if not hasattr(estimator, "coef_"):
         check_is_fitted(estimator)
@@ -238,16 +239,6 @@ def _(estimator: nn.Module, X, precision="fp32", **bounds):
     refuse_module(estimator)
 
 
-def check_names(estimator, X):
-    """Refuse a frame whose columns are in another order, as `predict` does."""
-    known, names = getattr(estimator, "feature_names_in_", None), _get_feature_names(X)
-    if known is not None and names is not None and not np.array_equal(known, names):
-        raise ValueError(
-            f"The feature names should match those that {type(estimator).__name__} was fitted "
-            f"with, in their order: {shortened(known)}. Got {shortened(names)}."
-        )
-
-
 def _check_foreign(estimator, X, bounds="auto"):
     """Check data of an estimator that says nothing of bounds; return them and their bounds."""
     validate_bounds(bounds, "the attack")
@@ -255,11 +246,9 @@ def _check_foreign(estimator, X, bounds="auto"):
     return X, resolve_bounds(bounds, X.shape[1:])
 
 
-def _compare_predictions(estimator, X):
+def _compare_predictions(estimator, coef, X):
     """Raise a TypeError if `predict` says something else than the largest score, on some rows."""
     some = np.asarray(X[:_N_COMPARED], dtype=np.float64)  # float32 may not tell rows apart
-    coef = estimator.coef_
-    coef = np.atleast_2d(coef.toarray() if issparse(coef) else coef)
     with np.errstate(all="ignore"):
         scores = some @ coef.T + np.asarray(estimator.intercept_)
         scores = np.hstack([np.zeros((len(some), 1)), scores]) if len(coef) == 1 else scores
@@ -282,9 +271,7 @@ def _compare_predictions(estimator, X):
         )
 
 
-def _linear_module(estimator):
-    coef = estimator.coef_
-    coef = np.atleast_2d(coef.toarray() if issparse(coef) else coef)
+def _linear_module(estimator, coef):
     n_classes = len(estimator.classes_)
     pairwise = isinstance(estimator, (SVC, NuSVC)) and n_classes > 2
     if pairwise or len(coef) != (n_classes if n_classes > 2 else 1):

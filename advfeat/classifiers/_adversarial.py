@@ -11,6 +11,7 @@ from advfeat.classifiers._nets import AdversarialNet
 from advfeat.classifiers._overfitting import OverfittingGuard
 from advfeat.classifiers._standard import StandardClassifier
 from advfeat.optim import useful_radius
+from advfeat.optim._balls import crossing_step
 from advfeat.utils._bounds import resolve_bounds
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._rounding import warn_of_rounding
@@ -136,10 +137,10 @@ class AdversarialClassifier(StandardClassifier):
         return data
 
     def _net_class(self):
-        # Steps that sum to 2.5 eps can cross the ball.
         bounds = resolve_bounds(self.bounds, self.input_shape_)
         eps = useful_radius(self.norm, self.eps, bounds, self.input_shape_)
-        step_size = 2.5 * eps / self.n_steps if self.step_size is None else self.step_size
+        step_size = self.step_size
+        step_size = crossing_step(eps, self.n_steps) if step_size is None else step_size
         attack = {
             "norm": self.norm,
             "eps": eps,

@@ -36,12 +36,9 @@ class CapturedStep:
         self.counts = Counter()
         self.kind = self.graph = None
 
-    def __getstate__(self):
+    def __reduce__(self):
         # The net may be copied within an epoch; a graph cannot be.
-        return {
-            "compute": self.compute, "module": self.module, "counts": Counter(),
-            "kind": None, "graph": None,
-        }  # fmt: skip
+        return CapturedStep, (self.compute, self.module)
 
     def __call__(self, *batch):
         """Compute as ``compute``."""

@@ -1,9 +1,7 @@
-"""What fitting and keeping a classifier needs: data statistics, other devices."""
+"""The net of a classifier: built and tried before the training, copied, moved to a device."""
 
-import contextlib
 import copy
 
-import numpy as np
 import torch
 
 from advfeat.classifiers._own_modules import name_of
@@ -11,10 +9,8 @@ from advfeat.classifiers.networks import check_trainable
 from advfeat.optim._copying import memo_of_copies
 from advfeat.optim._functions import deep_copy
 from advfeat.optim._network_state import set_network_state
-from advfeat.utils._device import to_device
+from advfeat.utils._device import in_float32_on_cpu, to_device
 from advfeat.utils._random import isolated_torch_seed
-
-_STATISTICS_BYTES = 2**25  # of float64 values at a time
 
 
 def draft_of_net(net):
@@ -33,20 +29,6 @@ def draft_of_net(net):
         vars(net), module_=module, optimizer_=optimizer, history_=copy.copy(net.history_)
     )
     return draft
-
-
-@contextlib.contextmanager
-def in_float32_on_cpu():
-    """Build networks as float32 on the CPU first whatever torch's defaults."""
-    dtype = torch.get_default_dtype()
-    try:
-        if dtype != torch.float32:
-            torch.set_default_dtype(torch.float32)
-        with torch.device("cpu"):
-            yield
-    finally:
-        if dtype != torch.float32:
-            torch.set_default_dtype(dtype)
 
 
 def initialize(net, data, state=None):
@@ -106,47 +88,6 @@ def _load(net, state):
             f"network={name_of(net.module__network)} has others. Take the network of the last "
             "fit, or warm_start=False."
         ) from error
-
-
-def input_statistics(data):
-    """Weighted mean and standard deviation per feature, or per channel for images.
-
-    Parameters
-    ----------
-    data : ArrayDataset
-        Its rows are read in pieces.
-
-    Returns
-    -------
-    mean, std : tensor, float32
-        Broadcastable to one sample, in input units.
-    """
-    shape = data.source.shape[1:]
-    groups = (shape[0], -1)  # features or channels, and the values of each in one sample
-    size = max(1, min(4096, _STATISTICS_BYTES // (8 * int(np.prod(shape)))))
-    rows = np.arange(len(data)) if data.rows is None else data.rows
-    scale = 255 if data.source.dtype == np.uint8 else 1
-    centre = None
-    total = square = 0.0
-    for i in range(0, len(data), size):
-        cut = slice(i, i + size) if data.rows is None else rows[i : i + size]
-        part = np.asarray(data.source[cut], dtype=np.float64)
-        part = part.reshape(len(part), *groups)
-        if centre is None:
-            centre = part.mean((0, 2))  # near the mean, so that little is lost by cancellation
-        part = part - centre[:, None]
-        weight = data.sample_weight[i : i + size].astype(np.float64)
-        total = total + np.einsum("n,ncp->c", weight, part)
-        square = square + np.einsum("n,ncp,ncp->c", weight, part, part)
-    n = data.sample_weight.sum(dtype=np.float64) * part.shape[2]
-    shift = total / n
-    mean, std = centre + shift, np.sqrt(np.maximum(square / n - shift**2, 0))
-    std[std <= 1e-7 * np.abs(mean)] = scale  # constant up to rounding: leave it as it is
-    as_sample = (shape[0], *[1] * (len(shape) - 1))
-    return tuple(
-        torch.from_numpy((value / scale).astype(np.float32)).reshape(as_sample)
-        for value in (mean, std)
-    )
 
 
 def on_device(net, device):

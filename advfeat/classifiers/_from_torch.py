@@ -336,7 +336,6 @@ def starting_point(network: str | Callable[..., torch.nn.Module], mean: ArrayLik
         return start.body, start.mean, start.std, start.order
     if isinstance(network, nn.Module):  # it takes inputs as they are
         mean, std = (torch.full((), v, dtype=torch.float32, device="cpu") for v in (0.0, 1.0))
-        return network, mean, std, None
     return network, mean, std, None
 
 

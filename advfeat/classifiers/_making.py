@@ -6,11 +6,11 @@ from collections import defaultdict
 import numpy as np
 import torch
 
-from advfeat.classifiers._fitting import check_single_rows, in_float32_on_cpu
+from advfeat.classifiers._fitting import check_single_rows
 from advfeat.classifiers._from_torch import TorchClassifier, starting_point
 from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import build_network, resolve_name
-from advfeat.utils._device import resolve_device
+from advfeat.utils._device import in_float32_on_cpu, resolve_device
 from advfeat.utils._random import isolated_torch_seed
 
 # Weights: with more, a CPU takes longer with one call for all tensors than with one for each.
@@ -51,21 +51,23 @@ def make_net(estimator, statistics, max_epochs, seed, callbacks):
         optimizer=sgd,
         optimizer__momentum=estimator.momentum,
         optimizer__weight_decay=estimator.weight_decay,
-        lr=estimator.lr,
         max_epochs=max_epochs,
-        batch_size=estimator.batch_size,
         train_split=None,
         classes=np.arange(len(estimator.classes_)),
         callbacks=callbacks,
         callbacks__print_log=None,
         device=str(resolve_device(estimator.device)),
         seed=seed,
-        augmentation=estimator.augmentation,
-        label_smoothing=estimator.label_smoothing,
-        precision=estimator.precision,
         verbose=0,
+        **_settings(estimator),
         **extra,
     )
+
+
+def _settings(estimator):
+    """Parameters of the estimator that the net has by the same name."""
+    names = ("lr", "batch_size", "augmentation", "label_smoothing", "precision")
+    return {name: getattr(estimator, name) for name in names}
 
 
 def set_for_one_epoch(net, estimator, callbacks, data):
@@ -78,15 +80,7 @@ def set_for_one_epoch(net, estimator, callbacks, data):
     ValueError
         If the data come in batches of one sample, and the net cannot take them.
     """
-    vars(net).update(
-        lr=estimator.lr,
-        max_epochs=1,
-        batch_size=estimator.batch_size,
-        augmentation=estimator.augmentation,
-        label_smoothing=estimator.label_smoothing,
-        precision=estimator.precision,
-        callbacks=callbacks,
-    )
+    vars(net).update(_settings(estimator), max_epochs=1, callbacks=callbacks)
     net.initialize_callbacks()
     for group in net.optimizer_.param_groups:
         group.update(

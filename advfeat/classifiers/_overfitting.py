@@ -7,6 +7,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 
+from advfeat.optim._balls import crossing_step
 from advfeat.optim._copying import copy_state
 from advfeat.optim._network_state import network_state, set_network_state
 from advfeat.utils._random import make_rng
@@ -72,7 +73,7 @@ class OverfittingGuard(Callback):
         x = data.inputs(some, net.device)
         y = torch.from_numpy(data.y[some]).to(net.device)
         net.retrace()
-        strong = {"n_steps": _STRONG, "step_size": 2.5 * net.attack["eps"] / _STRONG}
+        strong = {"n_steps": _STRONG, "step_size": crossing_step(net.attack["eps"], _STRONG)}
         found = []
         for changes in ({}, strong):
             z = net.perturb(net.attacked, x, y, **changes)
@@ -83,7 +84,8 @@ class OverfittingGuard(Callback):
 
 def raised(attack):
     """Give an attack the paper's seven steps."""
-    return {**attack, "n_steps": _MANY, "step_size": 2.5 * attack["eps"] / _MANY, "raised": True}
+    step_size = crossing_step(attack["eps"], _MANY)
+    return {**attack, "n_steps": _MANY, "step_size": step_size, "raised": True}
 
 
 def _state(net):

@@ -7,7 +7,6 @@ from sklearn import config_context
 from skorch.callbacks import Callback
 from skorch.history import History
 
-from advfeat.classifiers._fitting import in_float32_on_cpu
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._making import make_net
 from advfeat.classifiers._own_modules import build_body, name_of
@@ -20,7 +19,7 @@ from advfeat.classifiers._plain import (
     to_plain,
 )
 from advfeat.optim._network_state import BESIDE, set_beside, tensors_beside
-from advfeat.utils._device import own_modes
+from advfeat.utils._device import in_float32_on_cpu, own_modes
 from advfeat.utils._random import isolated_torch_seed
 
 _NUMBERS = ("validation_scores_", "best_validation_score_")

@@ -21,13 +21,13 @@ from advfeat.classifiers._callbacks import (
     make_schedule,
 )
 from advfeat.classifiers._distributed import Ranks
-from advfeat.classifiers._fitting import draft_of_net, initialize, input_statistics, on_device
+from advfeat.classifiers._fitting import draft_of_net, initialize, on_device
 from advfeat.classifiers._from_torch import TorchClassifier, refuse_estimator_as_network
 from advfeat.classifiers._making import check_same_network, make_net, set_for_one_epoch
 from advfeat.classifiers._nets import TrainingNet
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers._training_batches import n_batches
-from advfeat.classifiers._training_data import check_training_data
+from advfeat.classifiers._training_data import check_training_data, input_statistics
 from advfeat.classifiers.networks import check_network_name
 from advfeat.optim._network_state import network_state
 from advfeat.utils._bounds import validate_bounds

@@ -1,17 +1,19 @@
 """From what a user hands to ``fit`` to the samples, class indices and weights of a training."""
 
 import numpy as np
+import torch
 from sklearn.model_selection import train_test_split
 from skorch.dataset import Dataset
 
 from advfeat.datasets._torch_data import unpack_data
-from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import is_unit_box, resolve_bounds
 from advfeat.utils._checks import check_inputs, take_batch
 from advfeat.utils._labels import check_classes, check_labels, encode_labels, positions_of
 from advfeat.utils._lazy import InUnits, SelectedRows
 from advfeat.utils._random import make_rng
-from advfeat.utils._sklearn import _check_sample_weight
+from advfeat.utils._weight import check_weight
+
+_STATISTICS_BYTES = 2**25  # of float64 values at a time
 
 
 class ArrayDataset(Dataset):
@@ -116,14 +118,11 @@ def check_training_data(estimator, X, y, sample_weight, *, reset, classes=None, 
     )
     y = check_labels(y, len(X))
     _check_augmentation(estimator, X)
-    sample_weight = as_array(sample_weight)
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    weight = check_weight(sample_weight, len(X))
     _check_classes(estimator, y, classes, reset)
     index = encode_labels(y, estimator.classes_, len(y))
     of_class = _class_weights(estimator, index, weight)
     used = (weight > 0) & (of_class[index] > 0)
-    if not (weight > 0).any():
-        raise ValueError("Expected at least one positive sample weight, got none.")
     if not used.any():
         raise ValueError(f"class_weight={estimator.class_weight} leaves no sample with a weight.")
     rows = None if used.all() else np.flatnonzero(used)
@@ -193,3 +192,44 @@ def _class_weights(estimator, index, weight):
             f"of at least 0. Got {given} instead."
         )
     return values
+
+
+def input_statistics(data):
+    """Weighted mean and standard deviation per feature, or per channel for images.
+
+    Parameters
+    ----------
+    data : ArrayDataset
+        Its rows are read in pieces.
+
+    Returns
+    -------
+    mean, std : tensor, float32
+        Broadcastable to one sample, in input units.
+    """
+    shape = data.source.shape[1:]
+    groups = (shape[0], -1)  # features or channels, and the values of each in one sample
+    size = max(1, min(4096, _STATISTICS_BYTES // (8 * int(np.prod(shape)))))
+    scale = 255 if data.source.dtype == np.uint8 else 1
+    centre = None
+    total = square = 0.0
+    for i in range(0, len(data), size):
+        cut = slice(i, i + size)
+        part = data.source[cut if data.rows is None else data.rows[cut]]
+        part = np.asarray(part, dtype=np.float64)
+        part = part.reshape(len(part), *groups)
+        if centre is None:
+            centre = part.mean((0, 2))  # near the mean, so that little is lost by cancellation
+        part = part - centre[:, None]
+        weight = data.sample_weight[cut].astype(np.float64)
+        total = total + np.einsum("n,ncp->c", weight, part)
+        square = square + np.einsum("n,ncp,ncp->c", weight, part, part)
+    n = data.sample_weight.sum(dtype=np.float64) * part.shape[2]
+    shift = total / n
+    mean, std = centre + shift, np.sqrt(np.maximum(square / n - shift**2, 0))
+    std[std <= 1e-7 * np.abs(mean)] = scale  # constant up to rounding: leave it as it is
+    as_sample = (shape[0], *[1] * (len(shape) - 1))
+    return tuple(
+        torch.from_numpy((value / scale).astype(np.float32)).reshape(as_sample)
+        for value in (mean, std)
+    )

@@ -5,6 +5,7 @@ normalises them itself, so that ``eps`` keeps its meaning.
 """
 
 import difflib
+import math
 
 import torch
 from torch import nn
@@ -146,6 +147,7 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
     bool
         Whether all parameters get a gradient.
     """
+    what = f"network={name_of(network)}"
     device = torch.device(device)
     trial = copy_network(module).train()  # batch-norm statistics stay as they are
     x = torch.zeros(n, *input_shape, device=device, dtype=torch.float32, requires_grad=True)
@@ -158,18 +160,17 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
         if n == 1:
             hint = " Batch-norm cannot train on batches of one sample: use a larger batch_size."
         raise ValueError(
-            f"network={name_of(network)} failed in training mode on {n} sample(s) of shape "
+            f"{what} failed in training mode on {n} sample(s) of shape "
             f"{tuple(input_shape)}: {error}{hint}"
         ) from error
     if not isinstance(output, torch.Tensor) or output.shape != (n, n_classes):
         found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ValueError(
-            f"In training mode network={name_of(network)} must return logits of shape "
+            f"In training mode {what} must return logits of shape "
             f"(n, {n_classes}), as a tensor. For {n} sample(s) it returned {found}; switch "
             "further outputs off (aux_logits=False in torchvision)."
         )
     trained = [parameter for parameter in trial.parameters() if parameter.requires_grad]
-    what = f"network={name_of(network)}"
     gradients = gradients_of(output, [x, *trained], what)
     if all(gradient is None for gradient in gradients[1:]):
         raise ValueError(f"{what} cannot be trained: its logits have no gradient.")
@@ -177,7 +178,7 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
         gradients_of(trial.eval()(x.clone()), [x], what)
     if needs_gradient and gradients[0] is None:
         raise ValueError(
-            f"network={name_of(network)} passes no gradient to its input, which adversarial "
+            f"{what} passes no gradient to its input, which adversarial "
             "training needs. Look for detach(), no_grad() or integer steps in its forward, or use "
             "StandardClassifier."
         )
@@ -185,10 +186,9 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
 
 
 def _mlp(input_shape, n_classes):
-    d = int(torch.tensor(input_shape).prod())
     return nn.Sequential(
         nn.Flatten(),
-        nn.Linear(d, 128),
+        nn.Linear(math.prod(input_shape), 128),
         nn.ReLU(),
         nn.Linear(128, 128),
         nn.ReLU(),

@@ -13,10 +13,9 @@ from numpy.typing import ArrayLike
 from sklearn.exceptions import ConvergenceWarning
 
 from advfeat.classifiers import AdversarialClassifier
-from advfeat.classifiers._fitting import input_statistics
-from advfeat.classifiers._training_data import ArrayDataset
+from advfeat.classifiers._training_data import ArrayDataset, input_statistics
 from advfeat.construction._kept import as_kept
-from advfeat.construction._sources import check_network, refuse_random, unfrozen
+from advfeat.construction._sources import check_network, refuse_random
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.optim import (
     FrozenNetwork,
@@ -29,6 +28,7 @@ from advfeat.optim import (
 )
 from advfeat.utils._checks import batch_tensor, check_data
 from advfeat.utils._lazy import SelectedRows
+from advfeat.utils._modules import unfrozen
 from advfeat.utils._random import draw_seed, make_rng, normal_rows
 from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
 from advfeat.utils._typing import Inputs, PathOrStr, RandomState

@@ -16,12 +16,13 @@ from advfeat._version import __version__
 from advfeat.classifiers import StandardClassifier
 from advfeat.construction._network_fingerprint import network_fingerprint
 from advfeat.datasets._torch_data import inputs_of
+from advfeat.optim import into_box
 from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import resolve_bounds
 from advfeat.utils._device import resolve_device
 from advfeat.utils._files import resolve_folder
 from advfeat.utils._fingerprint import fingerprint
-from advfeat.utils._lazy import LazyArray, extent, lazy
+from advfeat.utils._lazy import extent, lazy
 from advfeat.utils._manifest import is_begun, refuse_other_files
 from advfeat.utils._store import Store
 
@@ -54,13 +55,8 @@ def as_kept(found, dtype, bounds):
     kept = found.half().float()
     if torch.isinf(kept).any() and torch.isfinite(found).all():
         raise ValueError(_too_large(float(found.abs().max())))
-    if bounds is not None:
-        low, high = (
-            torch.from_numpy(_half_inside(side, towards)).to(kept.device)
-            for side, towards in zip(bounds, (np.inf, -np.inf), strict=True)
-        )
-        kept = torch.minimum(torch.maximum(kept, low), high)
-    return kept
+    inside = bounds and (_half_inside(bounds[0], np.inf), _half_inside(bounds[1], -np.inf))
+    return into_box(kept, inside)
 
 
 def _half_inside(side, towards):
@@ -76,7 +72,7 @@ def _half_inside(side, towards):
 def check_dtype(X, dtype):
     """Raise a ValueError if the inputs to construct from do not fit into the dtype."""
     if dtype == "float16" and X.dtype != np.uint8:
-        largest = np.abs(X.extent if isinstance(X, LazyArray) else extent(X)).max()
+        largest = np.abs(extent(X)).max()
         if largest > np.finfo(np.float16).max:
             raise ValueError(_too_large(largest))
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from advfeat.optim._copying import copy_network
+from advfeat.optim._functions import content_of
 from advfeat.utils._arrays import as_array
 from advfeat.utils._device import own_modes
 from advfeat.utils._fingerprint import fingerprint
@@ -150,15 +151,8 @@ def _constant(value, depth=0):
     name = f"{getattr(value, '__module__', '')}.{value.__qualname__}"
     if "<" not in name or not isinstance(value, FunctionType):  # its name says which it is
         return name
-    parts = [value.__defaults__, value.__kwdefaults__, *map(_content, value.__closure__ or ())]
+    parts = [value.__defaults__, value.__kwdefaults__, *map(content_of, value.__closure__ or ())]
     return f"{name} {_text_of(value.__code__)} {_constant(parts, depth + 1)}"
-
-
-def _content(cell):
-    try:
-        return cell.cell_contents
-    except ValueError:  # it is empty
-        return None
 
 
 def _text_of(code):

@@ -265,13 +265,13 @@ class NonRobustRelabeler(TrainTimeTransformer):
             classes = classes_to_be(source, X, y)
         else:
             classes = self._source.classes_
-        encode_labels(y, classes, len(y))
+        index = encode_labels(y, classes, len(y))
         warn_of_rounding(X, self.norm, self.eps, self.dtype)
         seeded = isinstance(self.random_state, Integral) and len(classes) > 1
         if isinstance(self.target, str) and not (seeded and self.store is not None):
             return {}
         # Kept for the construction, as a callable need not give the same twice.
-        target = self._targets(source, encode_labels(y, classes, len(y)), y, classes)
+        target = self._targets(source, index, y, classes)
         return {"target_labels": classes[target]}
 
     def _default_source(self):

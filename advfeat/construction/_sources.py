@@ -5,25 +5,17 @@ import contextlib
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNet
 from torch import nn
 
 from advfeat.classifiers import StandardClassifier
-from advfeat.classifiers._fitting import in_float32_on_cpu
 from advfeat.classifiers._from_skorch import from_skorch
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers.networks import build_network
 from advfeat.optim import FrozenNetwork
-from advfeat.utils._device import own_modes
+from advfeat.utils._device import in_float32_on_cpu, own_modes
+from advfeat.utils._modules import unfrozen
 from advfeat.utils._random import isolated_torch_seed
-
-
-def unfrozen(source):
-    """Return the estimator in a FrozenEstimator, and everything else as it is."""
-    while isinstance(source, FrozenEstimator):
-        source = source.estimator
-    return source
 
 
 def check_network(source, X, n_classes, needs_features):

@@ -34,7 +34,6 @@ from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.construction._containers import ContainerMixin
 from advfeat.construction._kept import Keeping, check_dtype, check_folder
-from advfeat.construction._sources import unfrozen
 from advfeat.datasets._constructed import ConstructedDataset
 from advfeat.datasets._torch_data import classes_of, inputs_of, unpack_labelled_data
 from advfeat.utils._arrays import as_array
@@ -45,7 +44,7 @@ from advfeat.utils._estimator import EstimatorMixin, draft_of
 from advfeat.utils._frames import library_of
 from advfeat.utils._labels import check_labels
 from advfeat.utils._lazy import LazyArray, images_in_units, items_in_units
-from advfeat.utils._modules import refuse_module
+from advfeat.utils._modules import refuse_module, unfrozen
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import _fit_context, _raise_for_params, html_block_around
 from advfeat.utils._typing import Inputs
@@ -215,6 +214,7 @@ class TrainTimeTransformer(
             What `_check_before` returned.
         """
 
+    @abstractmethod
     def _check_before(self, X, y, source):
         """Check what belongs to the construction, before the source is trained.
 
@@ -230,7 +230,6 @@ class TrainTimeTransformer(
         dict of str to ndarray
             What is decided now of the set to be constructed, by the names that `_construct` has.
         """
-        return {}
 
     def _fit_source(self, X, y, sample_weight, fit_params, keep=False):
         source = self._default_source() if self.estimator is None else clone(self.estimator)

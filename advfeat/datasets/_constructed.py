@@ -186,25 +186,19 @@ class ConstructedDataset(Dataset):
             i = i.cpu().numpy()
         if isinstance(i, Integral) or (isinstance(i, np.ndarray) and i.ndim == 0):
             return self._items([i])[0]
-        if isinstance(i, slice):
-            X = self.X[i] if not isinstance(self.X, LazyArray) else select_rows(self.X, i)
-            return type(self)(X, self.y[i], self.y_source[i], self.classes, self.feature_names)
-        rows = np.asarray(None if isinstance(i, tuple) else i)
-        if rows.size == 0:
-            rows = rows.astype(np.intp)
-        if rows.ndim != 1 or rows.dtype.kind not in "biu":
-            raise IndexError(
-                "A ConstructedDataset is indexed by an integer, a slice, a list of integers or a "
-                f"mask. Got {i!r}."
-            )
-        rows = np.arange(len(self))[rows]
-        return type(self)(
-            select_rows(self.X, rows),
-            self.y[rows],
-            self.y_source[rows],
-            self.classes,
-            self.feature_names,
-        )
+        if not isinstance(i, slice):
+            rows = np.asarray(None if isinstance(i, tuple) else i)
+            if rows.size == 0:
+                rows = rows.astype(np.intp)
+            if rows.ndim != 1 or rows.dtype.kind not in "biu":
+                raise IndexError(
+                    "A ConstructedDataset is indexed by an integer, a slice, a list of integers "
+                    f"or a mask. Got {i!r}."
+                )
+            i = np.arange(len(self))[rows]
+        cut = isinstance(i, slice) and not isinstance(self.X, LazyArray)
+        X = self.X[i] if cut else select_rows(self.X, i)
+        return type(self)(X, self.y[i], self.y_source[i], self.classes, self.feature_names)
 
     def __getitems__(self, rows):
         """Items of a batch, as torch's DataLoader asks for them."""

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from advfeat.datasets._bunch import as_bunch
 from advfeat.datasets._torch_data import classes_of, split_dataset
 from advfeat.utils._arrays import as_array
+from advfeat.utils._errors import first_line
 from advfeat.utils._files import resolve_folder, writing
 from advfeat.utils._lazy import lazy
 from advfeat.utils._sklearn import validate_params
@@ -164,8 +165,7 @@ def _read(path):
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what damaged bytes make of torch's reader is of any kind
         # torch's advice on what to trust spans lines and is coloured.
-        told = str(error) and "\x1b" not in str(error)
-        reason = str(error).splitlines()[0] if told else type(error).__name__
+        reason = type(error).__name__ if "\x1b" in str(error) else first_line(error)
         raise ValueError(
             f"'{path}' is damaged, or holds more than tensors, which is not loaded ({reason})."
         ) from error

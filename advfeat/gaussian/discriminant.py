@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, log_softmax
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from advfeat.gaussian.robust_covariance import ratio
 from advfeat.utils._arrays import as_array, as_floats
 
 
@@ -61,7 +62,7 @@ def linear_discriminant(axes, means, priors, std):
     """
     center = priors @ means
     coordinates, outside = axes.rotate(means - center)
-    inverse = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)[..., None, :]
+    inverse = ratio(1.0, std)[..., None, :]
     scale = inverse[..., : axes.n_axes]
     # Divided twice, not by the variance, so that no square can overflow.
     whitened = coordinates * scale

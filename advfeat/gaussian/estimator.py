@@ -31,9 +31,9 @@ from advfeat.utils._sklearn import (
     Interval,
     StrOptions,
     _check_partial_fit_first_call,
-    _check_sample_weight,
     _fit_context,
 )
+from advfeat.utils._weight import check_weight
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -296,12 +296,10 @@ class GaussianRobustMLE(
 
     def _check_batch(self, X, y, sample_weight, reset):
         """Validate training data."""
-        X, weight = as_array(X), as_array(sample_weight)
+        X = as_array(X)
         y = None if y is None else check_labels(y, None)  # None has scikit-learn's message
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
-        weight = _check_sample_weight(weight, X, dtype=float, ensure_non_negative=True)
-        if not weight.any():
-            raise ValueError("Expected a positive sample weight at least, got none.")
+        weight = check_weight(sample_weight, len(X))
         if weight.max() > np.finfo(float).max / len(weight):
             raise ValueError("Expected weights of a finite sum, got infinity. Rescale them.")
         return X, y, weight

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from advfeat.gaussian.robust_covariance import ratio
+
 
 class GaussianMatricesMixin:
     """Principal axes, covariances and the adversary's map, as attributes.
@@ -43,8 +45,7 @@ class GaussianMatricesMixin:
     def precision_(self) -> NDArray:
         """Inverse of the robust covariance."""
         check_is_fitted(self)
-        std = self.robust_std_
-        return self._matrices(np.divide(1.0, std, out=np.zeros_like(std), where=std > 0) ** 2)
+        return self._matrices(ratio(1.0, self.robust_std_) ** 2)
 
     @property
     def _is_linear(self) -> bool:

@@ -11,6 +11,8 @@ import numpy as np
 from scipy import optimize
 from sklearn.exceptions import ConvergenceWarning
 
+from advfeat.gaussian.robust_covariance import ratio
+
 _MAX_ITER = 100
 _N_STEPS, _N_STARTS = 1000, 10  # of L-BFGS
 _TOL = 1e-14
@@ -85,17 +87,14 @@ def worst_perturbation(V, precision, eps, share=None):
     rise = np.max(np.abs(pull) / eps - gap, axis=1, initial=0.0, keepdims=True)
     for _ in range(_MAX_ITER):
         slack = gap + rise
-        delta = np.divide(pull, slack, out=np.zeros_like(pull), where=slack > 0)
+        delta = ratio(pull, slack)
         length_2 = np.square(delta).sum(axis=1, keepdims=True)
         excess = np.sqrt(length_2) / eps - 1
         if np.all(excess <= _TOL):
             break
         # Newton for 1 / length, which is concave in the multiplier: monotone from the left.
-        slope = np.divide(np.square(delta), slack, out=np.zeros_like(pull), where=slack > 0)
-        slope = slope.sum(axis=1, keepdims=True)
-        rise += np.divide(
-            np.maximum(excess, 0.0) * length_2, slope, out=np.zeros_like(rise), where=slope > 0
-        )
+        slope = ratio(np.square(delta), slack).sum(axis=1, keepdims=True)
+        rise += ratio(np.maximum(excess, 0.0) * length_2, slope)
     free = rise[:, 0] == 0
     if share is None:
         share = np.arange(len(precision)) == np.argmax(precision)

@@ -126,12 +126,12 @@ def relaxation(robust, s, weights):
     """
     delta, std = robust.adversary_std, robust.std
     largest = delta.max(axis=-1, keepdims=True)
-    share = np.square(np.divide(delta, largest, out=np.zeros_like(delta), where=largest > 0))
+    share = np.square(ratio(delta, largest))
     with np.errstate(divide="ignore", invalid="ignore"):
         d_eff = np.square(share @ weights) / (np.square(share) @ weights)
     d_eff = np.where(largest[..., 0] > 0, d_eff, np.inf)[()]
-    ratio = np.divide(delta, std, out=np.zeros_like(std), where=std > 0)
-    return d_eff, (ratio * (1 - ratio)).max(axis=-1) / (2 * d_eff)
+    moved = ratio(delta, std)
+    return d_eff, (moved * (1 - moved)).max(axis=-1) / (2 * d_eff)
 
 
 def lambda_bounds(s, eps, weights, *, tight):
@@ -183,8 +183,7 @@ def vulnerability(s, model_std, C, weights):
     surplus = C[..., None] * np.square(model_std) - 1
     finite = surplus.min(axis=-1) > 0
     surplus = np.where(finite[..., None], surplus, 1.0)
-    ratio = np.divide(s, model_std, out=np.zeros_like(s), where=model_std > 0)
-    rise = ((2 + 1 / surplus) / surplus) @ (weights * np.square(ratio))
+    rise = ((2 + 1 / surplus) / surplus) @ (weights * np.square(ratio(s, model_std)))
     return np.where(finite, rise, np.inf)[()]
 
 
@@ -229,9 +228,15 @@ def _check_axes(s, weights):
     return s, weights
 
 
+def ratio(a, b):
+    """Divide a by b; zero where b is zero."""
+    shape = np.broadcast_shapes(np.shape(a), np.shape(b))
+    return np.divide(a, b, out=np.zeros(shape), where=b > 0)
+
+
 def _adversary_std(std, t):
     """Adversary's ``t**2 / sigma``; zero where the budget and the data are both zero."""
-    return t * np.divide(t, std, out=np.zeros_like(std), where=std > 0)
+    return t * ratio(t, std)
 
 
 def _solve(s, eps, weights):
@@ -280,10 +285,10 @@ def bracket(s, eps, weights):
     order = np.argsort(s[0])
     s, weights = s[:, order], weights[order]
     smallest = s[:, :1]
-    ratio = np.divide(smallest, s, out=np.ones_like(s), where=s > 0)
+    share = np.divide(smallest, s, out=np.ones_like(s), where=s > 0)
     count = np.cumsum(weights)
     e = eps / np.sqrt(count)
-    power_mean = smallest / np.sqrt(np.square(ratio) @ weights / count[-1])[:, None]
+    power_mean = smallest / np.sqrt(np.square(share) @ weights / count[-1])[:, None]
     mean = np.cumsum(weights * s, axis=1) / count
     low = np.sqrt(e[:, -1:]) * np.sqrt(e[:, -1:] + power_mean)
     high = np.min(np.sqrt(e) * np.sqrt(e + mean), axis=1, keepdims=True)

@@ -165,31 +165,30 @@ def robust_accuracy_curve(
         )
     if not np.all(radii >= 0):
         raise ValueError(f"eps_values must be numbers of at least 0. Got {radii}.")
+    ascending, place = np.unique(radii, return_inverse=True)
     by_radius = [
         attack_settings("robust_accuracy_curve", norm=norm, eps=eps, **attack)
-        for eps in radii.tolist()
+        for eps in ascending.tolist()
     ]
     first = by_radius[0]
     target = AttackTarget.of(estimator, X, y, first["precision"], first["bounds"])
     n = len(target.labels)
     weight = check_weight(sample_weight, n)
     told = warn_if_blind(target, norm, radii.max())
-    fooled, accuracy = np.zeros(n, dtype=bool), np.empty(len(radii))
+    fooled, accuracy = np.zeros(n, dtype=bool), []
     largest = 0.0, fooled  # radius at which samples withstand, and who is fooled there
-    done = None
-    for i in np.argsort(radii, kind="stable"):
+    for settings in by_radius:
         rows = np.flatnonzero(~fooled)
-        if len(rows) and radii[i] != done:  # the same radius again is the same attack
+        if len(rows):
             # All rows are cut as they lie, which costs less than looking them up.
-            fooled[rows] = _fooled(target, by_radius[i], rows if len(rows) < n else None)
+            fooled[rows] = _fooled(target, settings, rows if len(rows) < n else None)
             if not fooled.all():
-                largest = float(radii[i]), fooled.copy()
-        done = radii[i]
-        accuracy[i] = np.average(~fooled, weights=weight)
+                largest = settings["eps"], fooled.copy()
+        accuracy.append(np.average(~fooled, weights=weight))
     if not told:
         eps, fooled = largest
         warn_if_beaten(target, norm, eps, ~fooled)
-    return accuracy
+    return np.array(accuracy)[place]
 
 
 def _fooled(target, settings, rows=None):

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 
@@ -17,8 +16,9 @@ from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._batches import Forward, iter_batches, run_batches
 from advfeat.utils._frames import as_frame, library_of
 from advfeat.utils._labels import check_labels, encode_labels
+from advfeat.utils._lazy import images_in_units
 from advfeat.utils._logits import classified_as
-from advfeat.utils._modules import refuse_module
+from advfeat.utils._modules import refuse_module, unfrozen
 from advfeat.utils._typing import Inputs
 
 _N_COMPARED = 256  # images
@@ -123,8 +123,7 @@ class _Other:
     """
 
     def __init__(self, estimator, X, y):
-        while isinstance(estimator, FrozenEstimator):
-            estimator = estimator.estimator
+        estimator = unfrozen(estimator)
         classes = getattr(estimator, "classes_", None)
         self.classes = None
         self._skorchs = isinstance(estimator, NeuralNet)  # it predicts positions, not `classes_`
@@ -169,7 +168,7 @@ def _refuse_other_units(estimator, X):
         return
     some = np.linspace(0, len(X) - 1, min(len(X), _N_COMPARED)).astype(int)
     X = np.asarray(X[some])
-    said = [estimator.predict(images) for images in (X, X.astype(np.float32) / 255)]
+    said = [estimator.predict(images) for images in (X, images_in_units(X))]
     if not np.array_equal(*said):
         raise ValueError(
             "X is uint8, and adversarial examples are images in [0, 1]; the estimator must take "

@@ -1,7 +1,7 @@
 """Where inputs are optimised: the loop, its losses and feasible sets, the networks."""
 
+from advfeat.optim._attacked import AttackedNetwork
 from advfeat.optim._balls import L2Ball, LinfBall, make_ball, row_norms, useful_radius
-from advfeat.optim._folding import AttackedNetwork
 from advfeat.optim._frozen import FrozenNetwork
 from advfeat.optim._losses import (
     cross_entropy,

@@ -72,6 +72,11 @@ def useful_radius(norm: float, eps: float, bounds: Box, shape: tuple[int, ...]) 
     return min(float(eps), reach, LARGEST)
 
 
+def crossing_step(eps, n_steps):
+    """Length of a step of which ``n_steps`` can cross a ball of radius ``eps``: 2.5 eps in all."""
+    return 2.5 * eps / n_steps
+
+
 def _per_sample(values, like):
     """Reshape (n,) to broadcast against ``like`` of shape (n, ...)."""
     return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))

@@ -9,9 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from advfeat.optim._functions import Functions, members
-
-_ORIGINAL = "_torchdynamo_orig_callable"  # attribute of what torch.compile gives
+from advfeat.optim._functions import ORIGINAL, Functions, members
 
 
 def copy_network(module, *, share_weights=False):
@@ -66,7 +64,7 @@ def memo_of_copies(module):
 
 def copy_state(state):
     """Copy what a network's or an optimizer's `state_dict` gave; sooner than a deep copy."""
-    memo = {id(t): t.clone() for t in _tensors(state) if t.is_floating_point()}
+    memo = {id(t): t.clone() for t in tensors_in(state) if t.is_floating_point()}
     return copy.deepcopy(state, memo)
 
 
@@ -75,7 +73,7 @@ def computed_tensors(module):
     return [
         tensor
         for layer in module.modules()
-        for tensor in _tensors(vars(layer))
+        for tensor in tensors_in(vars(layer))
         if not tensor.is_leaf
     ]
 
@@ -140,7 +138,7 @@ def _method(value, layer):
     """Original of a compiled function or method that a layer holds, or None."""
     if not isinstance(value, (FunctionType, MethodType)):
         return None  # some objects have every attribute that they are asked for
-    original = getattr(value, _ORIGINAL, None)
+    original = getattr(value, ORIGINAL, None)
     bound = isinstance(value, MethodType) and isinstance(original, FunctionType)
     return MethodType(original, value.__self__) if bound else original
 
@@ -152,10 +150,10 @@ def _compiled(kind):
         return {}
     methods = {k: v for base in reversed(kind.__mro__) for k, v in vars(base).items()}
     functions = {name: f for name, f in methods.items() if isinstance(f, FunctionType)}
-    return {name: vars(f)[_ORIGINAL] for name, f in functions.items() if _ORIGINAL in vars(f)}
+    return {name: vars(f)[ORIGINAL] for name, f in functions.items() if ORIGINAL in vars(f)}
 
 
-def _tensors(container):
+def tensors_in(container):
     """Tensors in a container and in those inside it."""
     return [value for value in members(container) if isinstance(value, torch.Tensor)]
 

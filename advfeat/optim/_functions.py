@@ -12,6 +12,7 @@ from weakref import ref
 
 from torch import nn
 
+ORIGINAL = "_torchdynamo_orig_callable"  # attribute of what torch.compile gives
 CONTAINERS = dict, list, tuple, set, deque
 
 
@@ -53,7 +54,7 @@ class Functions:
         return any(id(part) in self._own for part in _reached([value], self._own))
 
     def _add(self, function):
-        compiled = getattr(function, "_torchdynamo_orig_callable", None)
+        compiled = getattr(function, ORIGINAL, None)
         if isinstance(compiled, FunctionType):
             # Of torch.compile, whose wrappers a copy does without.
             if id(compiled) not in self.memo:
@@ -163,7 +164,7 @@ def _parts(value):
     if isinstance(value, partial):
         return value.func, value.args, value.keywords
     if isinstance(value, FunctionType):
-        cells = [_content(cell) for cell in value.__closure__ or ()]
+        cells = [content_of(cell) for cell in value.__closure__ or ()]
         named = _networks_by_name(value).values()
         return *cells, *named, value.__defaults__, value.__kwdefaults__, vars(value)
     return ()
@@ -178,7 +179,8 @@ def _networks_by_name(function):
     return {name: known[name] for name in names if isinstance(known.get(name), nn.Module)}
 
 
-def _content(cell):
+def content_of(cell):
+    """Give what a function's cell holds, None if it is empty."""
     try:
         return cell.cell_contents
     except ValueError:  # nothing was put into it yet

@@ -55,14 +55,8 @@ class Steps:
         self.repeatable = False
         self._own = threading.local()  # a graph has one set of buffers: one for each thread
 
-    def __getstate__(self):
-        return {}  # of no use in another process, where the network is traced anew
-
-    def __setstate__(self, state):
-        self.__init__()
-
-    def __deepcopy__(self, memo):
-        return Steps()
+    def __reduce__(self):
+        return Steps, ()  # copies, and other processes, trace the network anew
 
     def __call__(self, network, loss, z, target):
         """Compute as `output_and_gradient`."""

@@ -10,7 +10,7 @@ from numbers import Number
 import torch
 from torch import nn
 
-from advfeat.optim._copying import copy_state
+from advfeat.optim._copying import copy_state, tensors_in
 from advfeat.optim._functions import members
 
 _TABLES = set(vars(nn.Module()))  # of a layer's weights, layers, hooks; and its mode
@@ -45,7 +45,7 @@ def network_state(module, *, numbers=True):
     held = {}
     for prefix, layer in _layers(module):
         for name, value in own_values(layer):
-            inside = [v for v in members([value]) if isinstance(v, torch.Tensor)]
+            inside = tensors_in([value])
             # What only lists the tensors of the network finds them there.
             if (inside or numbers) and known.isdisjoint(map(_memory, inside)):
                 held[prefix + name] = copies.setdefault(id(value), _copied(value))
@@ -66,7 +66,7 @@ def own_values(layer):
 
 def _copied(value):
     """Copy a number, or a container with its tensors, which may have been computed."""
-    tensors = [v for v in members([value]) if isinstance(v, torch.Tensor)]
+    tensors = tensors_in([value])
     return copy.deepcopy(value, {id(tensor): tensor.detach().clone() for tensor in tensors})
 
 

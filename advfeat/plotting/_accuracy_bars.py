@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from advfeat.attacks._adversarial_examples import ATTACK_DEFAULTS
 from advfeat.attacks._attack import AttackTarget
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.metrics import robust_accuracy_score
 from advfeat.plotting._style import (
     COLORS,
     SMALL,
-    attack_steps,
     check_accuracy,
     check_eps,
     check_mapping,
+    dark,
     describe,
     get_axes,
     import_pyplot,
@@ -182,11 +183,10 @@ class AccuracyBarDisplay:
                     f"empty list for {name!r}."
                 )
         fitted = [estimator for group in groups.values() for estimator in group]
-        X, y = unpack_data(fitted[0] if fitted else None, X, y)
+        X, y = unpack_data(fitted[0], X, y)
+        settings = {**ATTACK_DEFAULTS, **attack}
         for estimator in fitted:  # before the first of many attacks
-            AttackTarget.of(
-                estimator, X, y, attack.get("precision", "fp32"), attack.get("bounds", "auto")
-            )
+            AttackTarget.of(estimator, X, y, settings["precision"], settings["bounds"])
         accuracy = {
             name: [
                 [
@@ -201,7 +201,7 @@ class AccuracyBarDisplay:
             accuracy,
             eps=eps,
             norm=norm,
-            n_steps=attack_steps(attack),
+            n_steps=settings["n_steps"],
             n_samples=np.shape(y)[0],
             ax=ax,
         )
@@ -265,7 +265,7 @@ class AccuracyBarDisplay:
                 yerr=self.std[:, j] if self.std.any() else None,
                 color=COLORS[j % len(COLORS)],
                 hatch=("", "//", "..", "xx")[j // len(COLORS) % 4],
-                ecolor=ax.spines["left"].get_edgecolor(),
+                ecolor=dark(ax),
                 label=f"{norm_name(self.norm)}, ε = {eps:g}" if eps else "no attack",
             )
             percent = [f"{100 * value:.0f}" for value in self.mean[:, j]]

@@ -13,11 +13,10 @@ from advfeat.plotting._plane import (
     check_plane,
     check_plane_of,
     check_weights,
-    dark,
     draw_boundary,
     draw_samples,
 )
-from advfeat.plotting._style import COLORS, check_radius, get_axes
+from advfeat.plotting._style import COLORS, check_radius, dark, get_axes
 from advfeat.utils._arrays import as_floats
 from advfeat.utils._modules import refuse_module
 

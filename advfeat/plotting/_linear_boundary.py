@@ -13,7 +13,6 @@ from advfeat.plotting._plane import (
     check_plane,
     check_plane_of,
     check_weights,
-    dark,
     draw_boundary,
     draw_samples,
 )
@@ -22,6 +21,7 @@ from advfeat.plotting._style import (
     SMALL,
     check_mapping,
     check_radius,
+    dark,
     get_axes,
     import_pyplot,
 )

@@ -4,12 +4,11 @@ from functools import partial
 
 import numpy as np
 
-from advfeat.attacks._attackable import check_names
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.plotting._style import COLORS, one_number
 from advfeat.utils._arrays import as_floats
 from advfeat.utils._checks import check_data
-from advfeat.utils._frames import as_frame, library_of
+from advfeat.utils._frames import as_frame, check_names, library_of
 from advfeat.utils._labels import check_labels
 
 _SAMPLES = {"s": 6, "alpha": 0.35, "linewidths": 0}
@@ -104,8 +103,3 @@ def draw_boundary(ax, X, coef, intercept, color, style, label):
     foot = center - (center @ coef + intercept) / (coef @ coef) * coef
     along = np.array([-coef[1], coef[0]]) / np.linalg.norm(coef) * (X.std() or 1.0)
     return ax.axline(foot, foot + along, color=color, ls=style, label=label)
-
-
-def dark(ax):
-    """Return the colour of the axes, which contrasts with the background of any style."""
-    return ax.spines["left"].get_edgecolor()

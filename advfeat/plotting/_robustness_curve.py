@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from advfeat.attacks._adversarial_examples import ATTACK_DEFAULTS
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.metrics import robust_accuracy_curve
 from advfeat.plotting._style import (
     COLORS,
     MARKERS,
     SMALL,
-    attack_steps,
     check_accuracy,
     check_eps,
     describe,
@@ -179,7 +179,7 @@ class RobustnessCurveDisplay:
             robust_accuracy_curve(estimator, X, y, norm=norm, eps_values=eps, **attack),
             norm=norm,
             name=type(estimator).__name__ if name is None else name,
-            n_steps=attack_steps(attack),
+            n_steps={**ATTACK_DEFAULTS, **attack}["n_steps"],
             n_samples=np.shape(y)[0],
             ax=ax,
         )

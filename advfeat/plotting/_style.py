@@ -1,11 +1,9 @@
 """What all displays share: matplotlib's import, colours, axes and the words for an attack."""
 
-import inspect
 from collections.abc import Mapping
 
 import numpy as np
 
-from advfeat.attacks import adversarial_examples
 from advfeat.utils._arrays import as_array, as_floats
 from advfeat.utils._norms import norm_name
 
@@ -52,10 +50,9 @@ def style_accuracy_axis(ax):
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def attack_steps(attack):
-    """Return the n_steps that `adversarial_examples` will take with these keywords."""
-    default = inspect.signature(adversarial_examples).parameters["n_steps"].default
-    return attack.get("n_steps", default)
+def dark(ax):
+    """Return the colour of the axes, which contrasts with the background of any style."""
+    return ax.spines["left"].get_edgecolor()
 
 
 def describe(norm, n_steps, n_samples):

@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from advfeat.utils._errors import first_line
+
 
 def as_array(X):
     """Turn a tensor of any device and dtype, or a list of them, into an array.
@@ -59,7 +61,7 @@ def from_list(X):
     except (ValueError, TypeError) as error:
         raise ValueError(
             "All samples of X must be arrays of numbers and have one shape. Got a list that is no "
-            f"array: {str(error).splitlines()[0]}"
+            f"array: {first_line(error)}"
         ) from error
 
 

@@ -50,19 +50,14 @@ def resolve_bounds(bounds, input_shape):
     if bounds is None:
         return None
     sides = [np.asarray(side, dtype=np.float64) for side in bounds]
-    if all(side.size == 1 for side in sides):
-        return tuple(float(side.reshape(())) for side in sides)
-    n = input_shape[0]
+    n, ones = input_shape[0], [1] * (len(input_shape) - 1)
     for side in sides:
         if side.size not in (1, n):
             raise ValueError(
                 f"bounds must hold one number, or one for each of the {n} "
                 f"{'channels' if len(input_shape) == 3 else 'features'} of X. Got {side.size}."
             )
-    axes = (n, *[1] * (len(input_shape) - 1))
-    low, high = (
-        np.broadcast_to(side.reshape(-1, *[1] * (len(input_shape) - 1)), axes) for side in sides
-    )
+    low, high = (np.broadcast_to(side.reshape(-1, *ones), (n, *ones)) for side in sides)
     if np.all(low == low[0]) and np.all(high == high[0]):
         return float(low.flat[0]), float(high.flat[0])
     return low.astype(np.float32), high.astype(np.float32)

@@ -56,7 +56,9 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto", channels="auto"):
     if ndim == 4:
         X = _as_images(X, owner, channels)
     elif isinstance(X, LazyArray):
-        _check_n_features(estimator, X, reset)
+        if 0 in X.shape:
+            _refuse_empty(X, owner)
+        validate_data(estimator, X, reset=reset, skip_check_array=True)  # not to be read whole
         if reset:
             warn_of_offset(X)
     else:
@@ -205,20 +207,6 @@ def _as_table(X, check):
         raise ValueError(f"Expected an X of numbers, got {type(X).__name__}: {error}") from error
 
 
-def _check_n_features(estimator, X, reset):
-    """Do what `validate_data` does, for arrays that are not to be read whole."""
-    if 0 in X.shape:
-        _refuse_empty(X, type(estimator).__name__)
-    if reset:
-        estimator.n_features_in_ = X.shape[1]
-        estimator.__dict__.pop("feature_names_in_", None)
-    elif X.shape[1] != getattr(estimator, "n_features_in_", X.shape[1]):
-        raise ValueError(
-            f"X has {X.shape[1]} features, but {type(estimator).__name__} is expecting "
-            f"{estimator.n_features_in_} features as input."
-        )
-
-
 def _as_images(X, owner, channels):
     """X as float32 or uint8 of shape (n, C, H, W)."""
     if channels == "last":
@@ -271,7 +259,7 @@ def _finite_ends(X, owner):
     """Smallest and largest value by channel or feature, all finite; None for bytes."""
     if X.dtype == np.uint8:
         return None
-    ends = X.extent if isinstance(X, LazyArray) else extent(X)
+    ends = extent(X)
     if np.isnan(ends).any():
         raise ValueError(f"Input X contains NaN. {owner} does not accept missing values.")
     if np.isinf(ends).any():

@@ -74,6 +74,20 @@ def on_accelerator(X, device):
 
 
 @contextlib.contextmanager
+def in_float32_on_cpu():
+    """Build networks as float32 on the CPU first whatever torch's defaults."""
+    dtype = torch.get_default_dtype()
+    try:
+        if dtype != torch.float32:
+            torch.set_default_dtype(torch.float32)
+        with torch.device("cpu"):
+            yield
+    finally:
+        if dtype != torch.float32:
+            torch.set_default_dtype(dtype)
+
+
+@contextlib.contextmanager
 def own_modes():
     """Compute with gradients and without autocast, whatever the caller has set around a call."""
     with (

@@ -5,6 +5,9 @@ import sys
 
 import numpy as np
 
+from advfeat.utils._errors import shortened
+from advfeat.utils._sklearn import _get_feature_names
+
 _LIBRARIES = ("pandas", "polars")
 
 
@@ -40,3 +43,13 @@ def as_frame(values, names, library=None, index=None):
     if library == "pandas":
         return frames.DataFrame(values, index=index, columns=names, copy=False)
     return frames.DataFrame(values, schema=names, orient="row")
+
+
+def check_names(estimator, X):
+    """Refuse a frame whose columns are in another order, as `predict` does."""
+    known, names = getattr(estimator, "feature_names_in_", None), _get_feature_names(X)
+    if known is not None and names is not None and not np.array_equal(known, names):
+        raise ValueError(
+            f"The feature names should match those that {type(estimator).__name__} was fitted "
+            f"with, in their order: {shortened(known)}. Got {shortened(names)}."
+        )

@@ -1,14 +1,13 @@
 """The one check of y, and the positions of labels among classes."""
 
-import warnings
 from numbers import Real
 
 import numpy as np
-from sklearn.exceptions import DataConversionWarning
-from sklearn.utils import check_array
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from advfeat.utils._arrays import as_array
+from advfeat.utils._errors import shortened
 
 _TEXT = "OSU"  # kinds of dtypes; `check_labels` leaves only text in arrays of objects
 
@@ -52,15 +51,7 @@ def check_labels(y, n):
 
 def ravel_column(y):
     """Flatten an array of shape (n, 1), with scikit-learn's warning; all else as it is."""
-    if y.ndim != 2 or y.shape[1] != 1:
-        return y
-    warnings.warn(
-        f"A column-vector y was passed when a 1d array was expected: its shape is {y.shape}. "
-        "Please change the shape of y to (n_samples,), for example using ravel().",
-        DataConversionWarning,
-        stacklevel=3,
-    )
-    return y.ravel()
+    return column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
 
 def check_classes(classes):
@@ -105,7 +96,7 @@ def check_kind(y, classes):
 def _of_another_type(y, classes):
     return ValueError(
         f"y must hold labels like the classes {classes}. Got labels of another type: "
-        f"{np.unique(y)[:3].tolist()}{', ...' if len(np.unique(y)) > 3 else ''}."
+        f"{shortened(list(map(repr, np.unique(y).tolist())))}."
     )
 
 

@@ -101,7 +101,7 @@ class LazyArray(ABC):
     @cached_property
     def extent(self):
         """Smallest and largest value of each channel or feature, found in one pass."""
-        return extent(self)
+        return _extent(self)
 
 
 class CastArray(LazyArray):
@@ -268,12 +268,18 @@ def held_dtype(X):
 
 
 def extent(X):
-    """Smallest and largest value of each channel or feature, in chunks of rows; NaN stays NaN.
+    """Smallest and largest value of each channel or feature; NaN stays NaN.
+
+    Rows are read in chunks; a lazy array remembers what was found.
 
     Returns
     -------
     low, high : ndarray of shape (C,) or (d,)
     """
+    return X.extent if isinstance(X, LazyArray) else _extent(X)
+
+
+def _extent(X):
     axes = (0, *range(2, X.ndim))
 
     def ends(part):  # a function, so that no chunk is held while the next is read

@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+from advfeat.utils._errors import shortened
 from advfeat.utils._files import is_clutter, writing
 
 CHECKSUMS = "checksums-"  # how the names of the files of checksums begin
@@ -133,7 +134,7 @@ def refuse_other_files(folder, name, unless):
     if files and not unless():
         raise ValueError(
             f"{name} must be an empty or a new folder, or one in which this work was begun. It "
-            f"holds other files: {', '.join(files[:3])}{', ...' if len(files) > 3 else ''}."
+            f"holds other files: {shortened(files)}."
         )
 
 

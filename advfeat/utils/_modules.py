@@ -1,5 +1,6 @@
-"""Torch modules where estimators are needed."""
+"""What may stand where an estimator is needed: torch modules, and estimators in others."""
 
+from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 
@@ -10,3 +11,10 @@ def refuse_module(estimator):
             f"A torch module ({type(estimator).__name__}) is no estimator: it does not tell its "
             "labels and input shape. Pass from_torch(module, classes=..., input_shape=...)."
         )
+
+
+def unfrozen(estimator):
+    """Return the estimator in a FrozenEstimator, and everything else as it is."""
+    while isinstance(estimator, FrozenEstimator):
+        estimator = estimator.estimator
+    return estimator

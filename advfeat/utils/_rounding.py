@@ -54,7 +54,7 @@ def warn_of_rounding(X, norm, eps, dtype="float32"):
     if X.dtype == np.uint8:
         return
     kind = np.dtype(dtype).type
-    low, high = np.float64(X.extent if isinstance(X, LazyArray) else extent(X))
+    low, high = np.float64(extent(X))
     largest = np.maximum(np.abs(low), np.abs(high))
     below = np.nextafter(largest.astype(kind), kind(0))  # 1 itself is held exactly
     step = np.spacing(below).astype(np.float64) / 2

@@ -31,7 +31,6 @@ from advfeat.utils._progress import progress_bar
 
 _DIGEST = 16  # bytes of a checksum
 _EXTRAS = "extras.json"  # fingerprints of the small arrays
-_UNREADABLE = (OSError, ValueError, EOFError)
 _REPEAT = "Repeat the call of fit_transform that began it."
 
 
@@ -110,7 +109,7 @@ class Store:
     def __enter__(self):
         noted = self._manifest.check(ours=self._checksums.path.exists) is not None
         # A finished folder is only read, by as many processes as like.
-        if noted and self._read_digests().any(axis=1).all() and self._has_extras():
+        if noted and _digests_in(self._checksums).any(axis=1).all() and self._has_extras():
             if self.n_missing() == 0:
                 return self
         self._take_lock()
@@ -136,8 +135,7 @@ class Store:
         )
         if there is not None:
             kept = self._checksum_file(Manifest(self.folder, self.name, there, {}))
-            digests = kept.read(0, kept.shape[0])
-            if digests is not None and digests.reshape(kept.shape).any(axis=1).all():
+            if _digests_in(kept).any(axis=1).all():
                 return  # finished: nothing is to be written
         self._take_lock()
         try:
@@ -178,7 +176,7 @@ class Store:
 
     def n_missing(self):
         """Count the batches that are not there, or are damaged; nothing is written."""
-        self._digests = self._read_digests()
+        self._digests = _digests_in(self._checksums)
         if not (self.quick and self._is_untouched()):
             self._forget_damaged()
         return int((~self._digests.any(axis=1)).sum())
@@ -222,7 +220,7 @@ class Store:
             self._check_space()
             begun = self._manifest.path.exists()
             lost = begun and self._checksums.read(0, self._checksums.shape[0]) is None
-            self._digests = self._read_digests()
+            self._digests = _digests_in(self._checksums)
             # First the file whose name says whose folder this is, last the manifest: a kill
             # in between must not leave files that seem to be somebody else's.
             for file in (self._checksums, *self._columns.values()):
@@ -250,13 +248,6 @@ class Store:
                 UserWarning,
                 stacklevel=3,
             )
-
-    def _read_digests(self):
-        """Checksums as they are in the folder; zeros for batches that are not there."""
-        content = self._checksums.read(0, self._checksums.shape[0])
-        if content is None:
-            return np.zeros(self._checksums.shape, np.uint8)
-        return content.reshape(self._checksums.shape).copy()
 
     def _forget_damaged(self):
         """Take batches whose rows do not fit their checksum for missing; return how many."""
@@ -371,6 +362,14 @@ def _read_extras(folder, columns):
     if wrong := [key for key in kept if found.get(key) != kept[key]]:
         raise ValueError(f"'{folder}' is damaged: {wrong[0]}.npy is not what was kept. {_REPEAT}")
     return extras
+
+
+def _digests_in(file):
+    """Checksums of the batches as they are in their file; zeros for those that are not there."""
+    content = file.read(0, file.shape[0])
+    if content is None:
+        return np.zeros(file.shape, np.uint8)
+    return content.reshape(file.shape).copy()
 
 
 def _digests_of(arrays):

@@ -1,4 +1,4 @@
-"""The check of the weights of a score."""
+"""The one check of sample weights, of a training as of a score."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from advfeat.utils._sklearn import _check_sample_weight
 
 
 def check_weight(sample_weight, n):
-    """Return the weights as float64 of shape (n,), or None.
+    """Return the weights as float64 of shape (n,); 1 for each sample if there are none.
 
     Raises
     ------
@@ -15,7 +15,7 @@ def check_weight(sample_weight, n):
         If they are not numbers, not finite, negative, all zero or of another shape.
     """
     if sample_weight is None:
-        return None
+        return np.ones(n)
     try:
         given = np.asarray(as_array(sample_weight), dtype=np.float64)
     except (TypeError, ValueError) as error:

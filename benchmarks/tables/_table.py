@@ -189,6 +189,17 @@ def chance(experiment):
     return 100 * max(1 / len(np.unique(experiment.y)), counts.max() / counts.sum())
 
 
+def bars_of(name, *metrics):
+    """Give the ``draw`` of a table whose one picture are accuracies as `simple_bars`."""
+
+    def draw(records, experiment):
+        found = [(metric, None) for metric in metrics]
+        guess = chance(experiment)
+        return {name: simple_bars(records, found, "accuracy on the test set, %", guess)}
+
+    return draw
+
+
 def simple_bars(records, metrics, xlabel, guess=None):
     """Mean over the seeds of some metrics of each row, side by side, with every seed as a dot.
 

@@ -112,10 +112,7 @@ def _measure(experiment):
                 lambda: experiment.classifier("adversarial"),
             ],
         )
-        records += [
-            experiment.record(row, "robust accuracy" if eps else "accuracy", scores[eps], eps)
-            for eps in (0.0, *experiment.preset.test_eps)
-        ]
+        records += experiment.score_records(row, scores, experiment.preset.test_eps)
         records += [experiment.record(row, metric, said[metric]) for metric in said]
     return records
 

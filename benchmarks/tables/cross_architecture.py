@@ -1,10 +1,9 @@
 """D_R and D_NR used by other architectures than their source (Section 3.1)."""
 
-from presets import PRESETS
+from presets import PRESETS, network_name
 from sets import SECOND
 from tables._table import Table, accuracy_bars
 from tables.figure2 import more_robust
-from tables.figure3 import _name
 
 _N_OTHERS = 2
 
@@ -14,7 +13,7 @@ def _others(preset):
 
 
 def _row(name, network):
-    return f"{name.split(',')[0]}: {_name(network)}"
+    return f"{name.split(',')[0]}: {network_name(network)}"
 
 
 def _measure(experiment):
@@ -42,7 +41,7 @@ TABLE = Table(
         for network in dict.fromkeys(n for preset in PRESETS.values() for n in _others(preset))
         for low, text in ((SECOND, "D"), ("D_NR", "D_NR"))
         for claim in more_robust(
-            f"{_name(network)} is more robust after D_R than after {text}",
+            f"{network_name(network)} is more robust after D_R than after {text}",
             _row("D_R", network),
             _row(low, network),
         )

@@ -6,7 +6,8 @@ import joblib
 import numpy as np
 
 from advfeat.datasets import RestrictedImageNet
-from advfeat.utils._files import writing
+from advfeat.datasets._image_files import read_array
+from measures import VERBOSE
 from presets import RESTRICTED_IMAGENET
 from tables._table import Table, accuracy_bars, sample_grid
 
@@ -24,12 +25,12 @@ def _load(options, preset):
     for split, n in (("train", preset.n_train), ("val", preset.n_test)):
         images = RestrictedImageNet(options.imagenet, split=split, size=preset.image_size)
         rows = _balanced(images.targets, n)
-        name = joblib.hash((images.paths, rows, preset.image_size))
-        path = folder / f"imagenet-{split}-{name}.npy"
-        if not path.exists():
-            with writing(path) as file:
-                _write(images, rows, file)
-        parts += [np.load(path, mmap_mode="r"), images.targets[rows]]
+        images.paths, images.targets = [images.paths[i] for i in rows], images.targets[rows]
+        name = joblib.hash((images.paths, preset.image_size))
+        parts += read_array(
+            images, n_samples=None, random_state=None, n_jobs=-1, verbose=VERBOSE,
+            as_memmap=folder / f"imagenet-{split}-{name}",
+        )  # fmt: skip
     return tuple(parts), f"Restricted ImageNet ({preset.image_size} pixels)", None, preset
 
 
@@ -42,15 +43,6 @@ def _balanced(targets, n):
     per_class = max(1, n // (targets.max() + 1))
     rows = [order[targets[order] == label][:per_class] for label in np.unique(targets)]
     return np.sort(np.concatenate(rows))
-
-
-def _write(images, rows, file):
-    """Decode images one by one into a .npy file."""
-    shape = (len(rows), *images[0][0].shape)
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    for row in rows:
-        file.write(images[row][0].numpy().tobytes())
 
 
 def _measure(experiment):

@@ -5,15 +5,11 @@ import numpy as np
 from advfeat import transfer_rate
 from experiment import LEAK
 from measures import batches
-from presets import PRESETS
+from presets import PRESETS, network_name
 from sets import SECOND
 from tables._table import Claim, Table, chance, rows_of, values
 
 _LEARNED = "accuracy after D_det"
-
-
-def _name(network):
-    return getattr(network, "__name__", network)
 
 
 def _measure(experiment):
@@ -43,7 +39,7 @@ def _measure(experiment):
     )
     records = []
     for i, network in enumerate(networks):
-        row = _name(network)
+        row = network_name(network)
         records.append(experiment.record(row, "transfer rate", rates[i], eps))
         for name, metric in ((SECOND, "accuracy"), ("D_det", _LEARNED)):
             accuracy = experiment.stage(
@@ -138,7 +134,9 @@ TABLE = Table(
     sets=("standard", "adversarial", "D_det"),
     claims=tuple(
         Claim(f"D_det teaches {name} more than chance", (name, _LEARNED, None), "chance")
-        for name in dict.fromkeys(_name(n) for p in PRESETS.values() for n in p.architectures)
+        for name in dict.fromkeys(
+            network_name(n) for p in PRESETS.values() for n in p.architectures
+        )
     ),
     summary=_summary,
     note=(

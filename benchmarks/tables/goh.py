@@ -14,7 +14,7 @@ from torch import nn
 from advfeat import AdversarialClassifier
 from experiment import seed_of, settings_of
 from measures import VERBOSE, as_floats
-from tables._table import Claim, Table, chance, simple_bars
+from tables._table import Claim, Table, bars_of
 
 _SETS = ("D_rand", "D_other", "D_det")
 _EPS = 0.25
@@ -136,18 +136,11 @@ def _measure(experiment):
     return records
 
 
-def _draw(records, experiment):
-    metrics = [("accuracy", None), (_LEAK, None)]
-    return {
-        "goh": simple_bars(records, metrics, "accuracy on the test set, %", chance(experiment))
-    }
-
-
 TABLE = Table(
     name="goh",
     title="Robust feature leakage in linear features (Goh, Distill 2019)",
     measure=_measure,
-    draw=_draw,
+    draw=bars_of("goh", "accuracy", _LEAK),
     main=("accuracy", _LEAK, _TRAINED, _STATIC, _USEFUL),
     paper={("D_rand", _LEAK, None): 23.5, ("D_det", _LEAK, None): 6.81},
     figures_of="Goh's",

@@ -5,11 +5,11 @@ Adversarial Perturbations", ICLR 2024.
 """
 
 import numpy as np
-from sklearn.frozen import FrozenEstimator
 
 from experiment import seed_of, settings_of
-from measures import VERBOSE, batches
-from tables._table import Claim, Table, chance, simple_bars
+from making import construct_relabelled
+from measures import VERBOSE
+from tables._table import Claim, Table, bars_of
 
 
 def _row(eps):
@@ -25,11 +25,10 @@ def _measure(experiment):
 
         def taught(source, relabeler=relabeler, clf=clf):
             noise = np.random.default_rng(seed).uniform(size=X.shape).astype(np.float32)
-            relabeler.set_params(estimator=FrozenEstimator(source), **batches(source))
-            made = relabeler.fit_transform(noise, y)
+            made = construct_relabelled(relabeler, source, noise, y)
             return {
-                "accuracy": clf.fit(made, y).score(experiment.X_test, experiment.y_test),
-                "success rate": relabeler.success_rate_,
+                "accuracy": clf.fit(made["set"], y).score(experiment.X_test, experiment.y_test),
+                "success rate": made["success rate"],
             }
 
         found = experiment.stage(
@@ -48,19 +47,11 @@ def _measure(experiment):
     return records
 
 
-def _draw(records, experiment):
-    return {
-        "kumano": simple_bars(
-            records, [("accuracy", None)], "accuracy on the test set, %", chance(experiment)
-        )
-    }
-
-
 TABLE = Table(
     name="kumano",
     title="Learning from perturbations on images of pure noise (Kumano, Kera and Yamasaki 2024)",
     measure=_measure,
-    draw=_draw,
+    draw=bars_of("kumano", "accuracy"),
     main=("accuracy", "success rate"),
     sets=("standard", "D_rand"),
     claims=tuple(

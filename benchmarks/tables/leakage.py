@@ -4,7 +4,7 @@ import numpy as np
 
 from experiment import LEAK, seed_of
 from measures import as_floats
-from tables._table import Claim, Table, chance, simple_bars
+from tables._table import Claim, Table, bars_of
 
 _SETS = ("D_rand", "D_other", "D_det")
 _PATTERN = "fixed pattern for each class"
@@ -79,18 +79,11 @@ def _measure(experiment):
     return records
 
 
-def _draw(records, experiment):
-    metrics = [("accuracy", None), (LEAK, None)]
-    return {
-        "leakage": simple_bars(records, metrics, "accuracy on the test set, %", chance(experiment))
-    }
-
-
 TABLE = Table(
     name="leakage",
     title="What relabelled sets teach without features, and by the robust source's features",
     measure=_measure,
-    draw=_draw,
+    draw=bars_of("leakage", "accuracy", LEAK),
     main=("accuracy", LEAK),
     sets=("standard", "adversarial", "D_rand", "D_det"),
     claims=(

@@ -27,15 +27,7 @@ def _measure(experiment):
             ),
             needs=[lambda row=row, run=run: run.classifier(row)],
         )
-        records += [
-            run.record(
-                f"{row} in fp32, attacked in bf16",
-                "robust accuracy" if eps else "accuracy",
-                scores[eps],
-                eps,
-            )
-            for eps in (0.0, *_EPS)
-        ]
+        records += run.score_records(f"{row} in fp32, attacked in bf16", scores, _EPS)
     return records
 
 

@@ -7,7 +7,7 @@ Entanglement of Robust and Non-Robust Features in Neural Network Classifiers", 2
 from dataclasses import replace
 
 from making import construct_relabelled
-from tables._table import Claim, Table, chance, simple_bars
+from tables._table import Claim, Table, bars_of
 
 
 def _row(eps):
@@ -48,20 +48,11 @@ def _measure(experiment):
     return records
 
 
-def _draw(records, experiment):
-    metrics = [("accuracy after D_det", None), ("accuracy of the source", None)]
-    return {
-        "springer": simple_bars(
-            records, metrics, "accuracy on the test set, %", chance(experiment)
-        )
-    }
-
-
 TABLE = Table(
     name="springer",
     title="D_det from slightly robust sources (Springer, Mitchell and Kenyon 2021)",
     measure=_measure,
-    draw=_draw,
+    draw=bars_of("springer", "accuracy after D_det", "accuracy of the source"),
     main=("accuracy after D_det", "success rate", "accuracy of the source"),
     sets=("standard", "adversarial", "D_det"),
     claims=tuple(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiment import LEAK
-from tables._table import Claim, Table, chance, simple_bars
+from tables._table import Claim, Table, bars_of
 
 _ROWS = ("D_det", "D_det, robust source")
 _SHIFTED = "accuracy, labels shifted by one"
@@ -36,18 +36,11 @@ def _measure(experiment):
     return records
 
 
-def _draw(records, experiment):
-    metrics = [("accuracy", None), (_SHIFTED, None)]
-    return {
-        "table10": simple_bars(records, metrics, "accuracy on the test set, %", chance(experiment))
-    }
-
-
 TABLE = Table(
     name="table10",
     title="D_det models on the test set and on the test set relabelled (y + 1) mod C (Table 10)",
     measure=_measure,
-    draw=_draw,
+    draw=bars_of("table10", "accuracy", _SHIFTED),
     main=("accuracy", _SHIFTED, LEAK),
     sets=("standard", "adversarial", "D_det"),
     claims=(

@@ -54,9 +54,9 @@ def _measure(experiment):
         ],
     )
     return [
-        experiment.record(row, "robust accuracy" if eps else "accuracy", scores[row][eps], eps)
+        record
         for row in ("robust training set", "robust test set", "standard test set")
-        for eps in (0.0, _EPS)
+        for record in experiment.score_records(row, scores[row], (_EPS,))
     ]
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tables._table import Claim, Table, chance, simple_bars
+from tables._table import Claim, Table, bars_of
 
 _MISTAKES = "own unperturbed mistakes"
 
@@ -49,18 +49,11 @@ def _measure(experiment):
     return records
 
 
-def _draw(records, experiment):
-    metrics = [("accuracy", None), ("accuracy of the model that errs", None)]
-    return {
-        "wallace": simple_bars(records, metrics, "accuracy on the test set, %", chance(experiment))
-    }
-
-
 TABLE = Table(
     name="wallace",
     title="Learning from a model's own mistakes, unperturbed (Wallace, Distill 2019)",
     measure=_measure,
-    draw=_draw,
+    draw=bars_of("wallace", "accuracy", "accuracy of the model that errs"),
     main=("accuracy", "accuracy of the model that errs", "its epochs", "training images"),
     sets=("standard",),
     claims=(

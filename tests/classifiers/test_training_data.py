@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from advfeat import StandardClassifier
-from advfeat.classifiers import _fitting
-from advfeat.classifiers._fitting import input_statistics
-from advfeat.classifiers._training_data import ArrayDataset
+from advfeat.classifiers import _training_data
+from advfeat.classifiers._training_data import ArrayDataset, input_statistics
 
 
 def dataset(X, weight=None, rows=None):
@@ -29,7 +28,7 @@ def weighted(X, weight):
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 1e20])
 @pytest.mark.parametrize("chunk", [1, 1000, 2**25])
 def test_statistics_are_the_textbook_ones(shape, scale, chunk, monkeypatch):
-    monkeypatch.setattr(_fitting, "_STATISTICS_BYTES", chunk)
+    monkeypatch.setattr(_training_data, "_STATISTICS_BYTES", chunk)
     rng = np.random.default_rng(0)
     X = (scale * (5 + rng.standard_normal(shape))).astype(np.float32)
     weight = rng.uniform(0, 3, len(X))
@@ -58,7 +57,7 @@ def test_statistics_of_constant_inputs_and_bytes():
 
 
 def test_large_images_are_read_in_pieces(monkeypatch):
-    monkeypatch.setattr(_fitting, "_STATISTICS_BYTES", 2**22)
+    monkeypatch.setattr(_training_data, "_STATISTICS_BYTES", 2**22)
     X = np.zeros((256, 3, 64, 64), dtype=np.uint8)  # 3 MB; 25 MB as float64
     data = dataset(X)
     tracemalloc.start()
@@ -90,7 +89,7 @@ class Lazy:
 def test_statistics_of_lazy_arrays_are_read_batch_by_batch(monkeypatch):
     X = np.random.default_rng(0).random((300, 2, 4, 4), dtype=np.float32)
     expected = input_statistics(dataset(X))
-    monkeypatch.setattr(_fitting, "_STATISTICS_BYTES", 8 * 32 * 16)
+    monkeypatch.setattr(_training_data, "_STATISTICS_BYTES", 8 * 32 * 16)
     lazy = Lazy(X)
     for value, truth in zip(input_statistics(dataset(lazy)), expected, strict=True):
         np.testing.assert_allclose(value, truth, rtol=1e-6)

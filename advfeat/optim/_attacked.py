@@ -1,0 +1,155 @@
+"""The logits of a network in training, as attacks on it need them."""
+
+from __future__ import annotations
+
+from functools import partial
+from numbers import Number
+from typing import Any
+
+from torch import Tensor, nn
+
+from advfeat.optim._comparing import agree
+from advfeat.optim._folding import fold_batch_norm
+from advfeat.optim._functions import members
+from advfeat.optim._graphs import REPEATS, Steps, capture
+from advfeat.optim._network_state import own_values
+from advfeat.optim._tracing import is_repeatable, trace
+from advfeat.utils._device import autocast
+from advfeat.utils._typing import Device
+
+_N_TRIES = 20  # traces of a network without any gradient
+
+
+class AttackedNetwork:
+    """The logits of a network in training, as an attack on it needs them.
+
+    It shares the network's layers and must be refreshed whenever their weights have changed.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In eval mode when this is built or called.
+    device : torch.device
+        Where the network lives.
+    precision : {"fp32", "bf16"}
+        In which it computes; logits are float32 either way.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from advfeat.optim import AttackedNetwork
+    >>> module = nn.Linear(2, 2).eval()
+    >>> attacked = AttackedNetwork(module, device="cpu", precision="fp32")
+    >>> x = torch.ones(1, 2)
+    >>> bool((attacked(x) == module(x)).all())
+    True
+    >>> with torch.no_grad():
+    ...     _ = module.weight.zero_()  # a step of the training
+    >>> attacked.refresh()
+    >>> bool((attacked(x) == module.bias).all())
+    True
+    """
+
+    def __init__(self, module: nn.Module, *, device: Device, precision: str) -> None:
+        self.device, self.precision = device, precision
+        self._module = module
+        self._traced: Any = None
+        self._watched: Any = None  # attributes of layers
+        self._held: Any = None  # buffers and these, as they were then
+        self.steps = Steps()
+        self._containers: list = []  # the same of what holds tensors and numbers
+        self._n_refreshed = self._n_undecided = 0
+        self._undecided = False
+        self._refreshing: Any = None  # a captured graph, where it pays
+
+    def __reduce__(self):
+        # Only the network travels: unpickling a graph of torch.fx would trace it again.
+        make = partial(AttackedNetwork, device=self.device, precision=self.precision)
+        return make, (self._module,)
+
+    def refresh(self) -> None:
+        """Fold the present weights."""
+        if self._undecided:
+            self._traced = None  # to be traced again, with other weights
+        if self._traced is None:
+            return
+        now = self._held_now()
+        if len(now) != len(self._held) or any(map(_differ, now, self._held)):
+            # A layer puts new tensors in place of those it holds, which a graph does not see.
+            self._traced, self._held, self._refreshing = (self._module, []), now, None
+            self.steps.repeatable = False
+        self._n_refreshed += 1
+        if self.steps.repeatable and self._n_refreshed == REPEATS:
+            self._refreshing = capture(self._fold_all, self.device)
+        if self._refreshing is None:
+            self._fold_all()
+        else:
+            self._refreshing.replay()
+
+    def _held_now(self):
+        """Tensors and numbers that the graph took from the network once for all."""
+        attributes = (vars(layer).get(name) for layer, name in self._watched)
+        kept = (v if isinstance(v, (Tensor, Number)) else None for v in attributes)
+        held = [vars(layer).get(name) for layer, name in self._containers]
+        inside = members(held)
+        return [*self._module.buffers(), *kept, *(v for v in inside if _is_value(v))]
+
+    def _fold_all(self):
+        for fold in self._traced[1]:
+            fold.update()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits, float32 of shape (n, n_classes)."""
+        if self._traced is None:
+            graph = trace(self._module)
+            same = agree(self._module, graph, x)
+            self._n_undecided += same is None
+            self._undecided = same is None and self._n_undecided < _N_TRIES
+            same = bool(same)
+            folds = fold_batch_norm(graph, self.precision) if same else []
+            self._traced = graph if same else self._module, folds
+            self._watched = _watched(self._module, graph) if same else []
+            layers = self._module.modules() if same else ()
+            self._containers = [
+                (layer, name)
+                for layer in layers
+                for name, value in own_values(layer)
+                if not isinstance(value, Number)
+            ]
+            self._held = self._held_now()
+            self.steps.repeatable = same and is_repeatable(self._module, x.device)
+        with autocast(self.device, self.precision):
+            return self._traced[0](x.clone()).float()  # the network may begin in place
+
+
+def _watched(module, graph):
+    """Give (layer, name) of the plain attributes that a graph reads, or may have read.
+
+    These are tensors, numbers and those that are None. Not of torch's own layers, which it calls.
+    """
+    found = [
+        (layer, name, f"{place}.{name}", value)
+        for place, layer in nn.Sequential(module).named_modules()  # as it is traced
+        if not type(layer).__module__.startswith("torch.nn.")
+        for name, value in vars(layer).items()
+        if (value is None or isinstance(value, (Tensor, Number))) and name != "training"
+    ]
+    targets = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
+    read = {id(value) for *_, place, value in found if place in targets}
+    return [
+        (layer, name)
+        for layer, name, _, value in found
+        if not isinstance(value, Tensor) or id(value) in read
+    ]
+
+
+def _is_value(value):
+    return isinstance(value, (Tensor, Number))
+
+
+def _differ(now, then):
+    """Whether an attribute is another: tensors may change in place, which a graph sees."""
+    if isinstance(now, Tensor) or isinstance(then, Tensor):
+        return now is not then
+    return now is not then and now != then
