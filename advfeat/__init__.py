@@ -7,7 +7,8 @@ The data's way, and the packages that it passes::
                                                              AdversarialClassifier
       -> adversarial examples         advfeat.attacks        adversarial_examples
       -> constructed data set         advfeat.construction   RobustFeatureInverter (D_R, D_NR),
-                                                             NonRobustRelabeler (D_rand, D_det)
+                                                             NonRobustRelabeler (D_rand,
+                                                             D_other, D_det)
       -> classifier trained on it     advfeat.classifiers
       -> evaluation on the original   advfeat.metrics        robust_accuracy_score,
          test set                                            transfer_rate, usefulness

@@ -3,7 +3,6 @@
 Robust metrics need gradients, so they cannot go through ``predict``.
 """
 
-import warnings
 from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any
@@ -26,7 +25,7 @@ from advfeat.optim._balls import LARGEST
 from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import check_data
-from advfeat.utils._frames import check_names
+from advfeat.utils._frames import as_frame, check_names
 from advfeat.utils._lazy import InUnits, LazyArray, images_in_units
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._typing import Bounds, Inputs
@@ -146,6 +145,11 @@ def attackable(estimator: Any, X: Inputs, precision: str = "fp32", **bounds: Bou
             )
         _compare_predictions(estimator, coef, X)
         return Attackable(FrozenNetwork(linear, device="cpu"), estimator.classes_, box, X)
+    if hasattr(estimator, "cv_results_"):
+        raise TypeError(
+            f"{type(estimator).__name__} was fitted with refit=False, so that it holds no "
+            "classifier. Fit it with refit=True, or pass a classifier with its best_params_."
+        )
     if not hasattr(estimator, "coef_"):
         check_is_fitted(estimator)
     raise TypeError(
@@ -256,10 +260,11 @@ def _compare_predictions(estimator, coef, X):
         clear = upper - lower > 1e-4 * np.abs(scores).max(axis=1)  # far from a tie
     if not clear.any():
         return
+    names = getattr(estimator, "feature_names_in_", None)
+    some = some[clear] if names is None else as_frame(some[clear], names)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            said = np.asarray(estimator.predict(some[clear])).ravel()
+        with np.errstate(all="ignore"):
+            said = np.asarray(estimator.predict(some)).ravel()
     except Exception:  # it may take other containers alone
         return
     expected = np.asarray(estimator.classes_)[scores[clear].argmax(axis=1)]
@@ -283,6 +288,8 @@ def _linear_module(estimator, coef):
     intercept = np.atleast_1d(estimator.intercept_)
     if len(coef) == 1:  # the score of the second class; the first one's is zero
         coef, intercept = np.vstack([0 * coef, coef]), np.append(0.0, intercept)
+        if intercept[1] == np.inf:  # the first class is never said
+            intercept = np.array([-np.inf, 0.0])
     largest = np.abs(coef).max()
     if 0 < largest < np.inf and not 1 / _RANGE < largest < _RANGE:  # decisions stay the same
         coef = coef / largest

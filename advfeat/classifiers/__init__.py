@@ -2,7 +2,8 @@
 
 ::
 
-    networks (architectures) -> _nets (the skorch nets: batches, loss, schedule, training step)
+    networks (architectures) -> _making (a skorch net of an estimator's parameters)
+                             -> _nets (its loss and training step), _training_batches, _callbacks
                              -> _standard, _adversarial (the estimators)
 """
 

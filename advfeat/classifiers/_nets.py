@@ -58,6 +58,20 @@ class TrainingNet(NeuralNetClassifier):
         to_device(self.module_, self.device)
         return self
 
+    def __getstate__(self):
+        """State with plain tensors, of a net that is on the CPU.
+
+        skorch puts pickles into it, for the sake of devices. Tools that send the classes of a
+        script or notebook along, as joblib does, would not see them in there.
+        """
+        return self.__dict__.copy() if self.device == "cpu" else super().__getstate__()
+
+    def __setstate__(self, state):
+        if "__cuda_dependent_attributes__" in state:
+            super().__setstate__(state)
+        else:
+            self.__dict__.update(state)
+
     def take_settings(self, settings):
         """Take what an estimator's parameters decide of its kind of net alone: nothing here."""
 

@@ -28,9 +28,9 @@ from advfeat.utils._weight import check_weight
 class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
     """A fitted network as a classifier; base of `StandardClassifier` and `TorchClassifier`.
 
-    Attacks, constructors and metrics use nothing of a source but what is listed here. A subclass
-    gives `module_`, ``classes_`` and ``input_shape_``, and the parameters ``bounds``, ``channels``
-    and ``device``. Predictions take 256 samples at once.
+    What attacks, constructors and metrics need of a source is here. A subclass gives `module_`,
+    ``classes_`` and ``input_shape_``, and the parameters ``bounds``, ``channels`` and ``device``.
+    Predictions take 256 samples at once.
 
     Attributes
     ----------

@@ -75,10 +75,10 @@ class StandardClassifier(NetworkClassifier):
         Share of each label, in [0, 1), that the loss spreads evenly over all classes. Larger
         gives less confident networks; 0, as in the paper, none.
     class_weight : dict, "balanced" or None, default=None
-        Weight of every class in the loss, by label (1 if it is not named); it multiplies
-        ``sample_weight``, and 0 leaves a class out of the training. Only ratios count: in `fit` to
-        the mean over the samples, in `partial_fit` to that over the classes. "balanced" gives all
-        classes the same total.
+        Weight of every class in the loss, by label: 1 if it is not named. Labels that are no
+        class may be named if all classes are. It multiplies ``sample_weight``, and 0 leaves a
+        class out of the training. Only ratios count: in `fit` to the mean over the samples, in
+        `partial_fit` to that over the classes. "balanced" gives all classes the same total.
     lr_schedule : {"one-cycle", "step", "constant"}, default="one-cycle"
         "one-cycle" goes up to lr over the first quarter of the steps and down to zero, best in few
         epochs; "step" divides lr by 10 after one third and two thirds of the epochs, as the

@@ -8,6 +8,7 @@ from skorch.dataset import Dataset
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._bounds import is_unit_box, resolve_bounds
 from advfeat.utils._checks import check_inputs, take_batch
+from advfeat.utils._errors import shortened
 from advfeat.utils._labels import check_classes, check_labels, encode_labels, positions_of
 from advfeat.utils._lazy import InUnits, SelectedRows
 from advfeat.utils._random import make_rng
@@ -179,14 +180,16 @@ def _class_weights(estimator, index, weight):
         return weight.sum() / (np.count_nonzero(total) * np.where(total > 0, total, 1))
     places = positions_of(given, classes)
     unknown = [label for label, place in zip(given, places, strict=True) if place < 0]
-    if unknown:
-        raise ValueError(
-            f"The 'class_weight' parameter of {type(estimator).__name__} names labels that are "
-            f"not among the classes {classes}: {unknown}."
-        )
     weights = dict(zip(places, given.values(), strict=True))
+    missing = [label for i, label in enumerate(classes.tolist()) if i not in weights]
+    if unknown and missing:  # a fold may lack a class that is named
+        raise ValueError(
+            f"The 'class_weight' parameter of {type(estimator).__name__} has no weight for "
+            f"{shortened(missing)}, and names {shortened(unknown)}, which is none of the classes."
+        )
     values = np.array([weights.get(i, 1.0) for i in range(len(classes))], dtype=np.float64)
-    if not (np.isfinite(values).all() and (values >= 0).all()):
+    every = np.array([*given.values()], dtype=np.float64)
+    if not (np.isfinite(every).all() and (every >= 0).all()):
         raise ValueError(
             f"The 'class_weight' parameter of {type(estimator).__name__} must have finite values "
             f"of at least 0. Got {given} instead."

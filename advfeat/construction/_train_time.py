@@ -193,6 +193,8 @@ class TrainTimeTransformer(
         sklearn.utils.metadata_routing.MetadataRouter
         """
         source = self._default_source() if self.estimator is None else self.estimator
+        if _is_trained(source):
+            return MetadataRouter(owner=self)  # whatever weights there are, they are for others
         mapping = MethodMapping()
         mapping.add(caller="fit", callee="fit").add(caller="fit_transform", callee="fit")
         return MetadataRouter(owner=self).add(estimator=source, method_mapping=mapping)
@@ -288,11 +290,11 @@ class TrainTimeTransformer(
         given = {name: value for name, value in given.items() if value is not None}
         if not given:
             return {}
-        trained = not isinstance(source, (FrozenEstimator, TorchClassifier))
-        if not trained or not has_fit_parameter(source, "sample_weight"):
+        trained = _is_trained(source)
+        if trained or not has_fit_parameter(source, "sample_weight"):
             raise TypeError(
                 f"{', '.join(given)} was given, but the source of {type(self).__name__}, "
-                f"{type(source).__name__}, {'takes none.' if trained else 'is trained already.'}"
+                f"{type(source).__name__}, {'is trained already.' if trained else 'takes none.'}"
             )
         if get_config()["enable_metadata_routing"]:
             return process_routing(self, "fit", **given).estimator.fit
@@ -378,3 +380,7 @@ class TrainTimeTransformer(
         tags.target_tags.required = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _is_trained(source):
+    return isinstance(source, (FrozenEstimator, TorchClassifier))

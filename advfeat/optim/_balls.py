@@ -47,7 +47,7 @@ def useful_radius(norm: float, eps: float, bounds: Box, shape: tuple[int, ...]) 
     Parameters
     ----------
     norm : {2, numpy.inf}
-        Norm that bounds the perturbation; no default, as robustness without its norm says nothing.
+        Norm of the ball.
     eps : float, in input units
         Radius.
     bounds : (low, high) or None

@@ -1,1 +1,5 @@
-"""Small shared helpers: input checks, randomness, devices, progress bars."""
+"""What several packages share.
+
+Checks of inputs, labels and weights; arrays that are read when needed; stores on disk; workers;
+devices and randomness.
+"""

@@ -1,8 +1,7 @@
-"""scikit-learn's private names that advfeat uses: all of them, so that a change breaks one place.
+"""scikit-learn's private names that advfeat imports, all here, so that a change breaks one place.
 
-Beside these names three conventions of its estimators are used: the attribute
-``_parameter_constraints`` and the method ``_validate_params``, which belong to `_fit_context`, and
-the method ``_sk_visual_block_``, which says what the HTML view in a notebook shows.
+Private attributes of its estimators are used where they belong, such as
+``_parameter_constraints``, ``_sklearn_output_config`` and ``_sk_visual_block_``.
 """
 
 from sklearn.base import _clone_parametrized, _fit_context

@@ -1,5 +1,7 @@
 """The differentiable view: one function for each kind of estimator, open to users' own."""
 
+import warnings
+
 import joblib
 import numpy as np
 import pandas as pd
@@ -7,6 +9,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.impute import SimpleImputer
@@ -21,6 +24,7 @@ from advfeat import (
     RobustFeatureInverter,
     StandardClassifier,
     adversarial_examples,
+    robust_accuracy_curve,
     robust_accuracy_score,
     transfer_rate,
 )
@@ -296,6 +300,47 @@ def test_linear_classifiers_that_decide_in_another_way_are_refused(table):
     frame = pd.DataFrame(X, columns=list("abcd"))
     clf = LogisticRegression().fit(frame, y)  # which is asked without a warning
     assert robust_accuracy_score(clf, frame, y, norm=2, eps=0) == clf.score(frame, y)
+
+
+class Looking(LogisticRegression):
+    """Looks at the process's warning filters while it predicts."""
+
+    def predict(self, X):
+        self.seen_ = list(warnings.filters)
+        return super().predict(X)
+
+
+@pytest.mark.parametrize("make", [np.asarray, lambda X: pd.DataFrame(X, columns=list("abcd"))])
+def test_other_threads_keep_their_warnings_while_predict_is_asked(make, table):
+    X, y = make(table[0]), table[1]
+    clf = Looking().fit(X, y)
+    robust_accuracy_score(clf, X, y, norm=2, eps=0)
+    assert clf.seen_ == list(warnings.filters)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of scikit-learn's fit
+@pytest.mark.parametrize("priors", [[1, 0], [0, 1]])
+@pytest.mark.parametrize("scale", [1, 1e-40])
+@pytest.mark.parametrize("kind", [GaussianRobustMLE, LinearDiscriminantAnalysis])
+def test_linear_classifiers_that_know_one_class(kind, scale, priors, table):
+    X, y = table
+    clf = kind(priors=priors).fit(X, y)
+    clf.coef_ = scale * clf.coef_
+    share = np.mean(y == np.argmax(priors))
+    assert clf.score(X, y) == share
+    for eps in (0, 0.5):
+        assert robust_accuracy_score(clf, X, y, norm=2, eps=eps) == share
+    assert_array_equal(robust_accuracy_curve(clf, X, y, norm=2, eps_values=[0, 1]), share)
+    assert_array_equal(adversarial_examples(clf, X, y, norm=2, eps=0.5)[1], y != np.argmax(priors))
+
+
+def test_a_search_without_a_classifier_is_told(table):
+    X, y = table
+    search = GridSearchCV(LogisticRegression(), {"C": [1.0]}, refit=False, cv=2).fit(X, y)
+    for use in (robust_accuracy_score, transfer_rate):
+        args = (LogisticRegression().fit(X, y), X, y) if use is transfer_rate else (X, y)
+        with pytest.raises(TypeError, match="GridSearchCV was fitted with refit=False"):
+            use(search, *args, norm=2, eps=0.1)
 
 
 @pytest.mark.parametrize("dtype", ["Int64", "Float64", "boolean"])

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 
+import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import nn
 
@@ -27,6 +29,34 @@ from advfeat import (
     save,
 )
 from advfeat.classifiers.networks import NETWORKS
+
+
+@pytest.mark.parametrize("Classifier", [StandardClassifier, AdversarialClassifier])
+def test_a_class_of_a_script_travels_with_what_was_fitted(Classifier, digits):
+    """As joblib sends it to workers, which do not have the script."""
+
+    class Net(Own):
+        pass
+
+    X, y, *_ = digits
+    X, y = X[:60], y[:60]
+    clf = Classifier(network=Net, **QUICK).fit(X, y)
+    sent = cloudpickle.dumps(clf)
+    with pytest.raises((pickle.PicklingError, AttributeError)):  # only by its name
+        pickle.dumps(clf)
+    there = pickle.loads(sent)
+    assert_array_equal(there.predict_proba(X), clf.predict_proba(X))
+    for one in (clf, there):  # which go on from the same state of the optimizer
+        one.partial_fit(X, y)
+    assert_array_equal(there.predict_proba(X), clf.predict_proba(X))
+
+
+def test_states_that_skorch_has_made_can_be_read(digits):
+    X, y, *_ = digits
+    net = StandardClassifier(**QUICK).fit(X[:60], y[:60]).net_
+    read = type(net).__new__(type(net))
+    read.__setstate__(NeuralNet.__getstate__(net))
+    assert_array_equal(read.predict_proba(X[:5]), net.predict_proba(X[:5]))
 
 
 class Wider(nn.Sequential):

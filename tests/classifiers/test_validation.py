@@ -244,8 +244,21 @@ def test_class_weights_of_times(unit, key):
     b = StandardClassifier(**QUICK).fit(X, y, sample_weight=weight)
     np.testing.assert_allclose(a.predict_proba(X), b.predict_proba(X), atol=1e-6)
     other = key(np.datetime64("2030-05-05").astype(days.dtype))
-    with pytest.raises(ValueError, match="names labels that are not among"):
+    with pytest.raises(ValueError, match="which is none of the classes"):
         StandardClassifier(class_weight={other: 5.0}, **QUICK).fit(X, y)
+
+
+def test_class_weights_name_what_a_fold_may_lack():
+    X, y = blobs()
+    weights = {"a": 1.0, "b": 2.0, "c": 3.0}
+    a = StandardClassifier(class_weight=weights, **QUICK).fit(X[y != "c"], y[y != "c"])
+    b = StandardClassifier(class_weight={"b": 2.0}, **QUICK).fit(X[y != "c"], y[y != "c"])
+    np.testing.assert_array_equal(a.predict_proba(X), b.predict_proba(X))
+    with pytest.raises(ValueError, match="has no weight for b, and names B, which is none"):
+        StandardClassifier(class_weight={"a": 1.0, "B": 2.0, "c": 3.0}, **QUICK).fit(X, y)
+    for unused in (np.nan, -1.0):
+        with pytest.raises(ValueError, match="finite values"):
+            StandardClassifier(class_weight={**weights, "d": unused}, **QUICK).fit(X, y)
 
 
 def test_balanced_counts_weights_as_repetitions():
@@ -261,7 +274,7 @@ def test_balanced_counts_weights_as_repetitions():
 
 def test_bad_class_weights():
     X, y = blobs()
-    with pytest.raises(ValueError, match=r"names labels that are not among.*\['d'\]"):
+    with pytest.raises(ValueError, match="no weight for a, b, c, and names d"):
         StandardClassifier(class_weight={"d": 1}).fit(X, y)
     for value in (-1, np.nan, np.inf):
         with pytest.raises(ValueError, match="finite values of at least 0"):

@@ -284,6 +284,20 @@ def test_metadata_routing_is_obeyed_or_refused(make):
 
 @pytest.mark.filterwarnings("ignore:The features were matched poorly")
 @pytest.mark.parametrize("make", [inverter, relabeler])
+def test_weights_are_routed_past_a_trained_source(make):
+    with sklearn.config_context(enable_metadata_routing=True):
+        asks = source().set_fit_request(sample_weight=True)
+        trained = FrozenEstimator(clone(asks).fit(X, Y, sample_weight=WEIGHT))
+        pipe = Pipeline([("make", make(trained)), ("clf", asks)]).fit(X, Y, sample_weight=WEIGHT)
+        made = make(trained).fit_transform(X, Y)
+        expected = clone(asks).fit(made, Y, sample_weight=WEIGHT)
+        assert_array_equal(pipe.predict_proba(X), expected.predict_proba(X))
+        with pytest.raises(TypeError, match="is trained already"):
+            make(trained).fit(X, Y, sample_weight=WEIGHT)
+
+
+@pytest.mark.filterwarnings("ignore:The features were matched poorly")
+@pytest.mark.parametrize("make", [inverter, relabeler])
 def test_weights_by_another_name_go_to_the_source(make, tmp_path):
     expected = source().fit(X[:20], Y[:20]).predict_proba(X)
     with sklearn.config_context(enable_metadata_routing=True):
