@@ -1,6 +1,7 @@
 """The skorch nets behind the classifiers: the loss and the training step."""
 
 import contextlib
+import copy
 import warnings
 
 import torch
@@ -51,6 +52,9 @@ class TrainingNet(NeuralNetClassifier):
         self.precision = precision
 
     _captured = None  # the training step, in an epoch on a GPU
+    dropped_from_copies: tuple[
+        str, ...
+    ] = ()  # attributes; a copy made in the midst of a training does not train
 
     def initialize_module(self):
         """Build the module, with all that it holds on the device."""
@@ -64,7 +68,15 @@ class TrainingNet(NeuralNetClassifier):
         skorch puts pickles into it, for the sake of devices. Tools that send the classes of a
         script or notebook along, as joblib does, would not see them in there.
         """
-        return self.__dict__.copy() if self.device == "cpu" else super().__getstate__()
+        state = self.__dict__.copy() if self.device == "cpu" else super().__getstate__()
+        return {**state, **dict.fromkeys(self.dropped_from_copies)}
+
+    def __deepcopy__(self, memo):
+        """Copy a net by skorch's pickles: layers may hold tensors that cannot be copied."""
+        state = {**super().__getstate__(), **dict.fromkeys(self.dropped_from_copies)}
+        memo[id(self)] = twin = type(self).__new__(type(self))
+        twin.__setstate__(copy.deepcopy(state, memo))
+        return twin
 
     def __setstate__(self, state):
         if "__cuda_dependent_attributes__" in state:
@@ -255,6 +267,7 @@ class AdversarialNet(TrainingNet):
     """Perturbs each batch before the training step (Ilyas et al. 2019, eq. 4 and C.3)."""
 
     attacked = _last_attack = None  # but while it trains
+    dropped_from_copies = "attacked", "_last_attack"
 
     def __init__(self, *args, attack=None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -289,10 +302,6 @@ class AdversarialNet(TrainingNet):
                 self.module_, device=self.device, precision=self.precision
             )
         self.attacked.refresh()
-
-    def __getstate__(self):
-        # Copies that callbacks make, in the midst of a training, are none that trains.
-        return {**super().__getstate__(), "attacked": None, "_last_attack": None}
 
     def _warn_unless_moved(self):
         start, found = self._last_attack

@@ -34,7 +34,7 @@ class OverfittingGuard(Callback):
         self.good_ = None
 
     def on_batch_begin(self, net, **kwargs):
-        """Keep the first state to go back to, once all callbacks have shaped the network."""
+        """Keep a state to go back to where none was judged, once callbacks have shaped it."""
         if self.good_ is None:
             self.good_ = _state(net)
 
@@ -42,6 +42,7 @@ class OverfittingGuard(Callback):
         """Compare the two attacks."""
         net.history.record("attack_steps", net.attack["n_steps"])
         if net.attack["n_steps"] > FEW or net.attack["eps"] == 0:
+            self.good_ = None  # a callback may change the attack of the next epoch
             return
         few, strong = self._accuracies(net, dataset_train)
         if few - strong <= max(few / 2, _GAP):

@@ -203,7 +203,8 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
         raise ValueError(
             f"{what} gives one sample other logits in another batch, so that its predictions say "
             "nothing of the sample alone. Take away what mixes the samples of a batch in eval "
-            "mode, such as batch-norm with track_running_stats=False."
+            "mode, such as batch-norm with track_running_stats=False; and let noise of a fixed "
+            "seed be the same for all samples."
         )
     return outputs[-1], x
 

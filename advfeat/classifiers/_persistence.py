@@ -20,6 +20,7 @@ from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._plain import from_plain
 from advfeat.classifiers._saved_state import DoesNotFit, check_network, classifier_of, state_of
 from advfeat.classifiers._standard import StandardClassifier
+from advfeat.utils._device import own_modes
 from advfeat.utils._errors import first_line
 from advfeat.utils._files import writing
 from advfeat.utils._typing import Device, PathOrStr
@@ -125,6 +126,11 @@ def load(path: PathOrStr, *, network: Any = None, device: Device | None = None) 
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"Expected a file of advfeat.save in '{path}', found none.")
+    with own_modes():
+        return _classifier_in(path, network, device)
+
+
+def _classifier_in(path, network, device):
     header, tensors = _read(path)
     try:
         kind = _KINDS[header["class"]]

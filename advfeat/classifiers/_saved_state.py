@@ -18,13 +18,20 @@ from advfeat.classifiers._plain import (
     row_to_plain,
     to_plain,
 )
-from advfeat.optim._network_state import BESIDE, set_beside, tensors_beside
+from advfeat.optim._network_state import (
+    BESIDE,
+    freeze,
+    frozen_names,
+    set_beside,
+    tensors_beside,
+)
 from advfeat.utils._device import in_float32_on_cpu, own_modes
 from advfeat.utils._random import isolated_torch_seed
 
 _NUMBERS = ("validation_scores_", "best_validation_score_")
 _LABELS = ("classes_", "feature_names_in_")
 _ROUTED = ("fit", "partial_fit", "score")  # methods that take metadata
+_MOMENTUM = "momentum_buffer"  # in the state of torch's SGD
 _CODE = ("callbacks", "random_state")  # not kept where they are objects
 
 
@@ -98,7 +105,8 @@ def _plain_params(classifier):
 
 
 def _torch_state(classifier):
-    return _plain_params(classifier), _tensors_of_network(classifier.module)
+    state = {**_plain_params(classifier), "frozen": frozen_names(classifier.module)}
+    return state, _tensors_of_network(classifier.module)
 
 
 def _tensors_of_network(module):
@@ -116,6 +124,7 @@ def _trained_state(classifier):
             state[name] = labels_to_plain(getattr(classifier, name))
     state["input_shape_"] = list(classifier.input_shape_)
     state["seed"] = net.seed
+    state["frozen"] = frozen_names(net.module_)
     state["history"] = [row_to_plain(row, state["dropped"]) for row in net.history]
     if hasattr(net, "attack"):  # training may have raised the number of steps
         state["attack"] = [int(net.attack["n_steps"]), float(net.attack["step_size"])]
@@ -123,17 +132,19 @@ def _trained_state(classifier):
     mean, std = classifier.input_statistics_
     tensors = _tensors_of_network(net.module_)
     tensors.update({"statistics.mean": mean, "statistics.std": std})
-    for i, weight in enumerate(_optimized(net)):
-        tensors.update(_prefixed(f"optimizer.{i}.", _tensors_of(net.optimizer_.state[weight])))
+    if isinstance(net.optimizer_, torch.optim.SGD):
+        tensors.update(_prefixed("momentum.", _momenta(net)))
+    else:  # that a callback has put in place
+        state["dropped"].append(f"the state of {type(net.optimizer_).__name__}")
     return state, tensors
 
 
-def _optimized(net):
-    return [weight for group in net.optimizer_.param_groups for weight in group["params"]]
-
-
-def _tensors_of(state):
-    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+def _momenta(net):
+    """Momentum of each parameter that has one, by the parameter's name."""
+    state = net.optimizer_.state
+    weights = net.module_.named_parameters()
+    found = {name: state.get(weight, {}).get(_MOMENTUM) for name, weight in weights}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def check_network(own, network):
@@ -197,16 +208,17 @@ def _load_trained(kind, params, header, tensors, network):
         n_steps, step_size = header["attack"]
         changes = {"n_steps": n_steps, "step_size": step_size, "raised": header["attack_raised"]}
         net.attack = {**net.attack, **changes}
-    for i, weight in enumerate(_optimized(net)):
-        for name, value in _part(f"optimizer.{i}.", tensors).items():
-            net.optimizer_.state[weight][name] = torch.empty_like(weight).copy_(value)
+    momenta = _part("momentum.", tensors)
+    for name, weight in net.module_.named_parameters():
+        if name in momenta:
+            net.optimizer_.state[weight][_MOMENTUM] = torch.empty_like(weight).copy_(momenta[name])
     classifier.net_ = net
     if header["dropped"]:
         warnings.warn(
             f"Not kept in the file: {', '.join(header['dropped'])}. Set parameters before you "
             "train the classifier again.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return classifier
 
@@ -219,6 +231,7 @@ def _load_weights(module, tensors, header, network):
         raise DoesNotFit(
             f"its weights do not fit network={name_of(network)}: {_difference(module, weights)}."
         ) from error
+    freeze(module, header["frozen"])
     for name, weight in module.state_dict(keep_vars=True).items():
         strides = header["strides"].get(f"network.{name}", torch.empty(weight.shape).stride())
         spans = [(side - 1) * step for side, step in zip(weight.shape, strides, strict=True)]

@@ -91,7 +91,7 @@ def refuse_random(frozen):
             "The source network is random: its logits for one input differ from call to call, so "
             "that no construction could be repeated. Let it draw in training only (as nn.Dropout "
             "does, or functional.dropout with training=self.training), or average a fixed number "
-            "of draws with a fixed seed inside it."
+            "of draws inside it, the same for all samples, such as a buffer holds."
         )
     return frozen
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from numbers import Number
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,11 +11,12 @@ from advfeat.optim._comparing import agree
 from advfeat.optim._folding import fold_batch_norm
 from advfeat.optim._functions import members
 from advfeat.optim._graphs import REPEATS, Steps, capture
-from advfeat.optim._network_state import own_values
+from advfeat.optim._network_state import SETTINGS, TABLES, own_values
 from advfeat.optim._tracing import is_repeatable, trace
 from advfeat.utils._device import autocast
 from advfeat.utils._typing import Device
 
+_MANY = 1000  # members of containers and objects, which are looked through at every step
 _N_TRIES = 20  # traces of a network without any gradient
 
 
@@ -88,11 +88,11 @@ class AttackedNetwork:
             self._refreshing.replay()
 
     def _held_now(self):
-        """Tensors and numbers that the graph took from the network once for all."""
+        """Tensors and settings that the graph took from the network once for all."""
         attributes = (vars(layer).get(name) for layer, name in self._watched)
-        kept = (v if isinstance(v, (Tensor, Number)) else None for v in attributes)
+        kept = (v if _is_value(v) else None for v in attributes)
         held = [vars(layer).get(name) for layer, name in self._containers]
-        inside = members(held)
+        inside = members(held, objects=True)
         return [*self._module.buffers(), *kept, *(v for v in inside if _is_value(v))]
 
     def _fold_all(self):
@@ -106,17 +106,12 @@ class AttackedNetwork:
             same = agree(self._module, graph, x)
             self._n_undecided += same is None
             self._undecided = same is None and self._n_undecided < _N_TRIES
-            same = bool(same)
+            containers = _containers(self._module) if same else None
+            same = containers is not None
             folds = fold_batch_norm(graph, self.precision) if same else []
             self._traced = graph if same else self._module, folds
             self._watched = _watched(self._module, graph) if same else []
-            layers = self._module.modules() if same else ()
-            self._containers = [
-                (layer, name)
-                for layer in layers
-                for name, value in own_values(layer)
-                if not isinstance(value, Number)
-            ]
+            self._containers = containers or []
             self._held = self._held_now()
             self.steps.repeatable = same and is_repeatable(self._module, x.device)
         with autocast(self.device, self.precision):
@@ -133,7 +128,7 @@ def _watched(module, graph):
         for place, layer in nn.Sequential(module).named_modules()  # as it is traced
         if not type(layer).__module__.startswith("torch.nn.")
         for name, value in vars(layer).items()
-        if (value is None or isinstance(value, (Tensor, Number))) and name != "training"
+        if (value is None or _is_value(value)) and name not in TABLES
     ]
     targets = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
     read = {id(value) for *_, place, value in found if place in targets}
@@ -144,8 +139,20 @@ def _watched(module, graph):
     ]
 
 
+def _containers(module):
+    """Give (layer, name) of what holds tensors and numbers; None for too many to be watched."""
+    found = [
+        (layer, name, value)
+        for layer in module.modules()
+        for name, value in own_values(layer, objects=True)
+        if not isinstance(value, SETTINGS)
+    ]
+    n_members = len(members([value for *_, value in found], objects=True))
+    return [(layer, name) for layer, name, _ in found] if n_members <= _MANY else None
+
+
 def _is_value(value):
-    return isinstance(value, (Tensor, Number))
+    return isinstance(value, (Tensor, *SETTINGS))
 
 
 def _differ(now, then):

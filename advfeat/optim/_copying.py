@@ -73,8 +73,8 @@ def computed_tensors(module):
     return [
         tensor
         for layer in module.modules()
-        for tensor in tensors_in(vars(layer))
-        if not tensor.is_leaf
+        for tensor in members(vars(layer), objects=True)
+        if isinstance(tensor, torch.Tensor) and not tensor.is_leaf
     ]
 
 

@@ -115,10 +115,11 @@ def _hook_tables(layer):
     return [table for name, table in vars(layer).items() if name.endswith("_hooks") and table]
 
 
-def members(container):
-    """Members of a container and of those inside it."""
+def members(container, objects=False):
+    """Members of a container and of those inside it, and of the user's objects if asked for."""
     queue, seen = [container], set()
     for value in queue:
+        value = vars(value) if objects and is_plain_object(value) else value
         if isinstance(value, CONTAINERS) and id(value) not in seen:
             seen.add(id(value))
             queue += value.values() if isinstance(value, dict) else value

@@ -1,6 +1,6 @@
 """All that decides what a network computes: weights, buffers, and what layers hold beside.
 
-A `state_dict` lacks buffers that are not persistent, and tensors and numbers that are plain
+A `state_dict` lacks buffers that are not persistent, and tensors and settings that are plain
 attributes.
 """
 
@@ -13,19 +13,20 @@ from torch import nn
 from advfeat.optim._copying import copy_state, tensors_in
 from advfeat.optim._functions import members
 
-_TABLES = set(vars(nn.Module()))  # of a layer's weights, layers, hooks; and its mode
+SETTINGS = Number, str
+TABLES = set(vars(nn.Module()))  # of a layer's weights, layers, hooks; and its mode
 BESIDE = _BUFFER, _ATTRIBUTE = "buffer.", "attribute."
 
 
-def network_state(module, *, numbers=True):
+def network_state(module, *, settings=True):
     """Copy all that changes in a network, for `set_network_state`.
 
     Parameters
     ----------
     module : nn.Module
-    numbers : bool, default=True
-        Whether numbers are copied as well: within a training, but not for a network that is built
-        anew, which may have been given others.
+    settings : bool, default=True
+        Whether numbers and texts are copied as well: within a training, but not for a network that
+        is built anew, which may have been given others.
 
     Returns
     -------
@@ -47,25 +48,28 @@ def network_state(module, *, numbers=True):
         for name, value in own_values(layer):
             inside = tensors_in([value])
             # What only lists the tensors of the network finds them there.
-            if (inside or numbers) and known.isdisjoint(map(_memory, inside)):
+            if (inside or settings) and known.isdisjoint(map(_memory, inside)):
                 held[prefix + name] = copies.setdefault(id(value), _copied(value))
     return copy_state(module.state_dict()), beside | missing | held
 
 
-def own_values(layer):
-    """Numbers, and containers of tensors and numbers, that a layer of the user's holds by name."""
+def own_values(layer, objects=False):
+    """Give settings, and containers of them and of tensors, that a layer of the user's holds.
+
+    Settings are numbers and texts. With ``objects`` objects of the user's are containers, too.
+    """
     if type(layer).__module__.startswith("torch.nn."):
         return
     for name, value in vars(layer).items():
-        inside = members([value]) if name not in _TABLES else ()
-        if any(isinstance(v, (torch.Tensor, Number)) for v in inside):
+        inside = members([value], objects) if name not in TABLES else ()
+        if any(isinstance(v, (torch.Tensor, *SETTINGS)) for v in inside):
             of_layers = any(isinstance(v, nn.Module) for v in inside)
             if not of_layers and not isinstance(value, torch.Tensor):
                 yield name, value
 
 
 def _copied(value):
-    """Copy a number, or a container with its tensors, which may have been computed."""
+    """Copy a setting, or a container with its tensors, which may have been computed."""
     tensors = tensors_in([value])
     return copy.deepcopy(value, {id(tensor): tensor.detach().clone() for tensor in tensors})
 
@@ -83,6 +87,18 @@ def set_network_state(module, state):
     weights, beside = state
     module.load_state_dict(weights)
     set_beside(module, beside)
+
+
+def frozen_names(module):
+    """Names of the parameters that are not to be trained."""
+    return [name for name, weight in module.named_parameters() if not weight.requires_grad]
+
+
+def freeze(module, names):
+    """Let all parameters be trained but those named."""
+    for name, weight in module.named_parameters():
+        if weight.is_floating_point() or weight.is_complex():
+            weight.requires_grad_(name not in names)
 
 
 def tensors_beside(module):

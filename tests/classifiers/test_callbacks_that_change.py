@@ -1,5 +1,7 @@
 """Callbacks that build the network anew, score, and set rates and draws."""
 
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from advfeat import AdversarialClassifier, StandardClassifier
 from advfeat.classifiers._nets import _has_foreign_code
 from advfeat.classifiers._overfitting import OverfittingGuard
 from advfeat.datasets import load_digits
+from advfeat.optim import _attacked
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +116,97 @@ def test_quiet_callbacks_of_skorch_are_not_taken_for_code_from_elsewhere():
     assert not _has_foreign_code(EarlyStopping())
     assert not _has_foreign_code(EpochScoring("accuracy"))
     assert _has_foreign_code(Initializer("*", fn=nn.init.zeros_)) and _has_foreign_code(Odd())
+
+
+class Blends(nn.Module):
+    """Looks at the negative of its input, as far as some setting says."""
+
+    def __init__(self, settings, n_classes=10):
+        super().__init__()
+        self.settings, self.alpha, self.sign = settings, 0.0, "positive"
+        self.net = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, n_classes))
+
+    def forward(self, x):
+        held = self.settings
+        if isinstance(held, types.SimpleNamespace):
+            held = vars(getattr(held, "inner", held))
+        alpha = max(held.get("alpha", 0.0), self.alpha, float(self.sign == "negative"))
+        return self.net((1 - alpha) * x + alpha * (1 - x))
+
+
+def in_dict(net):
+    net.settings["alpha"] = 1.0
+
+
+def in_object(net):
+    net.settings.alpha = 1.0
+
+
+def in_a_new_object(net):
+    net.settings = types.SimpleNamespace(alpha=1.0)
+
+
+def in_an_object_of_an_object(net):
+    net.settings.inner.alpha = 1.0
+
+
+def as_number(net):
+    net.alpha = 1.0
+
+
+def as_text(net):
+    net.sign = "negative"
+
+
+CHANGES = {
+    in_dict: dict,
+    in_object: types.SimpleNamespace,
+    in_a_new_object: types.SimpleNamespace,
+    in_an_object_of_an_object: lambda: types.SimpleNamespace(inner=types.SimpleNamespace()),
+    as_number: dict,
+    as_text: dict,
+}
+
+
+class Midway(Callback):
+    """Changes a setting at the third batch."""
+
+    def __init__(self, change):
+        self.change, self.n = change, 0
+
+    def on_batch_begin(self, net, **kwargs):
+        self.n += 1
+        if self.n == 3:
+            self.change(net.module_.body)
+
+
+def trained_with(change, table):
+    make = CHANGES[change]
+    settings = make()
+    holder = getattr(settings, "inner", settings)
+    (holder if isinstance(holder, dict) else vars(holder))["alpha"] = 0.0
+    clf = AdversarialClassifier(
+        lambda n_classes: Blends(settings), eps=1.0, lr=0.05, batch_size=40, max_epochs=1,
+        n_steps=2, callbacks=[Midway(change)], random_state=0, verbose=0,
+    )  # fmt: skip
+    return clf.fit(*table)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_attacks_follow_a_setting_within_an_epoch(change, table, monkeypatch):
+    found = trained_with(change, table)
+    monkeypatch.setattr(_attacked, "trace", lambda module: None)  # the network as it is
+    expected = trained_with(change, table)
+    for name, weight in expected.module_.state_dict().items():
+        assert torch.equal(found.module_.state_dict()[name], weight), name
+    del expected.callbacks[0]
+    expected.fit(*table)
+    assert not torch.equal(found.module_.body.net[0].weight, expected.module_.body.net[0].weight)
+
+
+def test_networks_that_hold_very_much_are_not_traced(table, monkeypatch):
+    monkeypatch.setattr(_attacked, "_MANY", 1)
+    folded = []
+    monkeypatch.setattr(_attacked, "fold_batch_norm", lambda *args: folded.append(args) or [])
+    trained_with(in_object, table)
+    assert not folded

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.frozen import FrozenEstimator
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from advfeat import (
+    NonRobustRelabeler,
     StandardClassifier,
     from_torch,
+    robust_accuracy_score,
 )
 
 IMAGES = {"classes": range(10), "input_shape": (1, 8, 8)}
@@ -158,3 +161,28 @@ class Touchy(nn.Module):
 def test_rounding_that_a_network_blows_up_does_not_mix_samples():
     clf = from_torch(Touchy(), classes=range(3), input_shape=(4,))
     assert clf.predict(np.zeros((5, 4), np.float32)).shape == (5,)
+
+
+class Smoothed(nn.Module):
+    """Averages its logits over noise of a fixed seed."""
+
+    def __init__(self, for_batch):
+        super().__init__()
+        self.net, self.for_batch = nn.Linear(4, 3), for_batch
+
+    def forward(self, x):
+        generator = torch.Generator().manual_seed(0)
+        shape = x.shape if self.for_batch else x.shape[1:]
+        noisy = (x + torch.randn(shape, generator=generator) for _ in range(5))
+        return sum(map(self.net, noisy)) / 5
+
+
+def test_noise_of_a_fixed_seed_is_that_of_each_sample():
+    with pytest.raises(ValueError, match="noise of a fixed seed be the same for all samples"):
+        from_torch(Smoothed(True), classes=range(3), input_shape=(4,))
+    clf = from_torch(Smoothed(False), classes=range(3), input_shape=(4,))
+    X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    y = clf.predict(X)
+    assert robust_accuracy_score(clf, X, y, norm=2, eps=0) == 1
+    relabeler = NonRobustRelabeler(FrozenEstimator(clf), n_steps=2, random_state=0, verbose=0)
+    assert len(relabeler.fit_transform(X, y)) == 8

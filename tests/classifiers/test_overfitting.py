@@ -174,3 +174,26 @@ def test_there_is_no_score_of_weights_that_nobody_has_scored(digits, monkeypatch
     with pytest.warns(ConvergenceWarning, match="Catastrophic overfitting"):
         clf.fit(digits[0][:300], digits[1][:300])
     assert clf.best_validation_score_ is None and len(clf.validation_scores_) == 2
+
+
+class Curriculum(Callback):
+    """Epochs without an attack, or with many steps, before those with one step."""
+
+    def __init__(self, **before):
+        self.before = before
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == 1:
+            self.attack = net.attack
+        net.attack = {**self.attack, **(self.before if len(net.history) < 4 else {})}
+
+
+@pytest.mark.parametrize("before", [{"eps": 0.0}, {"n_steps": 7}])
+def test_epochs_that_were_not_judged_are_kept(before, digits, monkeypatch):
+    monkeypatch.setattr(OverfittingGuard, "_accuracies", lambda self, net, data: (0.9, 0.0))
+    common = {"lr_schedule": "constant", "callbacks": [Curriculum(**before)]}
+    with pytest.warns(ConvergenceWarning, match="epoch 4.*taken back"):
+        struck = few_steps(digits, max_epochs=4, **common)
+    three = few_steps(digits, max_epochs=3, **common)
+    for name, weight in three.module_.state_dict().items():
+        assert torch.equal(struck.module_.state_dict()[name], weight), name

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from numpy.testing import assert_array_equal
 from persistence_cases import QUICK, Own, again, edit
 from sklearn import config_context
 from sklearn.base import clone
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, Freezer
 from torch import nn
+from torch.nn.utils import prune
 
 from advfeat import (
     AdversarialClassifier,
@@ -166,3 +168,125 @@ def test_loading_a_network_leaves_torch_as_it_was(tmp_path):
         found = load(tmp_path / "clf", network=Own)
     assert_array_equal(found.decision_function(X), clf.decision_function(X))
     adversarial_examples(found, X, np.zeros(5, int), norm=2, eps=0.1, n_steps=1, verbose=0)
+
+
+@pytest.mark.parametrize("kind", [StandardClassifier, AdversarialClassifier, "from_torch"])
+def test_files_are_read_in_inference_mode(kind, digits, tmp_path):
+    X, y = digits[0][:60], digits[1][:60]
+    if kind == "from_torch":
+        clf = from_torch(Own(10), classes=range(10), input_shape=(1, 8, 8))
+    else:
+        clf = kind(Own, **QUICK).fit(X, y)
+    save(clf, tmp_path / "clf")
+    with torch.inference_mode():
+        found = load(tmp_path / "clf", network=Own)
+    assert_array_equal(found.decision_function(X), clf.decision_function(X))
+    if kind != "from_torch":
+        assert_array_equal(
+            found.partial_fit(X, y).predict_proba(X), clf.partial_fit(X, y).predict_proba(X)
+        )
+
+
+def weights_of(clf, name):
+    return clf.module_.state_dict()[name].clone()
+
+
+@pytest.mark.parametrize("way", ["file", "pickle", "warm start"])
+@pytest.mark.parametrize("frozen", ["callback", "by hand"])
+def test_frozen_layers_stay_frozen(frozen, way, digits, tmp_path):
+    X, y = digits[0][:60], digits[1][:60]
+    callbacks = [Freezer("body.0.*")] if frozen == "callback" else None
+    clf = StandardClassifier(Own, callbacks=callbacks, **QUICK).fit(X, y)
+    if frozen == "by hand":
+        clf.module_.body[0].requires_grad_(False)
+    if way == "file":
+        save(clf, tmp_path / "clf")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Not kept in the file: callbacks")
+            again = load(tmp_path / "clf", network=Own)
+    else:
+        again = pickle.loads(pickle.dumps(clf))
+    kept, trained = weights_of(again, "body.0.weight"), weights_of(again, "body.4.weight")
+    if way == "warm start":
+        again.set_params(warm_start=True, callbacks=None).fit(X, y)
+    else:
+        again.partial_fit(X, y)
+    assert torch.equal(weights_of(again, "body.0.weight"), kept)
+    assert not torch.equal(weights_of(again, "body.4.weight"), trained)
+
+
+def test_a_file_frees_layers_that_were_trained(digits, tmp_path):
+    X, y = digits[0][:60], digits[1][:60]
+    clf = StandardClassifier(Own, **QUICK).fit(X, y)
+    save(clf, tmp_path / "clf")
+    other = Own(10)
+    other[0].requires_grad_(False)
+    again = load(tmp_path / "clf", network=other)
+    assert_array_equal(
+        again.partial_fit(X, y).predict_proba(X), clf.partial_fit(X, y).predict_proba(X)
+    )
+
+
+class OwnOptimizer(Callback):
+    """Trains in another order, or some of the layers only, or by another method."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def on_train_begin(self, net, **kwargs):
+        if len(net.history):
+            return
+        first, last = (net.module_.body[i].parameters() for i in (0, 4))
+        if self.what == "adam":
+            net.optimizer_ = torch.optim.Adam(net.module_.parameters(), lr=0.01)
+            return
+        groups = [{"params": last, "lr": 0.1}]
+        groups += [{"params": first}] if self.what == "turned" else []
+        net.optimizer_ = torch.optim.SGD(groups, lr=0.01, momentum=0.9)
+
+
+def momenta(clf):
+    names = {id(weight): name for name, weight in clf.module_.named_parameters()}
+    state = clf.net_.optimizer_.state.items()
+    return {names[id(weight)]: found["momentum_buffer"] for weight, found in state}
+
+
+@pytest.mark.parametrize("what", ["turned", "last", "adam"])
+def test_optimizers_of_callbacks(what, digits, tmp_path):
+    X, y = digits[0][:60], digits[1][:60]
+    clf = StandardClassifier(Own, callbacks=[OwnOptimizer(what)], **QUICK).fit(X, y)
+    save(clf, tmp_path / "clf")
+    lost = "callbacks, the state of Adam" if what == "adam" else "callbacks"
+    with pytest.warns(UserWarning, match=f"Not kept in the file: {lost}\\."):
+        again = load(tmp_path / "clf", network=Own)
+    assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+    if what == "adam":
+        assert not momenta(again)
+        return
+    assert set(momenta(again)) == set(momenta(clf))
+    for name, value in momenta(clf).items():
+        assert torch.equal(momenta(again)[name], value)
+    again.partial_fit(X, y)
+
+
+def test_a_network_that_was_pruned_goes_on(digits, tmp_path):
+    X, y = digits[0][:60], digits[1][:60]
+
+    def pruned(n_classes):
+        net = Own(n_classes)
+        prune.l1_unstructured(net[0], "weight", amount=0.5)
+        return net
+
+    clf = StandardClassifier(pruned, **QUICK).fit(X, y)
+    prune.l1_unstructured(clf.module_.body[4], "weight", amount=0.5)
+
+    def twice(n_classes):
+        net = pruned(n_classes)
+        prune.l1_unstructured(net[4], "weight", amount=0.5)
+        return net
+
+    save(clf, tmp_path / "clf")
+    again = load(tmp_path / "clf", network=twice)
+    assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
+    for name, value in momenta(clf).items():
+        assert torch.equal(momenta(again)[name], value)

@@ -1,12 +1,20 @@
 """Copies of networks: what is shared in one is shared in its copy, and nothing between both."""
 
 import copy
+import dataclasses
+import types
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from advfeat import StandardClassifier
+from advfeat import (
+    AdversarialClassifier,
+    StandardClassifier,
+    from_torch,
+    robust_accuracy_score,
+)
 from advfeat.classifiers._fitting import draft_of_net
 from advfeat.optim._copying import copy_network, copy_state, memo_of_copies
 
@@ -147,3 +155,38 @@ def test_lists_that_hold_themselves_are_copied():
     layer.notes.append(layer.notes)
     copied = copy_network(layer)
     assert copied.notes[1] is copied.notes
+
+
+@dataclasses.dataclass
+class Seen:
+    last: object = None
+
+
+class KeepsActivations(nn.Module):
+    """Puts what it has computed into an object, for plots."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.seen, self.hidden, self.fc = make(), nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = self.hidden(x).relu()
+        if isinstance(self.seen, dict):
+            self.seen["last"] = h
+        else:
+            self.seen.last = [h] if isinstance(self.seen, Seen) else h
+        return self.fc(h)
+
+
+@pytest.mark.parametrize("make", [dict, Seen, types.SimpleNamespace])
+def test_what_an_object_keeps_of_a_forward_can_be_copied(make):
+    net, x = KeepsActivations(make), torch.ones(2, 3)
+    net(x).sum().backward()
+    for copied in (copy_network(net), copy_network(net, share_weights=True)):
+        assert torch.equal(copied(x), net(x))
+        assert copied.seen is not net.seen
+    X, y = np.ones((6, 3), np.float32), np.arange(6) % 2
+    for kind in (StandardClassifier, AdversarialClassifier):
+        clf = kind(net, max_epochs=1, verbose=0).fit(X, y)
+        assert robust_accuracy_score(clf, X, y, norm=2, eps=0) == clf.score(X, y)
+    assert from_torch(net, classes=[0, 1], input_shape=(3,)).predict(X).shape == (6,)
