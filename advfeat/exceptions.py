@@ -33,6 +33,7 @@ class BatchError(RuntimeError, ValueError):
 class WorkersLostError(RuntimeError):
     """Workers were lost again and again, or the whole cluster was.
 
-    Most often a batch takes more memory than they have: choose a smaller ``batch_size``. Batches
-    that were finished before are in the store, if there is one.
+    Most often a batch takes more memory than they have: use fewer workers at a time. Batches that
+    were finished before are in the store, if there is one, and the same call goes on from them.
+    (A smaller ``batch_size`` helps as well, but begins the set anew.)
     """

@@ -49,9 +49,11 @@ def save(classifier: Any, path: PathOrStr) -> None:
     Raises
     ------
     TypeError
-        For other estimators.
+        For other estimators, and for parameters and tensors that a file cannot keep.
     NotFittedError
         Before `fit`.
+    FileNotFoundError
+        If the folder does not exist.
 
     Examples
     --------

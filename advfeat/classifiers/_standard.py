@@ -108,19 +108,19 @@ class StandardClassifier(NetworkClassifier):
         takes these as well; "last" takes (n, H, W, C). The network gets (n, C, H, W) in any case,
         and examples and constructed sets come in the layout of X.
     warm_start : bool, default=False
-        Whether `fit` goes on from the weights of the last fit.
+        Whether `fit` goes on from the weights and normalisation of the last, with its classes.
     callbacks : list of skorch callbacks, default=None
         Passed through to the skorch net, each alone or as (name, callback). An LRScheduler needs
         ``lr_schedule="constant"``. One that raises KeyboardInterrupt at the end of an epoch
         (as EarlyStopping does) ends the training; Ctrl-C goes on to the caller.
     precision : {"fp32", "bf16"}, default="fp32"
-        Arithmetic of the training; predictions and features are computed in fp32. "bf16"
-        (autocast) is faster where the hardware has it, with 3 digits instead of 7.
+        Arithmetic of the training; features are computed in fp32, predictions too (of tables, by
+        named networks, in float64). "bf16" (autocast) is faster where the hardware has it.
     device : str or torch.device, default="auto"
         Where to compute. "auto" takes CUDA where there is one, else the CPU.
     random_state : int, RandomState or None, default=None
         Seed of initial weights, order, augmentation and noise. An int gives the same bits again
-        on the same machine; None another result every time.
+        on the same machine; None draws the seed from NumPy's global generator.
     verbose : int, default=1
         Whether work of more than two seconds shows a progress bar; 0 never.
 

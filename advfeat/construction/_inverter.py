@@ -47,7 +47,8 @@ class RobustFeatureInverter(TrainTimeTransformer):
 
     `fit_transform` constructs the training set, `transform` returns its input unchanged, so that
     a Pipeline is scored on unmodified data. As with scikit-learn's TargetEncoder,
-    ``fit(X, y).transform(X)`` is not ``fit_transform(X, y)``.
+    ``fit(X, y).transform(X)`` is not ``fit_transform(X, y)``. The set comes in the container of X;
+    for a torch Dataset it is a `ConstructedDataset` with the labels of that Dataset.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         depend on it.
     store : path, default=None
         Folder in which `fit_transform` writes the set as one ``X.npy``, batch by batch.
-        The result is then a read-only memory map, so that it may be larger than memory.
+        The inputs are then a read-only memory map, so that they may be larger than memory.
         Called again with the same source, data and parameters, it goes on where it was stopped,
         to the same bits (with the same versions and number of threads). Needs an integer
         ``random_state``; pass a trained source in a FrozenEstimator, for one that is trained

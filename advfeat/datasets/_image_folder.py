@@ -106,9 +106,9 @@ def load_image_folder(
     ValueError
         If a file is not an image, images differ in size and ``size`` is None, ``n_samples`` is
         larger than the data or leaves a class out, the splits have different classes, ``root``
-        holds splits and ``split`` is None, a link leads to another class, or that of a folder
-        nowhere, two classes share a file, or ``as_memmap`` holds something else, lies among the
-        class folders, or goes with ``n_samples`` and no integer ``random_state``.
+        holds splits and ``split`` is None, a link leads nowhere or to another class, two classes
+        share a file, or ``as_memmap`` holds something else, lies among the class folders, or goes
+        with ``n_samples`` and no integer ``random_state``.
 
     Examples
     --------

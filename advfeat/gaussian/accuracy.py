@@ -40,7 +40,8 @@ class GaussianAccuracyMixin:
         Raises
         ------
         ValueError
-            If there are more than two classes, or each has its own covariance.
+            If there are more than two classes, or each has its own covariance, if ``norm`` is
+            below 1, or a radius negative.
 
         Examples
         --------
@@ -91,7 +92,8 @@ class GaussianAccuracyMixin:
         Raises
         ------
         ValueError
-            If there are more than two classes, or each has its own covariance.
+            If there are more than two classes, or each has its own covariance, if ``norm`` is
+            below 1, or a radius negative.
 
         References
         ----------

@@ -72,7 +72,7 @@ class GaussianRobustMLE(
 
     where the budget fixes :math:`\lambda`. With ``eps=0`` this is linear discriminant
     analysis; as ``eps`` grows the classifier tends to the nearest class mean if all
-    ``priors`` are equal, and else to the most frequent class.
+    ``priors`` are equal, and else to the class with the largest one.
 
     Read more in the :doc:`user guide </gaussian>`.
 
@@ -118,8 +118,8 @@ class GaussianRobustMLE(
     precision_ : ndarray of shape (n_features, n_features)
         Inverse of ``robust_covariance_`` (pseudo-inverse if it is singular).
     adversary_map_ : ndarray of shape (n_features, n_features)
-        Linear map M of the average adversary, ``delta(x) = M (x - mean)``. Missing if the
-        covariance is singular, where a linear map cannot spend the budget.
+        Linear map M of the average adversary, ``delta(x) = M (x - mean)``. Missing for the
+        pointwise one, and if the covariance is singular, where such a map cannot spend the budget.
     components_ : ndarray of shape (n_axes, n_features) or None
         Principal axes of ``covariance_``, as rows, by decreasing standard deviation;
         ``None`` when the axes are the features, that is, unless ``covariance_type="full"``.

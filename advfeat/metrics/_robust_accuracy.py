@@ -55,6 +55,10 @@ def robust_accuracy_score(
 
     Raises
     ------
+    NotFittedError
+        If the estimator is not fitted.
+    TypeError
+        If no gradients can be had from the estimator, or for unknown settings.
     ValueError
         For unusable X, y, settings or weights, before the attack: weights must be finite, not
         negative and not all zero.

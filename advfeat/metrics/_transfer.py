@@ -65,6 +65,10 @@ def transfer_rate(
 
     Raises
     ------
+    NotFittedError
+        If the source or the estimator is not fitted.
+    TypeError
+        If no gradients can be had from the source, or for unknown settings.
     ValueError
         If the source is a Pipeline that changes X, X is uint8 and ``estimator`` does not take
         images in [0, 1] for the same, y is text and its classes are numbers or the other way

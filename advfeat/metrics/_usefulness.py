@@ -58,7 +58,8 @@ def feature_usefulness(
         None for a Dataset, which has its own. Samples whose label the estimator does not know
         count to the rest of every class.
     batch_size : int, default=256
-        Samples worked on together. Memory grows with it; the result does not depend on it.
+        Samples worked on together. Memory grows with it; the result depends on it by rounding
+        only.
     bounds : "auto", None or (low, high), default="auto"
         See `adversarial_examples`.
 

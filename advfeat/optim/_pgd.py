@@ -65,12 +65,17 @@ def projected_gradient(
         ``is_better(output, target)`` gives one boolean per sample; with ``keep="best"`` an
         iterate for which it holds is preferred to any for which it does not.
     until_better : bool, default=False
-        Whether to end as soon as ``is_better`` has held once for every sample, for whoever asks
-        no more than that.
+        Whether to end, with ``keep="best"``, as soon as ``is_better`` has held once for every
+        sample, for whoever asks no more than that.
 
     Returns
     -------
     tensor like x
+
+    Raises
+    ------
+    ValueError
+        If ``keep`` is neither of both, or the network has no gradient with respect to its input.
 
     Examples
     --------
@@ -84,6 +89,8 @@ def projected_gradient(
     >>> projected_gradient(lambda z: z, x, x, value, ball=L2Ball(1.0), step_size=0.5, n_steps=5)
     tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
     """
+    if keep not in ("last", "best"):
+        raise ValueError(f"keep must be 'last' or 'best'. Got {keep!r}.")
 
     def project(z):
         if math.isfinite(ball.eps):

@@ -387,7 +387,7 @@ def _windowed(begins, submit, finished, result, alive, window, cancel=None):
 
 def _lost(what):
     return WorkersLostError(
-        f"Workers were lost: {what}. Most often they had no memory left: use a smaller batch_size "
-        "or fewer workers. Batches that were finished are kept where a store was given, and the "
-        "same call goes on from them."
+        f"Workers were lost: {what}. Most often they had no memory left: use fewer workers. "
+        "Batches that were finished are kept where a store was given, and the same call goes on "
+        "from them. A smaller batch_size helps as well, but needs a new store."
     )

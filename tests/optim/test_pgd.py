@@ -284,3 +284,12 @@ def test_a_network_without_a_gradient_to_its_input_is_an_error(network):
     # Zero gradients would pass for robustness.
     with pytest.raises(ValueError, match="gradient with respect to its input"):
         ascend(network, uniform(0, 2, 3), n_steps=1)
+
+
+def test_an_unknown_iterate_is_refused():
+    x = torch.zeros(1, 4)
+    with pytest.raises(ValueError, match="keep must be 'last' or 'best'. Got 'bset'"):
+        projected_gradient(
+            lambda z: z, x, x, lambda output, target: output.sum(1),
+            ball=L2Ball(1.0), step_size=0.5, n_steps=5, keep="bset",
+        )  # fmt: skip
