@@ -8,7 +8,7 @@ from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import check_trainable
 from advfeat.optim._copying import memo_of_copies
 from advfeat.optim._functions import deep_copy
-from advfeat.optim._network_state import freeze, set_network_state
+from advfeat.optim._network_state import set_network_state
 from advfeat.utils._device import in_float32_on_cpu, to_device
 from advfeat.utils._random import isolated_torch_seed
 
@@ -41,7 +41,7 @@ def initialize(net, data, state=None):
     data : ArrayDataset
         What it will be trained on.
     state : tuple, optional
-        `network_state` and `frozen_names` of an earlier fit.
+        `network_state` of an earlier fit.
 
     Raises
     ------
@@ -80,16 +80,14 @@ def _try_smallest_batch(net, data):
 
 
 def _load(net, state):
-    weights, frozen = state
     try:
-        set_network_state(net.module_, weights)
+        set_network_state(net.module_, state)
     except (RuntimeError, LookupError) as error:
         raise ValueError(
             "warm_start=True goes on from the weights of the last fit, but "
             f"network={name_of(net.module__network)} has others. Take the network of the last "
             "fit, or warm_start=False."
         ) from error
-    freeze(net.module_, frozen)
 
 
 def on_device(net, device):

@@ -132,9 +132,9 @@ def _trained_state(classifier):
     mean, std = classifier.input_statistics_
     tensors = _tensors_of_network(net.module_)
     tensors.update({"statistics.mean": mean, "statistics.std": std})
-    if isinstance(net.optimizer_, torch.optim.SGD):
-        tensors.update(_prefixed("momentum.", _momenta(net)))
-    else:  # that a callback has put in place
+    tensors.update(_prefixed("momentum.", _momenta(net)))
+    if any(set(held) - {_MOMENTUM} for held in net.optimizer_.state.values()):
+        # Of another method, which a callback has put in place.
         state["dropped"].append(f"the state of {type(net.optimizer_).__name__}")
     return state, tensors
 

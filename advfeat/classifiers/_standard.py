@@ -29,7 +29,7 @@ from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers._training_batches import n_batches
 from advfeat.classifiers._training_data import check_training_data, input_statistics
 from advfeat.classifiers.networks import check_network_name
-from advfeat.optim._network_state import frozen_names, network_state
+from advfeat.optim._network_state import network_state
 from advfeat.utils._bounds import validate_bounds
 from advfeat.utils._checks import CHANNELS
 from advfeat.utils._device import own_modes, resolve_device
@@ -278,8 +278,7 @@ class StandardClassifier(NetworkClassifier):
 
     def _fit(self, X, y, sample_weight):
         keep = self.warm_start and hasattr(self, "net_")
-        earlier = self.net_.module_ if keep else None
-        state = earlier and (network_state(earlier, settings=False), frozen_names(earlier))
+        state = network_state(self.net_.module_, settings=False) if keep else None
         ranks = Ranks()
         seed = ranks.agreed(draw_seed(self.random_state))
         data = self._training_data(X, y, sample_weight, reset=not keep)

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from advfeat.optim._comparing import agree
 from advfeat.optim._folding import fold_batch_norm
-from advfeat.optim._functions import members
+from advfeat.optim._functions import CONTAINERS, is_plain_object, members
 from advfeat.optim._graphs import REPEATS, Steps, capture
-from advfeat.optim._network_state import SETTINGS, TABLES, own_values
+from advfeat.optim._network_state import SETTINGS, TABLES
 from advfeat.optim._tracing import is_repeatable, trace
 from advfeat.utils._device import autocast
 from advfeat.utils._typing import Device
 
-_MANY = 1000  # members of containers and objects, which are looked through at every step
+_MANY = 10_000  # members of containers and objects, which are looked through at every step
 _N_TRIES = 20  # traces of a network without any gradient
 
 
@@ -90,10 +90,10 @@ class AttackedNetwork:
     def _held_now(self):
         """Tensors and settings that the graph took from the network once for all."""
         attributes = (vars(layer).get(name) for layer, name in self._watched)
-        kept = (v if _is_value(v) else None for v in attributes)
+        kept = (v if v is None or _is_value(v) else type(v) for v in attributes)
         held = [vars(layer).get(name) for layer, name in self._containers]
-        inside = members(held, objects=True)
-        return [*self._module.buffers(), *kept, *(v for v in inside if _is_value(v))]
+        values = [v for v in members(held, objects=True) if v is None or _is_value(v)]
+        return [*self._module.buffers(), *kept, *values]
 
     def _fold_all(self):
         for fold in self._traced[1]:
@@ -140,12 +140,13 @@ def _watched(module, graph):
 
 
 def _containers(module):
-    """Give (layer, name) of what holds tensors and numbers; None for too many to be watched."""
+    """Give (layer, name) of what may hold settings; None if it is too much to be watched."""
     found = [
         (layer, name, value)
         for layer in module.modules()
-        for name, value in own_values(layer, objects=True)
-        if not isinstance(value, SETTINGS)
+        if not type(layer).__module__.startswith("torch.nn.")
+        for name, value in vars(layer).items()
+        if name not in TABLES and (isinstance(value, CONTAINERS) or is_plain_object(value))
     ]
     n_members = len(members([value for *_, value in found], objects=True))
     return [(layer, name) for layer, name, _ in found] if n_members <= _MANY else None

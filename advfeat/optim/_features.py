@@ -62,7 +62,9 @@ def cut_at_features(graph, x):
 def _hooks_before(layer):
     """Layer that gives what another gets from its hooks, which may change its input."""
     hooks = copy.copy(layer)
-    hooks._forward_hooks, hooks.forward = OrderedDict(), nn.Identity().forward
+    hooks.forward = nn.Identity().forward
+    for later in ("_forward_hooks", "_backward_pre_hooks", "_backward_hooks"):
+        setattr(hooks, later, OrderedDict())
     return hooks
 
 

@@ -5,15 +5,24 @@ its layers, such as ``self.head = lambda h: self.fc(h)``: the copy would go on w
 """
 
 import copy
+import sys
 from collections import deque
 from functools import partial
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType, NoneType
 from weakref import ref
 
+import torch
 from torch import nn
 
 ORIGINAL = "_torchdynamo_orig_callable"  # attribute of what torch.compile gives
 CONTAINERS = dict, list, tuple, set, deque
+_LEAVES = str, int, float, NoneType, torch.Tensor  # most members, and hold none
+# Objects of Python's own, but for SimpleNamespace and its like, hold no settings of a network.
+_NOT_THE_USERS = {"torch", "numpy", *sys.stdlib_module_names} - {
+    "types",
+    "argparse",
+    "collections",
+}
 
 
 class Functions:
@@ -119,6 +128,8 @@ def members(container, objects=False):
     """Members of a container and of those inside it, and of the user's objects if asked for."""
     queue, seen = [container], set()
     for value in queue:
+        if isinstance(value, _LEAVES):
+            continue
         value = vars(value) if objects and is_plain_object(value) else value
         if isinstance(value, CONTAINERS) and id(value) not in seen:
             seen.add(id(value))
@@ -130,7 +141,8 @@ def is_plain_object(value):
     """Whether a value is an object of a class of the user's, such as a holder of what was seen."""
     if isinstance(value, (*CONTAINERS, type, nn.Module, FunctionType, MethodType, ModuleType)):
         return False
-    return hasattr(value, "__dict__") and not type(value).__module__.startswith(("torch", "numpy"))
+    where = type(value).__module__.partition(".")[0]
+    return where not in _NOT_THE_USERS and hasattr(value, "__dict__")
 
 
 def _attributes(layer):

@@ -49,29 +49,34 @@ def network_state(module, *, settings=True):
             inside = tensors_in([value])
             # What only lists the tensors of the network finds them there.
             if (inside or settings) and known.isdisjoint(map(_memory, inside)):
-                held[prefix + name] = copies.setdefault(id(value), _copied(value))
+                held[prefix + name] = copies.setdefault(id(value), _copied(value, module))
     return copy_state(module.state_dict()), beside | missing | held
 
 
-def own_values(layer, objects=False):
+def own_values(layer):
     """Give settings, and containers of them and of tensors, that a layer of the user's holds.
 
-    Settings are numbers and texts. With ``objects`` objects of the user's are containers, too.
+    Settings are numbers and texts.
     """
     if type(layer).__module__.startswith("torch.nn."):
         return
     for name, value in vars(layer).items():
-        inside = members([value], objects) if name not in TABLES else ()
+        inside = members([value]) if name not in TABLES else ()
         if any(isinstance(v, (torch.Tensor, *SETTINGS)) for v in inside):
             of_layers = any(isinstance(v, nn.Module) for v in inside)
             if not of_layers and not isinstance(value, torch.Tensor):
                 yield name, value
 
 
-def _copied(value):
-    """Copy a setting, or a container with its tensors, which may have been computed."""
-    tensors = tensors_in([value])
-    return copy.deepcopy(value, {id(tensor): tensor.detach().clone() for tensor in tensors})
+def _copied(value, module):
+    """Copy a setting, or a container with its tensors, which may have been computed.
+
+    What leads to layers, such as their methods, goes on leading to those of the network.
+    """
+    own = {id(part): part for part in (*module.modules(), *module.parameters())}
+    inside = members([value], objects=True)
+    tensors = {id(t): t.detach().clone() for t in inside if isinstance(t, torch.Tensor)}
+    return copy.deepcopy(value, tensors | own)
 
 
 def set_network_state(module, state):
@@ -140,7 +145,7 @@ def set_beside(module, tensors):
             like = old if isinstance(old, torch.Tensor) else next(module.parameters(), value)
             value = copies.setdefault(id(value), value.clone().to(like.device))
         elif value is not None:
-            held[leaf] = copies.setdefault(id(value), _copied(value))
+            held[leaf] = copies.setdefault(id(value), _copied(value, module))
             continue
         elif not isinstance(old, torch.Tensor):
             continue

@@ -1,5 +1,7 @@
 """Callbacks that build the network anew, score, and set rates and draws."""
 
+import logging
+import threading
 import types
 
 import numpy as np
@@ -121,51 +123,66 @@ def test_quiet_callbacks_of_skorch_are_not_taken_for_code_from_elsewhere():
 class Blends(nn.Module):
     """Looks at the negative of its input, as far as some setting says."""
 
-    def __init__(self, settings, n_classes=10):
+    def __init__(self, held):
         super().__init__()
-        self.settings, self.alpha, self.sign = settings, 0.0, "positive"
-        self.net = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, n_classes))
+        self.held, self.alpha, self.sign = held, None, "positive"
+        self.net = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+        if isinstance(held, types.SimpleNamespace) and hasattr(held, "owner"):
+            held.owner = self.net  # as a trainer knows its network
 
     def forward(self, x):
-        held = self.settings
-        if isinstance(held, types.SimpleNamespace):
-            held = vars(getattr(held, "inner", held))
-        alpha = max(held.get("alpha", 0.0), self.alpha, float(self.sign == "negative"))
+        held = getattr(self.held, "inner", self.held)
+        found = held.get("alpha") if isinstance(held, dict) else getattr(held, "alpha", None)
+        alpha = max(found or 0.0, self.alpha or 0.0, float(self.sign == "negative"))
         return self.net((1 - alpha) * x + alpha * (1 - x))
 
 
-def in_dict(net):
-    net.settings["alpha"] = 1.0
+class Default:
+    """A setting of the class, which an object may have for itself."""
+
+    alpha = 0.0
 
 
-def in_object(net):
-    net.settings.alpha = 1.0
-
-
-def in_a_new_object(net):
-    net.settings = types.SimpleNamespace(alpha=1.0)
-
-
-def in_an_object_of_an_object(net):
-    net.settings.inner.alpha = 1.0
-
-
-def as_number(net):
+def to_number(net):
     net.alpha = 1.0
 
 
-def as_text(net):
+def to_text(net):
     net.sign = "negative"
 
 
-CHANGES = {
-    in_dict: dict,
-    in_object: types.SimpleNamespace,
-    in_a_new_object: types.SimpleNamespace,
-    in_an_object_of_an_object: lambda: types.SimpleNamespace(inner=types.SimpleNamespace()),
-    as_number: dict,
-    as_text: dict,
-}
+def in_dict(net):
+    net.held["alpha"] = 1.0
+
+
+def in_object(net):
+    getattr(net.held, "inner", net.held).alpha = 1.0
+
+
+def to_dict(net):
+    net.held = {"alpha": 1.0}
+
+
+def to_object(net):
+    net.held = types.SimpleNamespace(alpha=1.0)
+
+
+Space = types.SimpleNamespace
+CHANGES = [
+    (to_number, lambda: None),
+    (to_text, lambda: None),
+    (to_dict, lambda: None),
+    (to_object, lambda: None),
+    (in_dict, dict),
+    (in_dict, lambda: {"alpha": None}),
+    (in_dict, lambda: {"alpha": 0.0, "other": "text"}),
+    (in_object, Space),
+    (in_object, lambda: Space(alpha=None)),
+    (in_object, lambda: Space(alpha=0.0, owner=None)),
+    (in_object, lambda: Space(inner=Space(alpha=0.0))),
+    (in_object, Default),
+    (to_object, lambda: Space(alpha=0.0)),
+]
 
 
 class Midway(Callback):
@@ -180,33 +197,52 @@ class Midway(Callback):
             self.change(net.module_.body)
 
 
-def trained_with(change, table):
-    make = CHANGES[change]
-    settings = make()
-    holder = getattr(settings, "inner", settings)
-    (holder if isinstance(holder, dict) else vars(holder))["alpha"] = 0.0
+def trained_with(change, make, table):
     clf = AdversarialClassifier(
-        lambda n_classes: Blends(settings), eps=1.0, lr=0.05, batch_size=40, max_epochs=1,
+        lambda n_classes: Blends(make()), eps=1.0, lr=0.05, batch_size=40, max_epochs=1,
         n_steps=2, callbacks=[Midway(change)], random_state=0, verbose=0,
     )  # fmt: skip
     return clf.fit(*table)
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_attacks_follow_a_setting_within_an_epoch(change, table, monkeypatch):
-    found = trained_with(change, table)
+@pytest.mark.parametrize(("change", "make"), CHANGES)
+def test_attacks_follow_a_setting_within_an_epoch(change, make, table, monkeypatch):
+    found = trained_with(change, make, table)
     monkeypatch.setattr(_attacked, "trace", lambda module: None)  # the network as it is
-    expected = trained_with(change, table)
+    expected = trained_with(change, make, table)
     for name, weight in expected.module_.state_dict().items():
         assert torch.equal(found.module_.state_dict()[name], weight), name
-    del expected.callbacks[0]
-    expected.fit(*table)
+    expected = trained_with(lambda net: None, make, table)
     assert not torch.equal(found.module_.body.net[0].weight, expected.module_.body.net[0].weight)
 
 
+class Ordinary(nn.Module):
+    """Holds what has nothing to do with its logits."""
+
+    def __init__(self, n_classes):
+        super().__init__()
+        self.class_names = [f"class {i}" for i in range(1000)]
+        self.logger = logging.getLogger(__name__)
+        self.lock = threading.Lock()
+        self.net = nn.Linear(64, n_classes)
+
+    def __deepcopy__(self, memo):
+        return self  # locks cannot be copied
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_networks_with_names_and_loggers_are_traced(table):
+    attacked = _attacked.AttackedNetwork(Ordinary(10).eval(), device="cpu", precision="fp32")
+    attacked(torch.from_numpy(table[0][:5]))
+    attacked.refresh()
+    assert isinstance(attacked._traced[0], torch.fx.GraphModule)
+
+
 def test_networks_that_hold_very_much_are_not_traced(table, monkeypatch):
-    monkeypatch.setattr(_attacked, "_MANY", 1)
+    monkeypatch.setattr(_attacked, "_MANY", 0)
     folded = []
     monkeypatch.setattr(_attacked, "fold_batch_norm", lambda *args: folded.append(args) or [])
-    trained_with(in_object, table)
+    trained_with(in_object, Space, table)
     assert not folded

@@ -191,7 +191,7 @@ def weights_of(clf, name):
     return clf.module_.state_dict()[name].clone()
 
 
-@pytest.mark.parametrize("way", ["file", "pickle", "warm start"])
+@pytest.mark.parametrize("way", ["file", "pickle"])
 @pytest.mark.parametrize("frozen", ["callback", "by hand"])
 def test_frozen_layers_stay_frozen(frozen, way, digits, tmp_path):
     X, y = digits[0][:60], digits[1][:60]
@@ -207,10 +207,7 @@ def test_frozen_layers_stay_frozen(frozen, way, digits, tmp_path):
     else:
         again = pickle.loads(pickle.dumps(clf))
     kept, trained = weights_of(again, "body.0.weight"), weights_of(again, "body.4.weight")
-    if way == "warm start":
-        again.set_params(warm_start=True, callbacks=None).fit(X, y)
-    else:
-        again.partial_fit(X, y)
+    again.partial_fit(X, y)
     assert torch.equal(weights_of(again, "body.0.weight"), kept)
     assert not torch.equal(weights_of(again, "body.4.weight"), trained)
 
@@ -245,10 +242,33 @@ class OwnOptimizer(Callback):
         net.optimizer_ = torch.optim.SGD(groups, lr=0.01, momentum=0.9)
 
 
+class Averaging(torch.optim.SGD):
+    """SGD that keeps more than the momentum."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for state in self.state.values():
+            state["average"] = state["momentum_buffer"].clone()
+
+
 def momenta(clf):
     names = {id(weight): name for name, weight in clf.module_.named_parameters()}
     state = clf.net_.optimizer_.state.items()
     return {names[id(weight)]: found["momentum_buffer"] for weight, found in state}
+
+
+def test_what_is_lost_of_another_optimizer_is_told(digits, tmp_path):
+    class Averages(Callback):
+        def on_train_begin(self, net, **kwargs):
+            net.optimizer_ = Averaging(net.module_.parameters(), lr=0.01, momentum=0.9)
+
+    X, y = digits[0][:60], digits[1][:60]
+    clf = StandardClassifier(Own, callbacks=[Averages()], **QUICK).fit(X, y)
+    save(clf, tmp_path / "clf")
+    with pytest.warns(UserWarning, match="callbacks, the state of Averaging"):
+        found = load(tmp_path / "clf", network=Own)
+    for name, value in momenta(clf).items():
+        assert torch.equal(momenta(found)[name], value)
 
 
 @pytest.mark.parametrize("what", ["turned", "last", "adam"])
