@@ -75,10 +75,10 @@ def _parse(arguments):
         "--stages", type=Path, metavar="FOLDER", help="where stages are kept (OUT/stages)"
     )
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--smoke", action="store_true", help="two models, few images")
+    parser.add_argument("--smoke", action="store_true", help="one model, few images")
     options = parser.parse_args(arguments)
     if options.smoke:
-        options.models, options.samples = MODELS[:2], 20
+        options.models, options.samples = MODELS[:1], 10
     return options
 
 
