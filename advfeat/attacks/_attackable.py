@@ -261,11 +261,11 @@ def _compare_predictions(estimator, coef, X):
     if not clear.any():
         return
     names = getattr(estimator, "feature_names_in_", None)
-    some = some[clear] if names is None else as_frame(some[clear], names)
     try:
+        some = some[clear] if names is None else as_frame(some[clear], names)
         with np.errstate(all="ignore"):
             said = np.asarray(estimator.predict(some)).ravel()
-    except Exception:  # it may take other containers alone
+    except Exception:  # it may take other containers alone, or ones that are not installed
         return
     expected = np.asarray(estimator.classes_)[scores[clear].argmax(axis=1)]
     if not np.array_equal(said, expected):

@@ -52,9 +52,7 @@ class TrainingNet(NeuralNetClassifier):
         self.precision = precision
 
     _captured = None  # the training step, in an epoch on a GPU
-    dropped_from_copies: tuple[
-        str, ...
-    ] = ()  # attributes; a copy made in the midst of a training does not train
+    dropped_from_copies: tuple[str, ...] = ()  # attributes of what trains, as a copy does not
 
     def initialize_module(self):
         """Build the module, with all that it holds on the device."""

@@ -18,13 +18,7 @@ from advfeat.classifiers._plain import (
     row_to_plain,
     to_plain,
 )
-from advfeat.optim._network_state import (
-    BESIDE,
-    freeze,
-    frozen_names,
-    set_beside,
-    tensors_beside,
-)
+from advfeat.optim._network_state import BESIDE, set_beside, tensors_beside
 from advfeat.utils._device import in_float32_on_cpu, own_modes
 from advfeat.utils._random import isolated_torch_seed
 
@@ -105,7 +99,7 @@ def _plain_params(classifier):
 
 
 def _torch_state(classifier):
-    state = {**_plain_params(classifier), "frozen": frozen_names(classifier.module)}
+    state = {**_plain_params(classifier), "frozen": _frozen(classifier.module)}
     return state, _tensors_of_network(classifier.module)
 
 
@@ -124,7 +118,7 @@ def _trained_state(classifier):
             state[name] = labels_to_plain(getattr(classifier, name))
     state["input_shape_"] = list(classifier.input_shape_)
     state["seed"] = net.seed
-    state["frozen"] = frozen_names(net.module_)
+    state["frozen"] = _frozen(net.module_)
     state["history"] = [row_to_plain(row, state["dropped"]) for row in net.history]
     if hasattr(net, "attack"):  # training may have raised the number of steps
         state["attack"] = [int(net.attack["n_steps"]), float(net.attack["step_size"])]
@@ -137,6 +131,11 @@ def _trained_state(classifier):
         # Of another method, which a callback has put in place.
         state["dropped"].append(f"the state of {type(net.optimizer_).__name__}")
     return state, tensors
+
+
+def _frozen(module):
+    """Names of the parameters that are not trained."""
+    return [name for name, weight in module.named_parameters() if not weight.requires_grad]
 
 
 def _momenta(net):
@@ -231,7 +230,9 @@ def _load_weights(module, tensors, header, network):
         raise DoesNotFit(
             f"its weights do not fit network={name_of(network)}: {_difference(module, weights)}."
         ) from error
-    freeze(module, header["frozen"])
+    for name, weight in module.named_parameters():
+        if weight.is_floating_point() or weight.is_complex():
+            weight.requires_grad_(name not in header["frozen"])
     for name, weight in module.state_dict(keep_vars=True).items():
         strides = header["strides"].get(f"network.{name}", torch.empty(weight.shape).stride())
         spans = [(side - 1) * step for side, step in zip(weight.shape, strides, strict=True)]

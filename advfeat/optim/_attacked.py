@@ -58,7 +58,7 @@ class AttackedNetwork:
         self._watched: Any = None  # attributes of layers
         self._held: Any = None  # buffers and these, as they were then
         self.steps = Steps()
-        self._containers: list = []  # the same of what holds tensors and numbers
+        self._containers: list = []  # attributes that hold others
         self._n_refreshed = self._n_undecided = 0
         self._undecided = False
         self._refreshing: Any = None  # a captured graph, where it pays
@@ -121,7 +121,7 @@ class AttackedNetwork:
 def _watched(module, graph):
     """Give (layer, name) of the plain attributes that a graph reads, or may have read.
 
-    These are tensors, numbers and those that are None. Not of torch's own layers, which it calls.
+    These are tensors, settings and those that are None. Not of torch's own layers, which it calls.
     """
     found = [
         (layer, name, f"{place}.{name}", value)

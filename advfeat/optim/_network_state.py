@@ -73,6 +73,8 @@ def _copied(value, module):
 
     What leads to layers, such as their methods, goes on leading to those of the network.
     """
+    if isinstance(value, SETTINGS):
+        return value
     own = {id(part): part for part in (*module.modules(), *module.parameters())}
     inside = members([value], objects=True)
     tensors = {id(t): t.detach().clone() for t in inside if isinstance(t, torch.Tensor)}
@@ -92,18 +94,6 @@ def set_network_state(module, state):
     weights, beside = state
     module.load_state_dict(weights)
     set_beside(module, beside)
-
-
-def frozen_names(module):
-    """Names of the parameters that are not to be trained."""
-    return [name for name, weight in module.named_parameters() if not weight.requires_grad]
-
-
-def freeze(module, names):
-    """Let all parameters be trained but those named."""
-    for name, weight in module.named_parameters():
-        if weight.is_floating_point() or weight.is_complex():
-            weight.requires_grad_(name not in names)
 
 
 def tensors_beside(module):

@@ -28,7 +28,7 @@ from advfeat import (
     robust_accuracy_score,
     transfer_rate,
 )
-from advfeat.attacks import Attackable, attackable
+from advfeat.attacks import Attackable, _attackable, attackable
 from advfeat.optim import FrozenNetwork
 
 
@@ -300,6 +300,18 @@ def test_linear_classifiers_that_decide_in_another_way_are_refused(table):
     frame = pd.DataFrame(X, columns=list("abcd"))
     clf = LogisticRegression().fit(frame, y)  # which is asked without a warning
     assert robust_accuracy_score(clf, frame, y, norm=2, eps=0) == clf.score(frame, y)
+
+
+def test_linear_classifiers_are_attacked_where_no_frames_are_installed(table, monkeypatch):
+    X, y = table
+    clf = LogisticRegression().fit(pd.DataFrame(X, columns=list("abcd")), y)
+
+    def missing(values, names):
+        raise ImportError("pandas is not installed")
+
+    monkeypatch.setattr(_attackable, "as_frame", missing)
+    found = robust_accuracy_score(clf, X, y, norm=2, eps=0)
+    assert found == np.mean(clf.predict(pd.DataFrame(X, columns=list("abcd"))) == y)
 
 
 class Looking(LogisticRegression):
