@@ -26,7 +26,7 @@ help: ## list the commands
 demo: venv ## the paper's comparison on scikit-learn's digits, into results/overview/
 	@$(PY) benchmarks/reproduce.py --preset digits --seeds 3 --out results
 
-test: venv ## the tests, without the slow ones
+test: venv ## the tests, without the long ones
 	@$(PY) -m pytest $(PYTEST_OPTIONS)
 
 test-all: venv ## all tests; those on a GPU too where there is one

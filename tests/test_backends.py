@@ -79,6 +79,7 @@ def test_processes(work, serial):
         assert_same(everything(*work, n_jobs=2), serial)
 
 
+@pytest.mark.long
 def test_dask(work, serial):
     distributed = pytest.importorskip("distributed")
     with (

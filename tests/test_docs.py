@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 # They train and invert with the default settings, as a reader would: the default tests run them
 # on few samples.
 SLOW = ("README.md", "docs/index.md", "docs/sources.md")
+LONG = ("docs/evaluation.md", "docs/own_network.md", "docs/usefulness.md")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^([`]{3,})python[^\n]*\n(.*?)^\1\s*$", re.M | re.S)
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -36,8 +37,9 @@ def _blocks(text):
 def _with_code():
     for path in PAGES:
         if next(_blocks(path.read_text(encoding="utf-8")), None):
-            slow = _name(path) in SLOW
-            yield pytest.param(path, id=_name(path), marks=[pytest.mark.slow] if slow else [])
+            name = _name(path)
+            mark = "slow" if name in SLOW else "long" if name in LONG else None
+            yield pytest.param(path, id=name, marks=[getattr(pytest.mark, mark)] if mark else [])
 
 
 def run_page(path):
@@ -66,6 +68,7 @@ def test_code_runs(path, tmp_path, monkeypatch):
         assert run_page(path) > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SLOW)
 def test_code_of_the_long_pages_runs_on_few_samples(name, tmp_path, monkeypatch):
     whole = datasets.load_digits

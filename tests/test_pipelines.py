@@ -94,6 +94,7 @@ def test_grid_search_over_eps_of_the_relabeler(digits, backend):
     assert runs[1].score(X_test, y_test) == best.score(X_test, y_test)
 
 
+@pytest.mark.long
 def test_grid_search_over_eps_of_the_source_with_a_robust_scorer(digits):
     X, y, _, _ = digits
     pipe = Pipeline(
@@ -132,10 +133,10 @@ def test_grid_search_over_the_classifiers_eps(digits):
         {"eps": [0.1, 0.5]},
         scoring=make_robust_scorer(norm=2, eps=0.5, n_steps=3),
         cv=2,
-    ).fit(X[:300], y[:300])
+    ).fit(X[:150], y[:150])
     expected = [
         cross_val_score(
-            clone(search.estimator).set_params(eps=eps), X[:300], y[:300],
+            clone(search.estimator).set_params(eps=eps), X[:150], y[:150],
             scoring=search.scoring, cv=2,
         ).mean()
         for eps in (0.1, 0.5)

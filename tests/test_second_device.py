@@ -153,6 +153,7 @@ def test_constructors(other, digits, standard, constructor):
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.long
 def test_metrics(other, digits, standard, adversarial):
     _, _, X, y = (part[:15] for part in digits)
     on_other = _on(standard, other), _on(adversarial, other)

@@ -119,7 +119,15 @@ def test_misleading_networks_are_told(standard, digits, name):
     robust_accuracy_score(estimator, X, y, eps=0, **settings)  # there is nothing to be missed
 
 
-@pytest.mark.parametrize(("norm", "eps"), [(2, 0.5), (2, 1.0), (np.inf, 0.06), (np.inf, 0.12)])
+@pytest.mark.parametrize(
+    ("norm", "eps"),
+    [
+        (2, 0.5),
+        (np.inf, 0.12),
+        pytest.param(2, 1.0, marks=pytest.mark.long),
+        pytest.param(np.inf, 0.06, marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("before", [Jagged.apply, Scrambled.apply])
 def test_gradients_that_lead_astray_are_told_at_small_radii(standard, digits, before, norm, eps):
     """Plain noise of such a length fools nobody."""
@@ -138,6 +146,7 @@ def test_quantised_inputs_with_a_gradient_are_told(standard, digits):
         robust_accuracy_score(estimator, X, y, norm=2, eps=0.5, verbose=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "parts",
     [

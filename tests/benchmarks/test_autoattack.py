@@ -11,6 +11,7 @@ import measures
 from advfeat import StandardClassifier
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_classes", [2, 3, 4, 5, 10])
 def test_the_standard_version_is_that_of_its_authors(n_classes):
     """Croce and Hein 2020: 100 steps, at most 9 targets, 5000 queries."""
@@ -43,6 +44,7 @@ def test_the_standard_version_is_that_of_its_authors(n_classes):
     )
 
 
+@pytest.mark.long
 def test_smoke(tmp_path, capsys):
     autoattack.main(["--smoke", "--out", str(tmp_path)])
     report = json.loads((tmp_path / "autoattack.json").read_text())

@@ -137,6 +137,7 @@ def test_a_page_by_hand_is_not_overwritten(tiny, tmp_path):
     assert (tmp_path / "README.md").read_text() == "# Results\n"
 
 
+@pytest.mark.long
 def test_shared_stages_are_computed_once(tiny, tmp_path, capsys):
     reproduce.main(["table1", "table10", "figure9", "figure10", "--out", str(tmp_path)])
     out = capsys.readouterr().out
@@ -185,6 +186,7 @@ def _forget(folder, *titles):
             file.unlink()
 
 
+@pytest.mark.long
 def test_budget_leaves_pages_of_what_there_is(tiny, tmp_path, capsys):
     """Rows of which something is measured, marked as not finished, until they are."""
     arguments = ["overview", "--seeds", "2", "--out", str(tmp_path)]
@@ -273,6 +275,7 @@ def test_missing_packages_are_found_before_the_work(
     assert not list((tmp_path / "stages").glob("*.json"))
 
 
+@pytest.mark.long
 def test_a_finished_page_of_other_data_does_not_count(tiny, tmp_path, capsys):
     arguments = ["overview", "--out", str(tmp_path), "--stages", str(tmp_path / "stages")]
     reproduce.main(arguments)

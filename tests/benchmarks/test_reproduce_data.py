@@ -121,6 +121,7 @@ def test_images_of_either_type_are_measured_alike(dtype, standard, digits):
     assert alive.mean() > 0.8
 
 
+@pytest.mark.long
 def test_image_folder(tmp_path, monkeypatch, capsys):
     rng = np.random.RandomState(0)
     for split, n in (("train", 12), ("test", 6)):

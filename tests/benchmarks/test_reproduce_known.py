@@ -20,6 +20,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.long
 def test_pages_of_earlier_runs_are_added_to_where_nothing_else_is_left(tiny, tmp_path, capsys):
     """Their measurements, pictures and makers count on; sets and networks are not made again."""
     first, second = tmp_path / "first", tmp_path / "second"
@@ -43,6 +44,7 @@ def test_pages_of_earlier_runs_are_added_to_where_nothing_else_is_left(tiny, tmp
     assert {**third, "versions": None} == {**before, "versions": None}
 
 
+@pytest.mark.long
 def test_pictures_of_sets_that_are_gone_are_made_again_from_the_sources(tiny, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     reproduce.main(["--out", str(first)])
@@ -59,6 +61,7 @@ def test_pictures_of_sets_that_are_gone_are_made_again_from_the_sources(tiny, tm
     assert again.shape == picture.shape and np.abs(again - picture).mean() < 0.1
 
 
+@pytest.mark.long
 def test_controls_need_the_distance_of_d_r_but_not_its_images(tiny, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     reproduce.main(["--out", str(first)])
@@ -99,6 +102,7 @@ def test_a_folder_without_known_pages_is_an_error(what, tmp_path, capsys):
         reproduce.main(["--out", str(tmp_path / "out"), "--known", str(known)])
 
 
+@pytest.mark.long
 def test_known_pictures_stand_beside_their_own_sets_only(tiny, tmp_path, monkeypatch):
     """Not beside the same numbers of other data."""
     old, new, stages = tmp_path / "old", tmp_path / "new", str(tmp_path / "stages")
@@ -119,6 +123,7 @@ def test_known_pictures_stand_beside_their_own_sets_only(tiny, tmp_path, monkeyp
     assert all((old / "figure9" / name).read_bytes() != found for name, found in pictures.items())
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_goes_on_with_known_values(tiny, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     reproduce.main(["overview", "--out", str(first)])
@@ -132,6 +137,7 @@ def test_a_run_that_was_killed_goes_on_with_known_values(tiny, tmp_path):
     assert not (second / "stages" / f"{stem}.parts").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_bytes", [0, 100])
 def test_a_damaged_set_that_nobody_needs_prevents_no_page(tiny, tmp_path, n_bytes, capsys):
     reproduce.main(["overview", "--out", str(tmp_path)])

@@ -179,6 +179,7 @@ def test_a_full_disk_stops_neither_training_nor_evaluation(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["standard", "adversarial", "D_other"])
 def test_stages_go_on_in_the_middle(name, tmp_path, monkeypatch, digits):
     """Training and evaluation of a row, killed once each: as in one go, and nothing is left."""
@@ -226,6 +227,7 @@ def test_stages_go_on_in_the_middle(name, tmp_path, monkeypatch, digits):
     assert not list(folder.glob("*.parts")) and not list(folder.glob("*.begun"))
 
 
+@pytest.mark.long
 def test_an_evaluation_goes_on_at_its_parts(tmp_path, monkeypatch, standard, digits):
     X, y = digits[0][:350], digits[1][:350]
     attack, eps_values, measure, begun = (

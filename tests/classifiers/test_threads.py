@@ -88,6 +88,7 @@ def scores_and_search(X, y):
     return scores, tried["split0_test_score"], tried["split1_test_score"], search.predict_proba(X)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("backend", "images"),
     [

@@ -142,6 +142,7 @@ def test_invert_serves_test_sets(adversarial, digits):
     assert not hasattr(inv, "residual_")
 
 
+@pytest.mark.long
 def test_source_is_trained_and_seeded(digits):
     X, y, _, _ = digits
     source = AdversarialClassifier(n_steps=1, max_epochs=8, verbose=0)
@@ -244,6 +245,7 @@ def test_momentum_matches_closer_than_constant_steps(adversarial, digits):
     assert residual["momentum"] < 0.75 * residual["paper"]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(
     ("solver", "n_steps", "step_size"),

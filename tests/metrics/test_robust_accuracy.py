@@ -93,6 +93,7 @@ def test_examples_are_feasible_and_judged_truly(standard, digits, norm, eps):
     assert_array_equal(X_adv[wrong], X_test[wrong])
 
 
+@pytest.mark.long
 def test_larger_eps_and_more_restarts_never_help_the_model(adversarial, digits):
     _, _, X_test, y_test = digits
     settings = {"norm": 2, "n_steps": 5, "verbose": 0}
@@ -108,6 +109,7 @@ def test_larger_eps_and_more_restarts_never_help_the_model(adversarial, digits):
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.long
 def test_same_seed_same_result_whatever_the_batches(standard, digits):
     _, _, X_test, y_test = digits
     settings = {"norm": 2, "eps": 0.4, "n_steps": 5, "verbose": 0}
@@ -244,7 +246,7 @@ def test_estimators_without_gradients_are_refused(linear):
 
 @pytest.mark.parametrize("eps", [0.1, 0.4, 3.0])
 def test_a_score_stops_where_all_are_fooled_and_says_the_same(standard, digits, eps, monkeypatch):
-    _, _, X, y = digits
+    X, y = digits[2][:150], digits[3][:150]
     steps = []
     compute = projected_gradient.__globals__["output_and_gradient"]
 

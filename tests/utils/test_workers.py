@@ -132,6 +132,7 @@ def views(path):
     yield changed[5:], whole[5:] + 1
 
 
+@pytest.mark.long
 def test_rows_of_memory_maps_come_to_other_processes_as_they_are(tmp_path):
     for i, (rows, expected) in enumerate(views(tmp_path / "X.npy")):
         (sent,) = _workers._sent((rows,))
