@@ -26,7 +26,8 @@ collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 
 if not (Path(__file__).parents[1] / "benchmarks").is_dir():
     # `make test-wheel`: the tests alone. These are about other files of the repository.
-    collect_ignore = ["benchmarks", "tools", "test_docs.py", "test_docs_scaling.py"]
+    collect_ignore = ["benchmarks", "tools"]
+    collect_ignore_glob.append("test_docs*.py")
 
 if threading.current_thread() is threading.main_thread():
     # A shell without job control starts what runs in the background with SIGINT ignored.
