@@ -25,6 +25,7 @@ from advfeat.optim._balls import LARGEST
 from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import check_data
+from advfeat.utils._estimator import as_now
 from advfeat.utils._frames import as_frame, check_names
 from advfeat.utils._lazy import InUnits, LazyArray, images_in_units
 from advfeat.utils._modules import refuse_module
@@ -224,6 +225,7 @@ def _(estimator: NetworkClassifier, X, precision="fp32", bounds="auto"):
             "'bounds' must be 'auto'. To change them use its parameter: "
             "set_params(bounds=...)."
         )
+    estimator = as_now(estimator)
     X = estimator.check_inputs(X)
     network = estimator.frozen(precision=precision)
     return Attackable(

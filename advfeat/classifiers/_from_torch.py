@@ -105,11 +105,11 @@ def from_torch(
     with own_modes():
         return TorchClassifier(
             copy_of(module),
-            classes=classes,
-            input_shape=input_shape,
+            classes=_own(classes),
+            input_shape=_own(input_shape),
             mean=_own(mean),
             std=_own(std),
-            bounds=bounds,
+            bounds=copy.deepcopy(bounds),
             channels=channels,
             device=device,
         )._set_up()
@@ -340,10 +340,10 @@ def starting_point(network: str | Callable[..., torch.nn.Module], mean: ArrayLik
 
 
 def _own(values):
-    """Copy of a mean or std, so that the user's may change."""
+    """Copy of an array, so that the user's may change."""
     if isinstance(values, torch.Tensor):
         return values.detach().cpu().clone()
-    return copy.copy(values)
+    return values.copy() if hasattr(values, "copy") else values
 
 
 def _what(given):

@@ -141,6 +141,8 @@ class TrainingNet(NeuralNetClassifier):
                 self._set_training(False)  # for callbacks and whoever calls the module
             self.notify("on_train_end", X=X, y=y)
             self._check_outcome(X)
+            for weight in self.module_.parameters():
+                weight.grad = None  # whoever takes gradients of the network would add to them
         return self
 
     def _follow_a_new_optimizer(self, X, y):

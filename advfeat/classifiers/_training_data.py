@@ -161,7 +161,8 @@ def _check_classes(estimator, y, classes, reset):
         whose = "the trained network" if reset else "the first call"
         raise ValueError(f"classes must be those of {whose}, {known}. Got {classes}.")
     if reset:
-        estimator.classes_ = next(given for given in (known, classes, seen) if given is not None)
+        given = next(given for given in (known, classes, seen) if given is not None)
+        estimator.classes_ = given.copy()  # not the trained network's own
         if len(estimator.classes_) < 2:
             raise ValueError(
                 f"{name} needs samples of at least 2 classes, but "

@@ -27,6 +27,7 @@ from advfeat.optim import (
     row_norms,
 )
 from advfeat.utils._checks import batch_tensor, check_data
+from advfeat.utils._estimator import of_one_fit
 from advfeat.utils._lazy import SelectedRows
 from advfeat.utils._modules import unfrozen
 from advfeat.utils._random import draw_seed, make_rng, normal_rows
@@ -176,6 +177,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         self.random_state = random_state
         self.verbose = verbose
 
+    @of_one_fit
     def invert(self, X: Inputs, *, return_residual: bool = False) -> Any:
         """Construct samples with the source's features of X, for any X (such as a test set).
 

@@ -35,6 +35,7 @@ from advfeat.optim import (
     useful_radius,
 )
 from advfeat.utils._checks import batch_tensor
+from advfeat.utils._estimator import of_one_fit
 from advfeat.utils._labels import check_labels, encode_labels, positions_of
 from advfeat.utils._logits import classified_as
 from advfeat.utils._norms import NORM_CONSTRAINT
@@ -187,6 +188,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         self.random_state = random_state
         self.verbose = verbose
 
+    @of_one_fit
     def relabel(self, X: Inputs, y: ArrayLike | None = None) -> ConstructedDataset:
         """Perturb any (X, y) towards target classes of the source.
 
@@ -239,7 +241,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
             extras = {name: storable_labels(values) for name, values in labels.items()}
             store = keeping.make(source, extras, decided={"y_source": index})
         X_adv, success = self._run(job, (X, target), "relabelling", store)
-        y = y.copy()  # the user may change his
+        y, classes = y.copy(), classes.copy()  # the user may change his, and those of the set
         data = ConstructedDataset(self._as_given(X_adv), classes[target], y, classes)
         if eps > 0:
             _warn_if_in_vain(X, X_adv, success, target != index, eps)

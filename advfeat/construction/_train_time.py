@@ -40,7 +40,7 @@ from advfeat.utils._arrays import as_array
 from advfeat.utils._batches import iter_batches, run_batches
 from advfeat.utils._checks import check_data, check_inputs
 from advfeat.utils._errors import add_hint
-from advfeat.utils._estimator import EstimatorMixin, draft_of
+from advfeat.utils._estimator import EstimatorMixin, draft_of, of_one_fit
 from advfeat.utils._frames import library_of
 from advfeat.utils._labels import check_labels
 from advfeat.utils._lazy import LazyArray, images_in_units, items_in_units
@@ -157,6 +157,7 @@ class TrainTimeTransformer(
             )
         return self._in_container(constructed, X)
 
+    @of_one_fit
     def transform(self, X: Inputs) -> Any:
         """Return X unchanged, after checking it.
 

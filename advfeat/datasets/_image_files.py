@@ -130,7 +130,7 @@ class ImageMap(np.memmap):
 
     def __array_wrap__(self, array, context=None, return_scalar=False):
         # What is computed of it is no map, as with numpy.memmap.
-        return array[()] if return_scalar else np.asarray(array)
+        return array[()] if return_scalar or array.ndim == 0 else np.asarray(array)
 
     def __getitem__(self, index):
         part = super().__getitem__(index)

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from advfeat.gaussian.discriminant import linear_discriminant
 from advfeat.gaussian.robust_covariance import check_budget, relaxation, robust_std
 from advfeat.utils._arrays import as_floats
+from advfeat.utils._estimator import of_one_fit
 
 _ROUNDINGS = 8 * np.finfo(float).eps
 
@@ -19,6 +20,7 @@ _ROUNDINGS = 8 * np.finfo(float).eps
 class GaussianAccuracyMixin:
     """Closed forms for Gaussian classes, and the choice of the training budget by them."""
 
+    @of_one_fit
     def accuracy_curve(self, eps_test: ArrayLike, *, norm: float = 2) -> float | NDArray:
         r"""Compute the accuracy under attack of the model with two classes, in closed form.
 
@@ -65,6 +67,7 @@ class GaussianAccuracyMixin:
             norm,
         )
 
+    @of_one_fit
     def feature_usefulness(
         self, w: ArrayLike, eps: float = 0.0, *, norm: float = 2
     ) -> tuple[float | NDArray, float | NDArray]:
@@ -140,6 +143,7 @@ class GaussianAccuracyMixin:
         rho = 2 * spread * difference * scale
         return rho, rho - eps * dual_norm(w, norm) * scale
 
+    @of_one_fit
     def eps_path(self, eps_values: ArrayLike) -> Bunch:
         """Solve for many budgets on the same data, without fitting again.
 
@@ -194,6 +198,7 @@ class GaussianAccuracyMixin:
             )
         return path
 
+    @of_one_fit
     def select_eps(self, eps_test: float, *, norm: float = 2) -> float:
         """Choose the training budget for the best accuracy under a given attack.
 

@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from advfeat.gaussian.robust_covariance import ratio
 from advfeat.utils._arrays import as_array, as_floats
+from advfeat.utils._estimator import of_one_fit
 
 
 def class_priors(priors, counts):
@@ -114,6 +115,7 @@ def quadratic_scores(X, axes, means, priors, std):
 class GaussianPredictionMixin:
     """Prediction with class densities fitted by an estimator."""
 
+    @of_one_fit
     def decision_function(self, X: ArrayLike) -> NDArray:
         """Log posterior odds, or log posteriors up to a common term.
 
@@ -138,6 +140,7 @@ class GaussianPredictionMixin:
         )
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
+    @of_one_fit
     def predict(self, X: ArrayLike) -> NDArray:
         """Predict the most probable class of each sample.
 
@@ -155,6 +158,7 @@ class GaussianPredictionMixin:
         best = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
         return self.classes_[best]
 
+    @of_one_fit
     def predict_proba(self, X: ArrayLike) -> NDArray:
         """Posterior probabilities of the classes under the robust model.
 
@@ -170,6 +174,7 @@ class GaussianPredictionMixin:
         """
         return np.exp(self.predict_log_proba(X))
 
+    @of_one_fit
     def predict_log_proba(self, X: ArrayLike) -> NDArray:
         """Logarithm of :meth:`predict_proba`, accurate for tiny probabilities.
 

@@ -97,7 +97,9 @@ class GaussianRobustMLE(
         ``partial_fit``. It keeps the class means and the principal axes of the data, which is
         exact for classes that are symmetric along each of these axes, such as Gaussians.
     priors : array-like of shape (n_classes,), default=None
-        Class probabilities. ``None`` takes the (weighted) class frequencies.
+        Class probabilities. ``None`` takes the (weighted) class frequencies. With ``per_class``
+        others change the average adversary, too: its budget is the mean of the classes' with
+        these weights, not that of the samples.
 
     Attributes
     ----------

@@ -7,12 +7,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from advfeat.gaussian.pointwise import rotated, without_rounding, worst_perturbation
 from advfeat.gaussian.robust_covariance import lambda_bounds, min_alignment, vulnerability
 from advfeat.utils._arrays import as_array, as_floats
+from advfeat.utils._estimator import of_one_fit
 from advfeat.utils._labels import encode_labels
 
 
 class GaussianTheoryMixin:
     """The adversary's perturbations (Lemmas 1 and 2) and Theorems 1 to 3."""
 
+    @of_one_fit
     def perturb(
         self, X: ArrayLike, y: ArrayLike | None = None, *, adversary: str | None = None
     ) -> NDArray:
@@ -29,8 +31,8 @@ class GaussianTheoryMixin:
             "pointwise" moves every sample by ``eps_`` in its worst direction, which solves
             :math:`\delta = (\lambda \Sigma_r - I)^{-1} (x - \mu_y)` with a multiplier for
             each sample. "average" applies the linear map ``adversary_map_``, whose mean
-            squared length on the training data is ``eps_ ** 2``. ``None`` takes the
-            estimator's own.
+            squared length on the training data is ``eps_ ** 2`` (with ``per_class``: of the
+            classes, weighted by ``priors_``). ``None`` takes the estimator's own.
 
         Returns
         -------
@@ -88,6 +90,7 @@ class GaussianTheoryMixin:
                 X_adv[member] += _pointwise_shift(V[member], axes, robust[g], self.eps_, share[g])
         return X_adv
 
+    @of_one_fit
     def vulnerability(self, C: ArrayLike, *, robust: bool = False) -> float | NDArray:
         r"""Compute the rise of the loss under an adversary who pays for its perturbation.
 
@@ -147,6 +150,7 @@ class GaussianTheoryMixin:
         model_std = np.ravel(self.robust_std_) if robust else s
         return vulnerability(s, model_std, C, weights=self._axis_weights)
 
+    @of_one_fit
     def lambda_bounds(self, *, tight: bool = False) -> tuple[float, float]:
         r"""Bound ``lambda_`` of the average adversary.
 
@@ -181,6 +185,7 @@ class GaussianTheoryMixin:
         check_is_fitted(self)
         return lambda_bounds(np.ravel(self.std_), self.eps_, self._axis_weights, tight=tight)
 
+    @of_one_fit
     def min_alignment(self, *, robust: bool = True) -> tuple[float | NDArray, NDArray]:
         r"""Find the worst agreement of the gradient with the line connecting two classes.
 

@@ -30,6 +30,8 @@ from advfeat.utils._rounding import warn_of_rounding
 from advfeat.utils._sklearn import validate_params
 from advfeat.utils._typing import Bounds, Inputs, RandomState
 
+_ROUNDING = 1e-12  # of a correlation
+
 
 @validate_params(
     {name: ATTACK_CONSTRAINTS[name] for name in ("batch_size", "bounds")},
@@ -95,8 +97,7 @@ def feature_usefulness(
     view = _view(estimator, X, "fp32", bounds)
     sign = _signs(y, view)
     features = _features(view.network, view.X, batch_size)
-    mean, std = _standardise(features)
-    return sign @ ((features - mean) / std) / len(features)
+    return _rho(sign, features, *_standardise(features))
 
 
 @validate_params(ATTACK_CONSTRAINTS, prefer_skip_nested_validation=True)
@@ -211,8 +212,13 @@ def robust_feature_usefulness(
     # inf of y_c f is the lowest f inside the class and minus the highest f outside of it.
     of_f = (positive @ low - negative @ high) / n
     of_minus_f = (negative @ low - positive @ high) / n
-    rho = sign @ ((features - mean) / std) / n
-    return np.where(rho >= 0, of_f, of_minus_f)
+    return np.where(_rho(sign, features, mean, std) >= 0, of_f, of_minus_f)
+
+
+def _rho(sign, features, mean, std):
+    """E[y_c f(x)]; what rounding leaves of zero, as of classes that y lacks, has no sign."""
+    rho = sign @ ((features - mean) / std) / len(features)
+    return np.where(np.abs(rho) < _ROUNDING, 0, rho)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

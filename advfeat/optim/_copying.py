@@ -2,14 +2,16 @@
 
 import copy
 from collections import OrderedDict
-from functools import lru_cache
 from types import FunctionType, MethodType
+from weakref import WeakSet
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from advfeat.optim._functions import ORIGINAL, Functions, members
+
+_plain: WeakSet = WeakSet()  # classes of layers without compiled methods
 
 
 def copy_network(module, *, share_weights=False):
@@ -143,14 +145,16 @@ def _method(value, layer):
     return MethodType(original, value.__self__) if bound else original
 
 
-@lru_cache(maxsize=256)
 def _compiled(kind):
     """Originals of the compiled methods of a class of layers, by name."""
-    if kind.__module__.startswith("torch.nn."):
+    if kind.__module__.startswith("torch.nn.") or kind in _plain:
         return {}
     methods = {k: v for base in reversed(kind.__mro__) for k, v in vars(base).items()}
     functions = {name: f for name, f in methods.items() if isinstance(f, FunctionType)}
-    return {name: vars(f)[ORIGINAL] for name, f in functions.items() if ORIGINAL in vars(f)}
+    found = {name: vars(f)[ORIGINAL] for name, f in functions.items() if ORIGINAL in vars(f)}
+    if not found:
+        _plain.add(kind)
+    return found
 
 
 def tensors_in(container):

@@ -17,6 +17,7 @@ from advfeat.optim._operations import (
     same_but_for_scale,
     scores_each_class,
 )
+from advfeat.optim._tracing import Traced
 from advfeat.utils._device import own_modes
 
 _LINEAR = F.linear, torch.ops.aten.linear.default  # the latter in exported programs
@@ -56,7 +57,7 @@ def cut_at_features(graph, x):
         graph.add_submodule("hooks_before_last_layer", _hooks_before(layer))
         features = part.call_module("hooks_before_last_layer", (features,))
     part.output(features)
-    return fx.GraphModule(graph, part)
+    return Traced(graph, part)
 
 
 def _hooks_before(layer):
@@ -116,7 +117,7 @@ def _without_relus(features, x, change):
         without_relu[relu] = before
     change(graph, without_relu, [node for node in graph.nodes if node.name in behind])
     graph.lint()
-    return fx.GraphModule(features, graph)
+    return Traced(features, graph)
 
 
 def _wake_features(graph, without_relu, behind):
@@ -199,13 +200,14 @@ class LastLinearInput:
     def __init__(self, module):
         # A copy that shares the weights, as the hooks are no part of the network.
         self.module = copy_network(module, share_weights=True)
-        self.last = threading.local()  # threads may share the network
+        self.last = last = threading.local()  # threads may share the network
+
+        def remember(layer, args, kwargs):  # a method would lead from the network to itself
+            last.call = layer, args[0] if args else kwargs["input"]
+
         for layer in self.module.modules():
             if isinstance(layer, (nn.Linear, _ConvNd)):
-                layer.register_forward_pre_hook(self._remember, with_kwargs=True)
-
-    def _remember(self, layer, args, kwargs):
-        self.last.call = layer, args[0] if args else kwargs["input"]
+                layer.register_forward_pre_hook(remember, with_kwargs=True)
 
     @classmethod
     def of(cls, module, x):

@@ -56,7 +56,8 @@ def projected_gradient(
         longer in directions that steps agree on.
     bounds : (low, high) or None
         Box of valid inputs: numbers, or arrays that are broadcastable to one sample. It is applied
-        outside the graph: a clamp inside would zero the gradient at saturated pixels.
+        outside the graph: a clamp inside would zero the gradient at saturated pixels. In tables,
+        whose features differ in scale, what leads out of the box takes no part in a step's length.
     start : tensor like x, optional
         First iterate, projected like all others; x by default.
     keep : {"last", "best"}, default="last"
@@ -119,6 +120,8 @@ def projected_gradient(
                     return best.z
             length = step_size(step) if callable(step_size) else step_size
             length = min(float(length), LARGEST)
+            if bounds is not None and z.ndim == 2:
+                gradient = _inwards(gradient, z, bounds)
             direction = ball.direction(gradient)
             # Without momentum, two passes over the batch less.
             velocity = momentum * velocity + direction if momentum else direction
@@ -160,6 +163,12 @@ def _box_like(bounds, x):
     if bounds is None or isinstance(bounds[0], (Real, torch.Tensor)):
         return bounds
     return tuple(torch.as_tensor(side, dtype=x.dtype, device=x.device) for side in bounds)
+
+
+def _inwards(gradient, z, bounds):
+    """Leave out what the box would take back, and with it, of a heavy feature, all of the step."""
+    low, high = bounds
+    return gradient.masked_fill(((z <= low) & (gradient < 0)) | ((z >= high) & (gradient > 0)), 0)
 
 
 class _Best:

@@ -1,13 +1,15 @@
 """A network as a graph of operations (torch.fx), traced so that other threads may go on."""
 
 import contextlib
+import linecache
 import operator
 import os
 import threading
+import weakref
 from collections import deque
 
 from torch import fx, nn
-from torch.fx import _symbolic_trace
+from torch.fx import _symbolic_trace, graph_module
 from torch.nn.modules.module import _has_any_global_hook
 
 from advfeat.optim._functions import is_plain_object, members
@@ -42,7 +44,26 @@ def trace(module):
         except BaseException:
             before.restore()
             raise
-        return fx.GraphModule(tracer.root, graph)  # of buffers that are no symbols any more
+        else:
+            return Traced(tracer.root, graph)  # of buffers that are no symbols any more
+        finally:
+            vars(tracer).clear()  # it leads to itself, and to the network
+
+
+class Traced(fx.GraphModule):
+    """Graph of a network that leaves nothing behind once nobody has it.
+
+    torch's own waits for a collection of garbage, with the weights, and keeps its source text.
+    """
+
+    def recompile(self):
+        """Make the code of the graph anew."""
+        code = super().recompile()
+        self.graph.owning_module = weakref.proxy(self)
+        name = type(self).forward.__code__.co_filename
+        for texts in (linecache.cache, graph_module._loader.eval_cache):
+            texts.pop(name, None)
+        return code
 
 
 def has_hooks(layer):

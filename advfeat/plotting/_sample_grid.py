@@ -238,7 +238,7 @@ class SampleGridDisplay:
 def _as_picture(image):
     """Turn (C, H, W) into what imshow takes: (H, W) or (H, W, 3)."""
     if image.dtype != np.uint8:
-        image = image.clip(0, 1)
+        image = image.clip(0, 1).astype(np.float32)  # older matplotlibs take no float16
     return image[0] if len(image) == 1 else image.transpose(1, 2, 0)
 
 

@@ -1,10 +1,14 @@
 """What all estimators share: pickles that say their version, and a link to their page."""
 
 import contextlib
+import functools
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from advfeat._version import __version__
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 SITE = "https://advfeat.readthedocs.io"  # as in pyproject.toml; "stable" is the last release
 
@@ -16,11 +20,35 @@ def draft_of(estimator):
     """Give a draft to fit, which takes the estimator's place in one step if all goes well.
 
     Whatever fails or interrupts the fit, at whatever instant, the estimator is as it was before.
+    Parameters that other threads, or callbacks, set meanwhile stay set.
     """
+    before = dict(vars(estimator))
     draft = object.__new__(type(estimator))
-    draft.__dict__ = dict(vars(estimator))
+    draft.__dict__ = dict(before)
     yield draft
-    estimator.__dict__ = vars(draft)
+    new = {k: v for k, v in vars(estimator).items() if v is not before.get(k, draft)}
+    meanwhile = {name: value for name, value in new.items() if name.strip("_") == name}
+    estimator.__dict__ = {**vars(draft), **meanwhile}
+
+
+def of_one_fit(method: _Method) -> _Method:
+    """Let a method see one fit throughout, also if another thread fits the estimator meanwhile.
+
+    A fit puts another dict in the place of the estimator's, see `draft_of`.
+    """
+
+    @functools.wraps(method)
+    def of_this_fit(self, *args, **kwargs):
+        return method(as_now(self), *args, **kwargs)
+
+    return of_this_fit  # type: ignore[return-value]
+
+
+def as_now(estimator):
+    """Give an estimator that no later fit changes; attributes set on either are on both."""
+    now = object.__new__(type(estimator))
+    now.__dict__ = vars(estimator)
+    return now
 
 
 class EstimatorMixin:

@@ -136,8 +136,11 @@ class Lock:
     def release(self):
         """Give the lock back."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with file:
+                if fcntl is not None:  # processes forked meanwhile have the file open, too
+                    with contextlib.suppress(OSError):  # no locks here
+                        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _lock(file):

@@ -1,10 +1,19 @@
 """Progress bars: silent for short work, with an ETA for long work."""
 
+import threading
+
 from tqdm.auto import tqdm
+
+
+class _Bar(tqdm):
+    """Bars with a lock of their own: tqdm's would settle how processes are started."""
+
+
+_Bar.set_lock(threading.RLock())
 
 
 def progress_bar(*, total, desc, unit, verbose):
     """Make a tqdm bar on stderr; it appears only once the work has taken two seconds."""
-    return tqdm(
+    return _Bar(
         total=total, desc=desc, unit=unit, delay=2, disable=not verbose, dynamic_ncols=True
     )

@@ -266,8 +266,8 @@ def test_progress_bar_goes_to_stderr_only_when_asked(digits, capsys, monkeypatch
     from advfeat.utils import _progress
 
     X, y, _, _ = digits
-    now = _progress.tqdm
-    monkeypatch.setattr(_progress, "tqdm", lambda **kw: now(**{**kw, "delay": 0}))
+    now = _progress._Bar
+    monkeypatch.setattr(_progress, "_Bar", lambda **kw: now(**{**kw, "delay": 0}))
     StandardClassifier(max_epochs=1, verbose=1).fit(X, y)
     captured = capsys.readouterr()
     assert "StandardClassifier" in captured.err and captured.out == ""

@@ -297,3 +297,16 @@ def test_adversarial_training_by_gradient_descent_arrives_at_the_closed_form(see
         mu, L = mu - 0.1 * gradient_mu, L - 0.1 * gradient_L
     assert_allclose(mu, model.means_[0], atol=1e-6)
     assert_allclose(linalg.inv(L @ L.T), model.robust_covariance_, atol=1e-6)
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+@pytest.mark.parametrize("priors", [None, [0.25, 0.75]])
+def test_what_the_budget_is_a_mean_of(per_class, priors):
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], [300, 100])
+    X = rng.normal(size=(400, 2)) * np.array([[1, 0.8], [1.5, 1.2]])[y] + y[:, None]
+    model = GaussianRobustMLE(0.4, per_class=per_class, priors=priors).fit(X, y)
+    size = np.square(model.perturb(X, y) - X).sum(axis=1)
+    weights = priors if per_class and priors else [0.75, 0.25]
+    mean = np.dot(weights, [size[y == c].mean() for c in (0, 1)])
+    assert mean == pytest.approx(model.eps_**2)

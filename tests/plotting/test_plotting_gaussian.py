@@ -26,6 +26,12 @@ def plane(seed, n=60):
     return rng.normal(size=(n, 2)) @ rng.normal(size=(2, 2)) + 2 * y[:, None], y
 
 
+def two_points(line):
+    """Two points of a line that matplotlib knows by one and its slope."""
+    (x, y), slope = line.get_xy1(), line.get_slope()
+    return np.array([(x, y), (x + 1, y + slope)])
+
+
 def area(outline):
     x, y = outline.T
     return abs(np.sum(x[1:] * y[:-1] - x[:-1] * y[1:])) / 2
@@ -43,8 +49,9 @@ def test_figure_4_shows_the_metric_and_the_boundary(seed):
     radius = np.linalg.norm(display.l2_ball - center, axis=1)
     assert_allclose(radius, radius[0])
     assert_allclose(area(display.l2_ball), area(display.metric_ball), rtol=1e-6)
-    point, slope = display.lines_["boundary"].get_xy1(), display.lines_["boundary"].get_xy2()
-    assert_allclose(model.decision_function([point, slope]), 0.0, atol=1e-6)
+    assert_allclose(
+        model.decision_function(two_points(display.lines_["boundary"])), 0.0, atol=1e-6
+    )
     arrow = display.lines_["means"]
     assert_allclose([arrow.U.item(), arrow.V.item()], np.diff(model.means_, axis=0)[0])
     assert_allclose(display.lines_["metric"].get_xydata(), display.metric_ball)
@@ -114,7 +121,7 @@ def test_figure_13_shows_boundaries_and_exact_accuracies(seed, norm):
     assert_allclose(display.coef["plain"], plain.coef_[0], rtol=1e-9, atol=1e-9)
     for name, model in (("scaled", scaled), ("plain", plain)):
         line = display.lines_[name]
-        assert_allclose(model.decision_function([line.get_xy1(), line.get_xy2()]), 0, atol=1e-6)
+        assert_allclose(model.decision_function(two_points(line)), 0, atol=1e-6)
         assert display.accuracy[name] == model.score(X, y)
         w = display.coef[name]
         step = w / np.linalg.norm(w) if norm == 2 else np.sign(w)
