@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from torch import nn
 from torch.fx import graph_module
@@ -86,6 +87,32 @@ def test_attacks_and_constructions_are_of_one_fit(table, monkeypatch):
     assert not left and list(clf.classes_) == [0, 1, 2]
 
 
+@pytest.mark.filterwarnings("ignore:The features were matched poorly")
+@pytest.mark.filterwarnings("ignore:The source takes only")
+@pytest.mark.parametrize("kind", [NonRobustRelabeler, RobustFeatureInverter])
+def test_constructions_are_of_one_fit(table, monkeypatch, kind):
+    X, side = table
+    names, others = np.array(["cat", "dog"])[side], np.arange(60) % 3
+    constructor = kind(StandardClassifier(**QUICK), n_steps=2, random_state=0, verbose=0)
+    constructor.fit(X, names)
+    args = (X, names) if kind is NonRobustRelabeler else (X,)
+    verb = "relabel" if kind is NonRobustRelabeler else "invert"
+    expected = getattr(constructor, verb)(*args)
+    left = refits(monkeypatch, kind, "_check_inputs", constructor, X, others)
+    found = getattr(constructor, verb)(*args)
+    assert_array_equal(getattr(found, "X", found), getattr(expected, "X", expected))
+    assert not left and list(constructor.estimator_.classes_) == [0, 1, 2]
+
+
+def test_verbs_warn_at_the_line_of_their_caller(table):
+    X, side = table
+    clf = StandardClassifier(**QUICK).fit(X, side)
+    inverter = RobustFeatureInverter(clf, n_steps=1, step_size=1e-9, random_state=0, verbose=0)
+    with pytest.warns(ConvergenceWarning) as caught:
+        inverter.fit(X, side).invert(X)
+    assert [w.filename for w in caught] == [__file__]
+
+
 def test_what_is_set_during_a_fit_stays_set(table):
     X, y = table
     clf = StandardClassifier(**QUICK)
@@ -140,10 +167,17 @@ def test_results_can_be_changed(table):
 @pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
 def test_from_torch_keeps_copies_of_what_it_is_given(table, tmp_path, kind):
     X, _ = table
-    classes, shape, low = kind([5, 7]), [6], np.zeros(6)
-    clf = from_torch(nn.Linear(6, 2), classes=classes, input_shape=shape, bounds=(low, np.ones(6)))
+    classes, shape, low, mean = kind([5, 7]), [6], np.zeros(6), np.full(6, 0.5)
+    clf = from_torch(
+        nn.Linear(6, 2),
+        classes=classes,
+        input_shape=shape,
+        mean=mean,
+        std=2.0,
+        bounds=(low, np.ones(6)),
+    )
     expected = clf.predict(X)
-    classes[0], shape[0], low[:] = 1, 9, -5
+    classes[0], shape[0], low[:], mean[0] = 1, 9, -5, 99
     clf.set_params(device="cpu")
     advfeat.save(clf, tmp_path / "model")
     loaded = advfeat.load(tmp_path / "model", network=nn.Linear(6, 2))

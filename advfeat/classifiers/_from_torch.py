@@ -109,7 +109,7 @@ def from_torch(
             input_shape=_own(input_shape),
             mean=_own(mean),
             std=_own(std),
-            bounds=copy.deepcopy(bounds),
+            bounds=tuple(map(_own, bounds)) if isinstance(bounds, (tuple, list)) else bounds,
             channels=channels,
             device=device,
         )._set_up()
@@ -343,7 +343,10 @@ def _own(values):
     """Copy of an array, so that the user's may change."""
     if isinstance(values, torch.Tensor):
         return values.detach().cpu().clone()
-    return values.copy() if hasattr(values, "copy") else values
+    try:
+        return copy.copy(values)
+    except TypeError:  # what is no container, which is refused later
+        return values
 
 
 def _what(given):

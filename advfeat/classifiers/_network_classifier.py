@@ -17,7 +17,7 @@ from advfeat.utils._batches import PREDICTION_BATCH, Forward, run_batches
 from advfeat.utils._bounds import resolve_bounds
 from advfeat.utils._checks import check_inputs
 from advfeat.utils._device import resolve_device, to_device
-from advfeat.utils._estimator import EstimatorMixin, of_one_fit
+from advfeat.utils._estimator import EstimatorMixin, as_now
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._logits import classified_as, usable
 from advfeat.utils._sklearn import _clone_parametrized, html_block
@@ -50,7 +50,6 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
     `decision_function` and `features` belong to it as well.
     """
 
-    @of_one_fit
     def decision_function(self, X: Inputs) -> NDArray:
         """Logits.
 
@@ -63,10 +62,10 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         -------
         ndarray of shape (n, n_classes), or (n,) for two classes: the logit difference
         """
+        self = as_now(self)
         logits = self._logits(X)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
-    @of_one_fit
     def predict_proba(self, X: Inputs) -> NDArray:
         """Class probabilities.
 
@@ -79,9 +78,9 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         -------
         ndarray of shape (n, n_classes)
         """
+        self = as_now(self)
         return torch.from_numpy(self._logits(X)).softmax(1).numpy()
 
-    @of_one_fit
     def predict_log_proba(self, X: Inputs) -> NDArray:
         """Logarithms of the class probabilities, also of those too small for `predict_proba`.
 
@@ -94,9 +93,9 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         -------
         ndarray of shape (n, n_classes)
         """
+        self = as_now(self)
         return torch.from_numpy(self._logits(X)).log_softmax(1).numpy()
 
-    @of_one_fit
     def predict(self, X: Inputs) -> NDArray:
         """Most probable class.
 
@@ -109,10 +108,10 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         -------
         ndarray of shape (n,)
         """
+        self = as_now(self)
         logits = self._logits(X)
         return self.classes_[logits.argmax(1)]
 
-    @of_one_fit
     def score(
         self, X: Inputs, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
@@ -132,13 +131,13 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         float
             In [0, 1].
         """
+        self = as_now(self)
         X, y = unpack_data(self, X, y)
         X = self.check_inputs(X)
         index = encode_labels(y, self.classes_, len(X), unknown="mark")
         weight = check_weight(sample_weight, len(X))
         return float(np.average(self._is_right(X, index), weights=weight))
 
-    @of_one_fit
     def features(self, X: Inputs) -> NDArray:
         """g(X), the penultimate layer: the input of the last linear layer.
 
@@ -156,12 +155,12 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         ValueError
             If the network does not end in one linear layer.
         """
+        self = as_now(self)
         X = self.check_inputs(X)
         frozen = self.frozen().verify(X).require_features()
         job = Forward(frozen.features, frozen.device)
         return run_batches(job, (X,), batch_size=PREDICTION_BATCH)[0]
 
-    @of_one_fit
     def frozen(self, precision: str = "fp32") -> FrozenNetwork:
         """Inference copy of the network on the estimator's device.
 
@@ -174,6 +173,7 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         -------
         advfeat.optim.FrozenNetwork
         """
+        self = as_now(self)
         device = resolve_device(self.device)
         return FrozenNetwork(self.module_, device=device, precision=precision)
 

@@ -27,7 +27,7 @@ from advfeat.optim import (
     row_norms,
 )
 from advfeat.utils._checks import batch_tensor, check_data
-from advfeat.utils._estimator import of_one_fit
+from advfeat.utils._estimator import as_now
 from advfeat.utils._lazy import SelectedRows
 from advfeat.utils._modules import unfrozen
 from advfeat.utils._random import draw_seed, make_rng, normal_rows
@@ -177,7 +177,6 @@ class RobustFeatureInverter(TrainTimeTransformer):
         self.random_state = random_state
         self.verbose = verbose
 
-    @of_one_fit
     def invert(self, X: Inputs, *, return_residual: bool = False) -> Any:
         """Construct samples with the source's features of X, for any X (such as a test set).
 
@@ -200,6 +199,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
             If the source has no features or is random, given starts do not fit X, or there
             is only one sample to start from.
         """
+        self = as_now(self)
         self._validate_params()
         X_r, residual, _ = self._invert(self._check_inputs(X))
         X_r = self._in_container(self._as_given(X_r), X)

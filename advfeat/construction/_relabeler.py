@@ -35,7 +35,7 @@ from advfeat.optim import (
     useful_radius,
 )
 from advfeat.utils._checks import batch_tensor
-from advfeat.utils._estimator import of_one_fit
+from advfeat.utils._estimator import as_now
 from advfeat.utils._labels import check_labels, encode_labels, positions_of
 from advfeat.utils._logits import classified_as
 from advfeat.utils._norms import NORM_CONSTRAINT
@@ -188,7 +188,6 @@ class NonRobustRelabeler(TrainTimeTransformer):
         self.random_state = random_state
         self.verbose = verbose
 
-    @of_one_fit
     def relabel(self, X: Inputs, y: ArrayLike | None = None) -> ConstructedDataset:
         """Perturb any (X, y) towards target classes of the source.
 
@@ -209,6 +208,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         ValueError
             If a label or a target is not among the source's classes, or the source is random.
         """
+        self = as_now(self)
         self._validate_params()
         data, _ = self._relabel(*unpack_data(self, X, y))
         data.feature_names = self._names_for(X)

@@ -40,7 +40,7 @@ from advfeat.utils._arrays import as_array
 from advfeat.utils._batches import iter_batches, run_batches
 from advfeat.utils._checks import check_data, check_inputs
 from advfeat.utils._errors import add_hint
-from advfeat.utils._estimator import EstimatorMixin, draft_of, of_one_fit
+from advfeat.utils._estimator import EstimatorMixin, as_now, draft_of
 from advfeat.utils._frames import library_of
 from advfeat.utils._labels import check_labels
 from advfeat.utils._lazy import LazyArray, images_in_units, items_in_units
@@ -157,7 +157,6 @@ class TrainTimeTransformer(
             )
         return self._in_container(constructed, X)
 
-    @of_one_fit
     def transform(self, X: Inputs) -> Any:
         """Return X unchanged, after checking it.
 
@@ -177,6 +176,7 @@ class TrainTimeTransformer(
             what is indexed like one (``numpy.asarray`` reads it); after `set_output` in the
             container chosen.
         """
+        self = as_now(self)
         checked = self._check_inputs(X)
         kept = isinstance(X, (np.ndarray, torch.Tensor, Dataset, LazyArray))
         if not kept and library_of(X) is None:

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from advfeat.gaussian.discriminant import linear_discriminant
 from advfeat.gaussian.robust_covariance import check_budget, relaxation, robust_std
 from advfeat.utils._arrays import as_floats
-from advfeat.utils._estimator import of_one_fit
+from advfeat.utils._estimator import as_now
 
 _ROUNDINGS = 8 * np.finfo(float).eps
 
@@ -20,7 +20,6 @@ _ROUNDINGS = 8 * np.finfo(float).eps
 class GaussianAccuracyMixin:
     """Closed forms for Gaussian classes, and the choice of the training budget by them."""
 
-    @of_one_fit
     def accuracy_curve(self, eps_test: ArrayLike, *, norm: float = 2) -> float | NDArray:
         r"""Compute the accuracy under attack of the model with two classes, in closed form.
 
@@ -55,6 +54,7 @@ class GaussianAccuracyMixin:
         >>> bool(np.all(np.diff(curve) < 0))
         True
         """
+        self = as_now(self)
         self._check_two_classes("accuracy_curve")
         eps_test = check_budget(eps_test, "eps_test", "accuracy_curve")
         return gaussian_accuracy(
@@ -67,7 +67,6 @@ class GaussianAccuracyMixin:
             norm,
         )
 
-    @of_one_fit
     def feature_usefulness(
         self, w: ArrayLike, eps: float = 0.0, *, norm: float = 2
     ) -> tuple[float | NDArray, float | NDArray]:
@@ -112,6 +111,7 @@ class GaussianAccuracyMixin:
         >>> rho.round(3), gamma.round(3)
         (array([0.949, 0.   ]), array([ 0.632, -1.   ]))
         """
+        self = as_now(self)
         self._check_two_classes("feature_usefulness")
         w = as_floats(w, "The 'w' parameter of feature_usefulness")
         if w.ndim not in (1, 2) or w.shape[-1] != self.n_features_in_:
@@ -143,7 +143,6 @@ class GaussianAccuracyMixin:
         rho = 2 * spread * difference * scale
         return rho, rho - eps * dual_norm(w, norm) * scale
 
-    @of_one_fit
     def eps_path(self, eps_values: ArrayLike) -> Bunch:
         """Solve for many budgets on the same data, without fitting again.
 
@@ -179,6 +178,7 @@ class GaussianAccuracyMixin:
         >>> bool(path.lambda_[1] == model.set_params(eps=1.0).fit(X, y).lambda_)
         True
         """
+        self = as_now(self)
         check_is_fitted(self)
         eps_values = np.atleast_1d(check_budget(eps_values, "eps_values", "eps_path"))
         s = np.ravel(self.std_)
@@ -198,7 +198,6 @@ class GaussianAccuracyMixin:
             )
         return path
 
-    @of_one_fit
     def select_eps(self, eps_test: float, *, norm: float = 2) -> float:
         """Choose the training budget for the best accuracy under a given attack.
 
@@ -235,6 +234,7 @@ class GaussianAccuracyMixin:
         >>> bool(best.accuracy_curve(20) > model.accuracy_curve(20))
         True
         """
+        self = as_now(self)
         self._check_two_classes("select_eps")
         eps_test = _one_budget(eps_test, "eps_test", "select_eps")
 

@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from advfeat.gaussian.robust_covariance import ratio
 from advfeat.utils._arrays import as_array, as_floats
-from advfeat.utils._estimator import of_one_fit
+from advfeat.utils._estimator import as_now
 
 
 def class_priors(priors, counts):
@@ -115,7 +115,6 @@ def quadratic_scores(X, axes, means, priors, std):
 class GaussianPredictionMixin:
     """Prediction with class densities fitted by an estimator."""
 
-    @of_one_fit
     def decision_function(self, X: ArrayLike) -> NDArray:
         """Log posterior odds, or log posteriors up to a common term.
 
@@ -130,6 +129,7 @@ class GaussianPredictionMixin:
             With two classes, the log odds of the second against the first; otherwise one
             column per class, up to a term common to all classes of a sample.
         """
+        self = as_now(self)
         check_is_fitted(self)
         X = validate_data(self, as_array(X), dtype=[np.float64, np.float32], reset=False)
         if not self._scatter.per_class:
@@ -140,7 +140,6 @@ class GaussianPredictionMixin:
         )
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
-    @of_one_fit
     def predict(self, X: ArrayLike) -> NDArray:
         """Predict the most probable class of each sample.
 
@@ -154,11 +153,11 @@ class GaussianPredictionMixin:
         y : ndarray of shape (n_samples,)
             Class labels.
         """
+        self = as_now(self)
         scores = self.decision_function(X)
         best = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
         return self.classes_[best]
 
-    @of_one_fit
     def predict_proba(self, X: ArrayLike) -> NDArray:
         """Posterior probabilities of the classes under the robust model.
 
@@ -172,9 +171,9 @@ class GaussianPredictionMixin:
         probabilities : ndarray of shape (n_samples, n_classes)
             Columns in the order of ``classes_``.
         """
+        self = as_now(self)
         return np.exp(self.predict_log_proba(X))
 
-    @of_one_fit
     def predict_log_proba(self, X: ArrayLike) -> NDArray:
         """Logarithm of :meth:`predict_proba`, accurate for tiny probabilities.
 
@@ -188,6 +187,7 @@ class GaussianPredictionMixin:
         log_probabilities : ndarray of shape (n_samples, n_classes)
             Columns in the order of ``classes_``.
         """
+        self = as_now(self)
         scores = self.decision_function(X)
         if scores.ndim == 1:  # infinite where a class has no weight
             return np.column_stack([log_expit(-scores), log_expit(scores)])

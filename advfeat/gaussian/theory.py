@@ -7,14 +7,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from advfeat.gaussian.pointwise import rotated, without_rounding, worst_perturbation
 from advfeat.gaussian.robust_covariance import lambda_bounds, min_alignment, vulnerability
 from advfeat.utils._arrays import as_array, as_floats
-from advfeat.utils._estimator import of_one_fit
+from advfeat.utils._estimator import as_now
 from advfeat.utils._labels import encode_labels
 
 
 class GaussianTheoryMixin:
     """The adversary's perturbations (Lemmas 1 and 2) and Theorems 1 to 3."""
 
-    @of_one_fit
     def perturb(
         self, X: ArrayLike, y: ArrayLike | None = None, *, adversary: str | None = None
     ) -> NDArray:
@@ -60,6 +59,7 @@ class GaussianTheoryMixin:
         >>> bool(np.allclose(np.linalg.norm(X_adv - X, axis=1), 0.5))
         True
         """
+        self = as_now(self)
         check_is_fitted(self)
         given, X = X, validate_data(self, as_array(X), dtype=np.float64, reset=False)
         adversary = self._adversary if adversary is None else adversary
@@ -90,7 +90,6 @@ class GaussianTheoryMixin:
                 X_adv[member] += _pointwise_shift(V[member], axes, robust[g], self.eps_, share[g])
         return X_adv
 
-    @of_one_fit
     def vulnerability(self, C: ArrayLike, *, robust: bool = False) -> float | NDArray:
         r"""Compute the rise of the loss under an adversary who pays for its perturbation.
 
@@ -139,6 +138,7 @@ class GaussianTheoryMixin:
         >>> model.vulnerability([1.0, 2.0, 3.0])
         array([ inf, 3.  , 1.25])
         """
+        self = as_now(self)
         check_is_fitted(self)
         C = as_floats(C, "The 'C' parameter of vulnerability")
         if C.ndim > 1 or not np.all(C > 0):
@@ -150,7 +150,6 @@ class GaussianTheoryMixin:
         model_std = np.ravel(self.robust_std_) if robust else s
         return vulnerability(s, model_std, C, weights=self._axis_weights)
 
-    @of_one_fit
     def lambda_bounds(self, *, tight: bool = False) -> tuple[float, float]:
         r"""Bound ``lambda_`` of the average adversary.
 
@@ -182,10 +181,10 @@ class GaussianTheoryMixin:
         >>> low < low_tight < model.lambda_ < high_tight < high
         True
         """
+        self = as_now(self)
         check_is_fitted(self)
         return lambda_bounds(np.ravel(self.std_), self.eps_, self._axis_weights, tight=tight)
 
-    @of_one_fit
     def min_alignment(self, *, robust: bool = True) -> tuple[float | NDArray, NDArray]:
         r"""Find the worst agreement of the gradient with the line connecting two classes.
 
@@ -219,6 +218,7 @@ class GaussianTheoryMixin:
         >>> model.min_alignment()[0] > model.min_alignment(robust=False)[0]
         True
         """
+        self = as_now(self)
         check_is_fitted(self)
         stds = np.atleast_2d(self.robust_std_ if robust else self.std_)
         cosines, directions = [], []

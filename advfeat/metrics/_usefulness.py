@@ -30,7 +30,7 @@ from advfeat.utils._rounding import warn_of_rounding
 from advfeat.utils._sklearn import validate_params
 from advfeat.utils._typing import Bounds, Inputs, RandomState
 
-_ROUNDING = 1e-12  # of a correlation
+_ROUNDING = 1e-12  # of a correlation, of features without an offset
 
 
 @validate_params(
@@ -218,7 +218,7 @@ def robust_feature_usefulness(
 def _rho(sign, features, mean, std):
     """E[y_c f(x)]; what rounding leaves of zero, as of classes that y lacks, has no sign."""
     rho = sign @ ((features - mean) / std) / len(features)
-    return np.where(np.abs(rho) < _ROUNDING, 0, rho)
+    return np.where(np.abs(rho) < _ROUNDING * (1 + np.abs(mean) / std), 0, rho)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

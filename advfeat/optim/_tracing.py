@@ -47,7 +47,9 @@ def trace(module):
         else:
             return Traced(tracer.root, graph)  # of buffers that are no symbols any more
         finally:
-            vars(tracer).clear()  # it leads to itself, and to the network
+            # It leads to itself, and to the network. Threads may still be in its calls.
+            for name in vars(tracer).keys() - {"thread", "_autowrap_function_ids"}:
+                delattr(tracer, name)
 
 
 class Traced(fx.GraphModule):

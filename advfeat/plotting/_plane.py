@@ -101,6 +101,10 @@ def draw_boundary(ax, X, coef, intercept, color, style, label):
         return ax.plot([], [], color=color, ls=style, label=label)[0]
     center = X.mean(axis=0)
     foot = center - (center @ coef + intercept) / (coef @ coef) * coef
-    with np.errstate(divide="ignore", over="ignore"):  # a slope: older matplotlibs take two
-        slope = -coef[0] / coef[1]  # points for one where the data are small
-    return ax.axline(foot, slope=slope, color=color, ls=style, label=label)
+    along = np.array([-coef[1], coef[0]]) / np.linalg.norm(coef) * (X.std() or 1.0)
+    way = {"xy2": foot + along}
+    if ax.get_xscale() == ax.get_yscale() == "linear":
+        # Older matplotlibs take two points for one where the data are small.
+        with np.errstate(divide="ignore", over="ignore"):
+            way = {"slope": along[1] / along[0]}
+    return ax.axline(foot, **way, color=color, ls=style, label=label)

@@ -1,14 +1,10 @@
 """What all estimators share: pickles that say their version, and a link to their page."""
 
 import contextlib
-import functools
 import warnings
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from advfeat._version import __version__
-
-_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 SITE = "https://advfeat.readthedocs.io"  # as in pyproject.toml; "stable" is the last release
 
@@ -31,21 +27,12 @@ def draft_of(estimator):
     estimator.__dict__ = {**vars(draft), **meanwhile}
 
 
-def of_one_fit(method: _Method) -> _Method:
-    """Let a method see one fit throughout, also if another thread fits the estimator meanwhile.
-
-    A fit puts another dict in the place of the estimator's, see `draft_of`.
-    """
-
-    @functools.wraps(method)
-    def of_this_fit(self, *args, **kwargs):
-        return method(as_now(self), *args, **kwargs)
-
-    return of_this_fit  # type: ignore[return-value]
-
-
 def as_now(estimator):
-    """Give an estimator that no later fit changes; attributes set on either are on both."""
+    """Give a view of an estimator that sees one fit throughout, whatever another thread fits.
+
+    A fit puts another dict in the place of the estimator's, see `draft_of`. What is set on either
+    is set on both.
+    """
     now = object.__new__(type(estimator))
     now.__dict__ = vars(estimator)
     return now

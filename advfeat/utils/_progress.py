@@ -1,12 +1,15 @@
 """Progress bars: silent for short work, with an ETA for long work."""
 
 import threading
+import weakref
 
 from tqdm.auto import tqdm
 
 
 class _Bar(tqdm):
     """Bars with a lock of their own: tqdm's would settle how processes are started."""
+
+    _instances: weakref.WeakSet = weakref.WeakSet()  # which the lock is for
 
 
 _Bar.set_lock(threading.RLock())

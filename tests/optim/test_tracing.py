@@ -199,3 +199,35 @@ def test_an_interrupt_leaves_torch_as_it_was():
     compiled = torch.compile(layer, backend="eager")  # which puts patches back that it finds
     assert torch.equal(compiled(x), layer(x))
     assert trace(layer) is not None
+
+
+class Late(nn.Module):
+    """Its call lasts until another thread has traced a network."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside, self.ended = threading.Event(), threading.Event()
+
+    @property
+    def forward(self):
+        if threading.current_thread() is not threading.main_thread():
+            self.inside.set()
+            self.ended.wait(60)
+        return lambda x: x + 1
+
+
+def test_calls_of_other_threads_outlast_a_trace():
+    late, found = Late(), []
+    thread = threading.Thread(target=lambda: found.append(late(torch.zeros(1))))
+
+    class Traceable(nn.Module):
+        def forward(self, x):
+            if not thread.ident:
+                thread.start()
+            assert late.inside.wait(60)
+            return x * 2
+
+    assert trace(Traceable()) is not None
+    late.ended.set()
+    thread.join()
+    assert found == [torch.ones(1)]

@@ -333,3 +333,15 @@ def test_what_is_no_gaussian_model_is_refused_before_a_figure_is_made(changes, m
     with pytest.raises(ValueError, match=message):
         GaussianMetricDisplay(X, y, **{**model, **changes})
     assert not plt.get_fignums()
+
+
+def test_boundaries_on_axes_that_are_not_linear():
+    X, y = plane(0)
+    X = np.exp(X / 10)
+    _, ax = plt.subplots()
+    ax.set_xscale("log")
+    clf = LogisticRegression().fit(X, y)
+    display = LinearBoundaryDisplay.from_estimators({"a": clf}, X, y, eps=0.1, norm=2, ax=ax)
+    display.figure_.canvas.draw()
+    line = display.lines_["a"]
+    assert_allclose(clf.decision_function([line.get_xy1(), line.get_xy2()]), 0, atol=1e-6)
