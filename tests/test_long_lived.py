@@ -15,6 +15,7 @@ import torch
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
+from skorch.callbacks import Callback
 from torch import nn
 from torch.fx import graph_module
 
@@ -76,7 +77,7 @@ def test_a_refit_in_another_thread_is_not_mixed_in(table, monkeypatch, kind, ver
     assert not left and list(clf.classes_) == ["dog", "elk", "fox"]
 
 
-def test_attacks_and_constructions_are_of_one_fit(table, monkeypatch):
+def test_attacks_are_of_one_fit(table, monkeypatch):
     X, side = table
     names, others = np.array(["cat", "dog"])[side], np.arange(60) % 3
     clf = StandardClassifier(**QUICK).fit(X, names)
@@ -117,15 +118,10 @@ def test_what_is_set_during_a_fit_stays_set(table):
     X, y = table
     clf = StandardClassifier(**QUICK)
 
-    def note(net):
-        clf.set_params(lr=0.01)
-        clf.seen = "by a callback"
-
-    from skorch.callbacks import Callback
-
     class Note(Callback):
         def on_epoch_end(self, net, **kwargs):
-            note(net)
+            clf.set_params(lr=0.01)
+            clf.seen = "by a callback"
 
     clf.set_params(callbacks=[Note()]).fit(X, y)
     assert clf.lr == 0.01 and clf.seen == "by a callback" and clf.score(X, y) > 0.5

@@ -107,7 +107,7 @@ def warn_if_beaten(target, norm, eps, withstands):
         if _many(beaten, len(rows)):
             _warn(
                 f"Random search, without gradients, fools the network for {beaten} of {len(rows)} "
-                "samples that withstand the attack: the gradient misleads, or takes more steps."
+                "samples that withstand the attack: the gradient misleads, or it needs more steps."
             )
 
 

@@ -19,7 +19,7 @@ def draft_of(estimator):
     Parameters that other threads, or callbacks, set meanwhile stay set.
     """
     before = dict(vars(estimator))
-    draft = object.__new__(type(estimator))
+    draft = as_now(estimator)
     draft.__dict__ = dict(before)
     yield draft
     new = {k: v for k, v in vars(estimator).items() if v is not before.get(k, draft)}
