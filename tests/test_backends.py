@@ -68,6 +68,7 @@ def assert_same(found, serial):
 pytestmark = pytest.mark.filterwarnings("ignore:The features were matched poorly")
 
 
+@pytest.mark.long
 def test_threads(work, serial):
     with joblib.parallel_config("threading"):
         assert_same(everything(*work, n_jobs=8), serial)

@@ -37,7 +37,7 @@ EXPECTED_FAILURES = {
 
 ESTIMATORS = [
     StandardClassifier(verbose=0),
-    AdversarialClassifier(eps=0.1, n_steps=2, verbose=0),
+    AdversarialClassifier(eps=0.1, n_steps=2, max_epochs=10, verbose=0),
     RobustFeatureInverter(AdversarialClassifier(max_epochs=3, verbose=0), n_steps=20, verbose=0),
     NonRobustRelabeler(StandardClassifier(max_epochs=3, verbose=0), n_steps=5, verbose=0),
     GaussianRobustMLE(),

@@ -128,7 +128,9 @@ def test_misleading_networks_are_told(standard, digits, name):
         pytest.param(np.inf, 0.06, marks=pytest.mark.long),
     ],
 )
-@pytest.mark.parametrize("before", [Jagged.apply, Scrambled.apply])
+@pytest.mark.parametrize(
+    "before", [Jagged.apply, pytest.param(Scrambled.apply, marks=pytest.mark.long)]
+)
 def test_gradients_that_lead_astray_are_told_at_small_radii(standard, digits, before, norm, eps):
     """Plain noise of such a length fools nobody."""
     X, y = digits[2][:100], digits[3][:100]
@@ -165,6 +167,7 @@ def test_networks_that_the_attack_deals_with_raise_no_alarm(standard, digits, pa
         assert score <= robust_accuracy_score(standard, X, y, norm=2, eps=eps, verbose=0) + 0.1
 
 
+@pytest.mark.long
 def test_a_curve_is_checked_where_samples_withstand(standard, digits):
     """At the largest radius nobody does."""
     X, y = digits[2][:100], digits[3][:100]

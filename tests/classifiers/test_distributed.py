@@ -152,11 +152,13 @@ def test_ranks_end_with_the_same_bits(ranks):
     assert len(ranks[0]) > 20
 
 
+@pytest.mark.long
 def test_two_ranks_are_one_process_within_rounding(ranks, alone):
     for name in alone.keys() - {"batch-norm", "batch-norm: loss"}:
         np.testing.assert_allclose(ranks[0][name], alone[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.long
 def test_batch_norm_normalises_each_share_by_itself(ranks, alone):
     mine, one = ranks[0]["batch-norm: loss"], alone["batch-norm: loss"]
     assert not np.array_equal(mine, one)

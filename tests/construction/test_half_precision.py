@@ -31,6 +31,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
+@pytest.mark.long
 def test_parts_of_a_float16_store_are_computed_with_in_float32(standard, digits, tmp_path):
     data = relabelled(
         FrozenEstimator(standard), digits[0], digits[1], store=tmp_path / "s", dtype="float16"

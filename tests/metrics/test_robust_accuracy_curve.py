@@ -67,6 +67,7 @@ def test_curve_checks_every_radius_before_the_attack(linear):
         robust_accuracy_curve(clf, X, y, norm=2, eps_values=[0.1], steps=3)
 
 
+@pytest.mark.long
 def test_curve_agrees_with_the_score_at_each_eps(standard, digits):
     _, _, X_test, y_test = digits
     X, y = X_test[:80], y_test[:80]

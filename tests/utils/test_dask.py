@@ -54,6 +54,7 @@ def test_dask_gives_the_same_and_sends_each_row_and_each_network_once(client):
         assert X.nbytes < sent < 1.2 * X.nbytes + 4 * job.weights.nbytes
 
 
+@pytest.mark.long
 def test_an_error_on_dask_names_the_rows(client):
     X = np.arange(100.0)
     with joblib.parallel_config("dask"), pytest.raises(BatchError, match="rows 20 to 29.*no such"):

@@ -178,6 +178,7 @@ def test_results_that_nobody_takes_hold_up_the_tasks(backend, tmp_path):
     assert 1 <= most <= 5  # twice the workers, and what begins while this is counted
 
 
+@pytest.mark.long
 def test_messages_to_processes_fit_into_a_pipe(monkeypatch):
     rng = np.random.default_rng(0)
     X, job = rng.normal(size=(40, 100, 100)), Sums(rng.normal(size=100_000))
