@@ -14,7 +14,7 @@ from advfeat import (
 # What the check must say, and why that is so.
 # Weighting and repeating samples agree to the rounding of float32 training (about 4e-7); the check
 # asks for 1e-7.
-_FLOAT32 = r"predict_proba revealed that fitting with `sample_weight` is not equivalent"
+_FLOAT32 = r"revealed that fitting with `sample_weight` is not equivalent"
 # fit_transform constructs a training set, transform is the identity, by contract.
 _TRAIN_TIME = "fit_transform and transform outcomes not consistent"
 # The constructed set carries its own labels and refuses to be an array, by contract.
