@@ -1,14 +1,10 @@
 """Text and JSON files that are whole or not there, and folders to write them into."""
 
-import contextlib
 import functools
 import json
-import time
 import uuid
 
-from advfeat.utils._files import writing
-
-_LEFT_OVER = 3600  # seconds without a write after which nobody is writing any more
+from advfeat.utils._files import remove_left_over, writing
 
 
 def write_text(path, text):
@@ -48,7 +44,4 @@ def make_folder(folder):
             f"Cannot write into the folder '{folder}': {error.strerror}. Name another with --out "
             "or --stages, or change its permissions."
         ) from error
-    for path in folder.glob("*.partial"):
-        with contextlib.suppress(OSError):  # another process may have been faster
-            if time.time() - path.stat().st_mtime > _LEFT_OVER:
-                path.unlink()
+    remove_left_over(folder)

@@ -49,6 +49,8 @@ def kept(path, network=None):
             warnings.filterwarnings("ignore", "Not kept in the file: callbacks")
             return load(file, network=network if callable(network) else None)
     with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as archive:
+        if bad := archive.zip.testzip():  # NumPy compares that of what it reads to the end
+            raise zipfile.BadZipFile(f"{bad} in {path} does not have its checksum.")
         return _from_plain(json.loads(archive["value.json"]), archive)
 
 

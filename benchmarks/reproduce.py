@@ -46,6 +46,8 @@ from stages import BudgetSpentError, Planned, Stages
 def main(arguments=None):
     """Run the tables asked for; write CSV, JSON, page and pictures of each."""
     options = _parse(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal of ASCII must not cost a page
     if options.list:
         for name in tables.NAMES:
             own = "" if name in tables.GROUPS["all"] else " (not in 'all')"

@@ -6,11 +6,11 @@ this package, so no code from the file is run; a network of the user's own is pa
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from sklearn.utils.validation import check_is_fitted
 
@@ -20,9 +20,9 @@ from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._plain import from_plain
 from advfeat.classifiers._saved_state import DoesNotFit, check_network, classifier_of, state_of
 from advfeat.classifiers._standard import StandardClassifier
-from advfeat.utils._device import own_modes
+from advfeat.utils._device import own_modes, resolve_device
 from advfeat.utils._errors import first_line
-from advfeat.utils._files import writing
+from advfeat.utils._files import resolve_path, writing
 from advfeat.utils._typing import Device, PathOrStr
 
 _FORMAT = 1
@@ -76,7 +76,7 @@ def save(classifier: Any, path: PathOrStr) -> None:
             + ("pass its estimator." if inner is not None else "use pickle or joblib for it.")
         )
     check_is_fitted(classifier)
-    path = Path(path).expanduser()
+    path = resolve_path(path, "path", "a file")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"'{path}' cannot be written: the folder does not exist.")
     header = {"format": _FORMAT, "advfeat": __version__, "torch": torch.__version__}
@@ -125,7 +125,9 @@ def load(path: PathOrStr, *, network: Any = None, device: Device | None = None) 
     --------
     See `save`.
     """
-    path = Path(path).expanduser()
+    if device is not None:
+        resolve_device(device)
+    path = resolve_path(path, "path", "a file")
     if not path.is_file():
         raise FileNotFoundError(f"Expected a file of advfeat.save in '{path}', found none.")
     with own_modes():
@@ -158,12 +160,14 @@ def _classifier_in(path, network, device):
 
 def _read(path):
     """Header and tensors of a sound file of this format."""
+    data = path.read_bytes()  # not mapped: a file that is overwritten meanwhile kills the process
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            # Copies: the file's own tensors would change, or be gone, with the file.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        # Copies, which lie in memory as torch likes it.
+        found = from_bytes(data)
+        tensors = {name: found[name].clone() for name in sorted(found)}
+        size = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+    except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"'{path}' is damaged, or no file of advfeat.save ({first_line(error)})."
         ) from error
@@ -176,7 +180,7 @@ def _read(path):
     try:
         header = json.loads(text)
         number, version = int(header["format"]), str(header["advfeat"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"'{path}' is damaged: its header cannot be read.") from error
     if number > _FORMAT:
         raise ValueError(

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import torch
 
+_WIDEST = 2**20  # bytes of a label; an array has as many for each
+
 
 class NotPlain(TypeError):
     """A value that is code, or has no form as text."""
@@ -83,6 +85,8 @@ def labels_to_plain(labels):
 def labels_from_plain(plain):
     """Reverse `labels_to_plain`."""
     dtype, values = np.dtype(plain["dtype"]), from_plain(plain["values"])
+    if dtype.itemsize > _WIDEST:
+        raise ValueError(f"labels of {dtype.itemsize} bytes each")
     if dtype.kind == "S":
         values = [value.encode("latin-1") for value in values]
     elif dtype.kind in "mM" and all(isinstance(value, int) for value in values):

@@ -1,13 +1,13 @@
 """CIFAR-10 through torchvision."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torchvision.datasets import CIFAR10
 
 from advfeat.datasets._bunch import as_bunch
+from advfeat.utils._files import resolve_path
 from advfeat.utils._sklearn import StrOptions, validate_params
 from advfeat.utils._typing import PathOrStr
 
@@ -58,7 +58,7 @@ def fetch_cifar10(
     >>> X.shape  # doctest: +SKIP
     (50000, 3, 32, 32)
     """
-    root = Path(root).expanduser()
+    root = resolve_path(root, "root")
     try:
         files = CIFAR10(root, train=split == "train", download=download)
     except RuntimeError as error:

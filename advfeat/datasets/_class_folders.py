@@ -8,7 +8,7 @@ import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from advfeat.utils._errors import shortened
-from advfeat.utils._files import is_clutter, printable
+from advfeat.utils._files import is_clutter, printable, resolve_path
 
 EXTENSIONS = (*IMG_EXTENSIONS, ".gif")
 
@@ -21,7 +21,7 @@ def find_split(root, split):
     FileNotFoundError
         If there is none in ``root``; the message names the folders that are there.
     """
-    folder = Path(root).expanduser() / split
+    folder = resolve_path(root, "root") / split
     if folder.parent.is_dir() and not folder.is_dir():
         there = [path.name for path in folder.parent.iterdir() if path.is_dir()]
         there = sorted(printable(name) for name in there if not is_clutter(name))

@@ -20,13 +20,6 @@ _UPRIGHT = {  # by what cameras note
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BAD_IMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,  # where warnings are errors
-)
 
 
 def decode(path, size=None, max_pixels=MAX_PIXELS):
@@ -67,7 +60,7 @@ def decode(path, size=None, max_pixels=MAX_PIXELS):
                     raise ValueError("pixels that are signed; convert the file to unsigned ones")
                 image.load()
                 image = _on_white(_turned(image))
-        except _BAD_IMAGE as error:
+        except Exception as error:  # what damaged bytes make of Pillow is of any kind
             raise ValueError(
                 f"Expected a readable 8-bit image in '{printable(path)}': {error}."
             ) from error

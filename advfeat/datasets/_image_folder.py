@@ -3,7 +3,6 @@
 import contextlib
 import os
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 from advfeat.datasets._bunch import as_bunch
@@ -11,6 +10,7 @@ from advfeat.datasets._class_folders import find_class_folders, find_split, list
 from advfeat.datasets._decoding import MAX_PIXELS
 from advfeat.datasets._image_files import ImageFiles, read_array
 from advfeat.utils._errors import shortened
+from advfeat.utils._files import resolve_path
 from advfeat.utils._sklearn import Interval, validate_params
 from advfeat.utils._typing import PathOrStr, RandomState
 
@@ -124,13 +124,16 @@ def load_image_folder(
     >>> images.data.shape, images.target.tolist(), images.target_names.tolist()
     ((2, 3, 8, 8), [0, 1], ['grass', 'sky'])
     """
-    root = Path(root).expanduser()
+    root = resolve_path(root, "root")
     folder = root if split is None else find_split(root, split)
-    kept = None if as_memmap is None else Path(as_memmap).expanduser().resolve()
-    if kept is not None and kept.parent == folder.resolve():
+    kept = None if as_memmap is None else resolve_path(as_memmap, "as_memmap").resolve()
+    # Beside the class folders of this split, or of another, of which they must be the same.
+    if kept is not None and (
+        kept.parent == folder.resolve() or (split and kept.parent.parent == root.resolve())
+    ):
         raise ValueError(
-            f"as_memmap='{as_memmap}' would lie among the class folders of '{folder}', and count "
-            "as one the next time. Choose a folder elsewhere."
+            f"as_memmap='{as_memmap}' would lie among the class folders of '{kept.parent}', "
+            "and count as one the next time. Choose a folder elsewhere."
         )
     classes = _find_classes(root, split)
     paths, targets = list_image_files(folder, classes)

@@ -1,11 +1,11 @@
 """Arrays kept in files without pickles: one ``.npz`` file, or the folder of a store."""
 
+import hashlib
 import zipfile
-from pathlib import Path
 
 import numpy as np
 
-from advfeat.utils._files import writing
+from advfeat.utils._files import resolve_path, writing
 from advfeat.utils._store import open_finished
 
 _CHUNK = 2**25  # bytes written at a time
@@ -13,11 +13,12 @@ _CHUNK = 2**25  # bytes written at a time
 
 def save_arrays(path, **arrays):
     """Write arrays into one ``.npz`` file; lazy ones and memory maps piece by piece."""
-    path = Path(path).expanduser()
+    path = resolve_path(path, "path", "a file")
     with writing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 _write_array(entry, array)
+        archive.comment = _directory(archive)
 
 
 def load_arrays(path, names, optional=()):
@@ -35,7 +36,7 @@ def load_arrays(path, names, optional=()):
     ValueError
         If the file is damaged or something else.
     """
-    path = Path(path).expanduser()
+    path = resolve_path(path, "path", "a file")
     if path.is_dir():
         arrays = open_finished(path)
         if not set(names) <= set(arrays):
@@ -45,10 +46,15 @@ def load_arrays(path, names, optional=()):
                 f"numpy.load({str(path / 'X.npy')!r}, mmap_mode='r')."
             )
         return {name: arrays[name] for name in (*names, *optional) if name in arrays}
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(f"Expected a kept set in '{path}', found nothing of that name.")
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            # NumPy compares the checksum only of what it reads to the end, and zipfile none of
+            # what there is; files of earlier versions have no comment.
+            bad = archive.zip.testzip() or set(archive) - {*names, *optional}
+            if bad or archive.zip.comment not in (b"", _directory(archive.zip)):
+                raise ValueError(f"{bad or 'its directory'} is not what was written")
             there = [name for name in optional if name in archive]
             return {name: archive[name] for name in (*names, *there)}
     except PermissionError:
@@ -57,6 +63,12 @@ def load_arrays(path, names, optional=()):
         raise ValueError(
             f"'{path}' is damaged, or was not written by ConstructedDataset.save ({error})."
         ) from error
+
+
+def _directory(archive):
+    """Checksum of what there is in an archive."""
+    there = [(entry.filename, entry.file_size, entry.CRC) for entry in archive.infolist()]
+    return hashlib.blake2b(repr(there).encode(), digest_size=8).hexdigest().encode()
 
 
 def _write_array(file, array):

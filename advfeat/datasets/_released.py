@@ -1,7 +1,8 @@
 """The form in which the authors released their constructed sets: a folder of two torch files."""
 
+import contextlib
 import os
-from pathlib import Path
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from advfeat.datasets._bunch import as_bunch
 from advfeat.datasets._torch_data import classes_of, split_dataset
 from advfeat.utils._arrays import as_array
 from advfeat.utils._errors import first_line
-from advfeat.utils._files import resolve_folder, writing
+from advfeat.utils._files import Lock, resolve_folder, resolve_path, writing
 from advfeat.utils._lazy import lazy
 from advfeat.utils._sklearn import validate_params
 from advfeat.utils._typing import Inputs, PathOrStr
@@ -71,7 +72,7 @@ def load_released_set(folder: PathOrStr, *, return_X_y: bool = False) -> Any:
     >>> data.data.shape, data.target.dtype.name
     ((450, 1, 8, 8), 'int64')
     """
-    folder = Path(folder).expanduser()
+    folder = resolve_path(folder, "folder")
     X = _read(folder / _IMAGES)
     y = _read(folder / _LABELS)
     whole = X.ndim == 4 and len(X) and y.shape == X.shape[:1] and y.dtype.kind in "iu"
@@ -82,7 +83,10 @@ def load_released_set(folder: PathOrStr, *, return_X_y: bool = False) -> Any:
             + (f" from {y.min()} to {y.max()}." if y.size else ".")
         )
     if X.dtype != np.uint8:
+        if X.dtype.kind != "f":
+            raise ValueError(f"Expected images of floats or uint8 in '{folder}', got {X.dtype}.")
         X = X.astype(np.float32, copy=False)
+        _check_range(X.dtype, X.min(), X.max())
     n_classes = int(y.max()) + 1
     names = _CLASSES if n_classes == len(_CLASSES) else np.arange(n_classes)
     return as_bunch(X, y, names, return_X_y=return_X_y)
@@ -107,9 +111,9 @@ def dump_released_set(X: Inputs, y: ArrayLike, folder: PathOrStr) -> None:
     Raises
     ------
     ValueError
-        For other shapes or labels.
+        For other shapes, values or labels. Nothing is written then.
     FileExistsError
-        If the folder holds such a set already.
+        If the folder holds such a set already, or another process is writing one there.
 
     Examples
     --------
@@ -135,34 +139,64 @@ def dump_released_set(X: Inputs, y: ArrayLike, folder: PathOrStr) -> None:
             "(channels last). Use X.transpose(0, 3, 1, 2)."
         )
     folder = resolve_folder(folder, "folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (_IMAGES, _LABELS):
-        if (folder / name).exists():
-            raise FileExistsError(f"'{folder / name}' exists. Choose another folder.")
     cuts = [slice(i, i + _BLOCK) for i in range(0, len(X), _BLOCK)]
     dtype = np.uint8 if X.dtype == np.uint8 else np.float32
     images = [torch.from_numpy(np.array(X[cut], dtype=dtype)) for cut in cuts]
-    low, high = (min(float(x.min()) for x in images), max(float(x.max()) for x in images))
-    if dtype != np.uint8 and not -_SLACK <= low <= high <= 1 + _SLACK:
-        raise ValueError(
-            f"Expected images in [0, 1], or uint8 in 0..255. Got {X.dtype} from {low:g} to "
-            f"{high:g}."
-        )
+    if dtype != np.uint8:
+        low, high = (min(float(x.min()) for x in images), max(float(x.max()) for x in images))
+        _check_range(X.dtype, low, high)
     labels = [torch.from_numpy(y[cut].astype(np.int64)) for cut in cuts]
-    for name, tensors in ((_IMAGES, images), (_LABELS, labels)):
-        with writing(folder / name) as file:
-            torch.save(tensors, file)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder), writing(folder / _IMAGES) as last, writing(folder / _LABELS) as first:
+        _save(images, last)  # they appear after the labels, and say that the set is whole
+        _save(labels, first)
+
+
+@contextlib.contextmanager
+def _alone(folder):
+    """Let one process write into the folder, if there are no images yet."""
+    lock = Lock(folder / ".lock")
+    mine = lock.acquire()
+    try:
+        if not mine or (folder / _IMAGES).exists():
+            raise FileExistsError(f"'{folder / _IMAGES}' exists. Choose another folder.")
+        yield
+    finally:
+        if mine:
+            lock.path.unlink(missing_ok=True)
+            lock.release()
+
+
+def _save(tensors, file):
+    try:
+        torch.save(tensors, file)
+    except RuntimeError as error:  # what torch makes of a full disk
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
+
+
+def _check_range(dtype, low, high):
+    if not -_SLACK <= low <= high <= 1 + _SLACK:
+        raise ValueError(
+            f"Expected images in [0, 1], or uint8 in 0..255. Got {dtype} from {low:g} to {high:g}."
+        )
 
 
 def _read(path):
     """Read a torch file of a tensor or of a list of tensors as an array."""
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(
             f"Expected the torch file '{path}', found nothing of that name. Pass a folder such as "
             "robust_CIFAR of the authors' release."
         )
     try:
+        # torch does not compare the checksums; the oldest of its formats has none.
+        if zipfile.is_zipfile(path) and (bad := zipfile.ZipFile(path).testzip()):
+            raise ValueError(f"{bad} does not have its checksum")
         found = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
     except Exception as error:  # what damaged bytes make of torch's reader is of any kind
         # torch's advice on what to trust spans lines and is coloured.
         reason = type(error).__name__ if "\x1b" in str(error) else first_line(error)

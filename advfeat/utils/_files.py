@@ -2,7 +2,10 @@
 
 import contextlib
 import errno
+import glob
 import os
+import stat
+import time
 import uuid
 import warnings
 from pathlib import Path
@@ -13,6 +16,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _PARTIAL = ".partial"
+_LEFT_OVER = 3600  # seconds without a write after which nobody is writing any more
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 # What operating systems, desktops and network drives put into folders of their own accord; hidden
 # names are found by their dot.
@@ -33,19 +37,39 @@ def printable(path):
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
+def resolve_path(path, name, what="a folder"):
+    """Path of ``what``, given as the parameter ``name``, with ``~`` expanded.
+
+    Raises
+    ------
+    TypeError
+        For what is no path.
+    ValueError
+        For an empty path, one with a NUL, or the home of an unknown user.
+    """
+    try:
+        text = os.fsdecode(path)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a path, as text or a Path. Got {path!r}.") from error
+    if not text.strip() or "\0" in text:
+        raise ValueError(f"{name} must name {what}. Got {path!r}.")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{name}={text!r} begins with the home of an unknown user.") from error
+
+
 def resolve_folder(folder, name):
     """Path of a folder given as the parameter ``name``, with ``~`` expanded.
 
     Raises
     ------
-    ValueError
-        For an empty path.
+    TypeError, ValueError
+        As `resolve_path`.
     FileExistsError
         If there is a file of that name.
     """
-    if not str(folder).strip():
-        raise ValueError(f"{name} must name a folder. Got {folder!r}.")
-    path = Path(folder).expanduser()
+    path = resolve_path(folder, name)
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"{name}={str(folder)!r} must name a folder, but is a file.")
     return path
@@ -55,32 +79,58 @@ def resolve_folder(folder, name):
 def writing(path):
     """Open a file for writing bytes; it appears under ``path`` whole and on the disk, or not.
 
-    The temporary name is unique: process numbers are not, where containers share a folder.
+    A link stays one: what it leads to is written. The permissions of a file that is there stay.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    IsADirectoryError, FileExistsError
+        If the path is that of a folder, a device or a pipe.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Expected a folder '{path.parent}' to write '{path.name}' into.")
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PARTIAL}")
+    if path.is_dir():
+        raise IsADirectoryError(f"'{path}' is a folder. Name a file in it.")
+    mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else None
+    if mode is None and path.exists():
+        raise FileExistsError(f"'{path}' is a device or a pipe, which no file may replace.")
+    # Unique: process numbers are not, where containers share a folder. A name has at most 255
+    # bytes.
+    begin = f".{os.fsdecode(os.fsencode(path.name)[:200])}."
+    partial = path.with_name(f"{begin}{uuid.uuid4().hex}{_PARTIAL}")
     try:
         with open(partial, "xb") as file:
+            if mode is not None and hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), mode)
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+    remove_left_over(path.parent, begin)
     sync_folder(path.parent)
+
+
+def remove_left_over(folder, begin=""):
+    """Remove files of names that begin so which `writing` left long ago, when it was killed."""
+    for path in folder.glob(f"{glob.escape(begin)}*{_PARTIAL}"):
+        with contextlib.suppress(OSError):  # another process may have been faster
+            if time.time() - path.stat().st_mtime > _LEFT_OVER:
+                path.unlink()
 
 
 def sync_folder(folder):
     """Put the names of a folder's files on the disk, where the system can."""
     if os.name != "nt":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # some network drives cannot
+        with contextlib.suppress(OSError):  # some network drives cannot; it may not be readable
+            handle = os.open(folder, os.O_RDONLY)
+            try:
                 os.fsync(handle)
-        finally:
-            os.close(handle)
+            finally:
+                os.close(handle)
 
 
 def remove_partial_files(folder):

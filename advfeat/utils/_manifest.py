@@ -68,7 +68,7 @@ class Manifest:
         except FileNotFoundError:
             refuse_other_files(self.path.parent, self.name, unless=ours)
             return None
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             if ours():
                 return None
             raise ValueError(
@@ -164,7 +164,7 @@ def read_content(folder):
             raise ValueError("the format is another one")
     except FileNotFoundError as error:
         raise ValueError(f"'{folder}' is no store: it has no manifest.json.") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"'{path}' is damaged, or was not written by this version of advfeat ({error})."
         ) from error

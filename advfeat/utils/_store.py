@@ -329,11 +329,21 @@ def open_finished(folder):
     """
     folder = Path(folder)
     content = read_content(folder)
-    arrays = content.pop("arrays")
-    columns = {key: (dtype, shape) for key, (dtype, _, *shape) in arrays.items()}
-    (n,) = {n for _, n, *_ in arrays.values()}
-    store = Store(folder, content, columns, n, content["batch_size"], quick=True)
-    n_missing = store.n_missing()
+    try:
+        arrays, batch_size = content.pop("arrays"), content["batch_size"]
+        columns = {key: (np.dtype(dtype), shape) for key, (dtype, _, *shape) in arrays.items()}
+        (n,) = {n for _, n, *_ in arrays.values()}
+        sizes = [n, batch_size, *(side for _, shape in columns.values() for side in shape)]
+        if any(type(size) is not int or size < 1 for size in sizes):
+            raise ValueError(f"sizes of {sizes}")
+        store = Store(folder, content, columns, n, batch_size, quick=True)
+        n_missing = store.n_missing()
+    except OSError:
+        raise
+    except Exception as error:  # what damaged bytes of the manifest make of this is of any kind
+        raise ValueError(
+            f"'{folder}' is damaged: its manifest.json does not say what it holds ({error!r:.80})."
+        ) from error
     if n_missing:
         raise ValueError(
             f"'{folder}' is not finished: {n_missing} of {math.ceil(n / store.batch_size)} "

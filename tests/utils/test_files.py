@@ -1,0 +1,265 @@
+"""Files that appear whole or not at all, whatever their path leads to."""
+
+import errno
+import os
+import stat
+import time
+
+import numpy as np
+import pytest
+
+from advfeat import ConstructedDataset, StandardClassifier, load, save
+from advfeat.datasets import dump_released_set, load_digits, load_image_folder, load_released_set
+from advfeat.utils import _files
+from advfeat.utils._files import resolve_path, writing
+
+X = np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32)
+Y = np.arange(40) % 4
+
+
+def write(path, content=b"new"):
+    with writing(path) as file:
+        file.write(content)
+
+
+def test_links_stay_links(tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "dangling").symlink_to(tmp_path / "made")
+    for name, real in (("link", "real"), ("dangling", "made")):
+        write(tmp_path / name)
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / real).read_bytes() == b"new"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of Unix")
+def test_permissions_of_a_file_stay(tmp_path):
+    path = tmp_path / "private"
+    write(path)
+    as_new = stat.S_IMODE(path.stat().st_mode)
+    for mode in (0o600, 0o640, as_new):
+        path.chmod(mode)
+        write(path)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_pipes_and_folders_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    data = ConstructedDataset(X, Y, Y, np.arange(4))
+    with pytest.raises(FileExistsError, match="is a device or a pipe"):
+        data.save(tmp_path / "pipe")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    with pytest.raises(IsADirectoryError, match="is a folder. Name a file in it"):
+        data.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+    for read in (load, ConstructedDataset.load):  # without waiting for a writer
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "CIFAR_ims")
+    with pytest.raises(FileNotFoundError):
+        load_released_set(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ü" * 127, "a b\n%s", "x.y."])
+def test_any_name_that_the_system_takes(tmp_path, name):
+    write(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"new"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_names_that_are_no_text(tmp_path):
+    path = os.path.join(tmp_path, os.fsdecode(b"\xff\xfe.safetensors"))
+    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(X, Y)
+    save(clf, path)
+    np.testing.assert_array_equal(load(path).decision_function(X), clf.decision_function(X))
+
+
+def test_what_a_kill_left_is_removed_later(tmp_path):
+    old, young, others = (tmp_path / f".{name}.partial" for name in ("set.aa", "set.bb", "two.cc"))
+    for path in (old, young, others):
+        path.write_bytes(b"half")
+    for path in (old, others):
+        os.utime(path, (time.time() - 4000,) * 2)
+    write(tmp_path / "set")
+    assert not old.exists() and young.exists() and others.exists()
+
+
+@pytest.mark.parametrize("folder", ["can be read", "cannot"])
+def test_what_is_written_is_no_error(tmp_path, folder, monkeypatch):
+    """A folder for letters, into which one may only put files, cannot be opened to be synced."""
+    if folder == "cannot":
+        opened = os.open
+
+        def refused(path, *args, **kwargs):
+            if path == tmp_path:
+                raise PermissionError(errno.EACCES, "refused")
+            return opened(path, *args, **kwargs)
+
+        monkeypatch.setattr(_files.os, "open", refused)
+    write(tmp_path / "letter")
+    assert (tmp_path / "letter").read_bytes() == b"new"
+
+
+CLF = StandardClassifier(max_epochs=1, verbose=0)
+
+
+@pytest.mark.parametrize("path", ["", "  ", None, 3, "a\0b", "~nobody-of-this-name/x"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path: save(CLF.fit(X, Y), path),
+        load,
+        ConstructedDataset(X, Y, Y, np.arange(4)).save,
+        ConstructedDataset.load,
+        lambda path: dump_released_set(X, Y, path),
+        load_released_set,
+        load_image_folder,
+    ],
+)
+def test_what_is_no_path(path, call):
+    with pytest.raises((TypeError, ValueError), match="path|folder|root") as caught:
+        call(path)
+    assert "PosixPath" not in str(caught.value)
+
+
+def test_paths_of_bytes():
+    assert resolve_path(b"/a/b", "path") == resolve_path("/a/b", "path")
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def test_every_wrong_bit_of_a_released_set_is_found(tmp_path):
+    dump_released_set(X, Y, tmp_path)
+    whole = {name: (tmp_path / name).read_bytes() for name in ("CIFAR_ims", "CIFAR_lab")}
+    rng = np.random.default_rng(0)
+    for name, content in whole.items():
+        for place in rng.integers(len(content), size=150):
+            flip(tmp_path / name, place)
+            try:
+                found = load_released_set(tmp_path)
+            except ValueError:
+                pass
+            else:  # some bits mean nothing, such as those of dates
+                np.testing.assert_array_equal(found.data, X)
+                np.testing.assert_array_equal(found.target, Y)
+            (tmp_path / name).write_bytes(content)
+
+
+def test_every_wrong_bit_of_a_kept_set_is_found(tmp_path):
+    path = tmp_path / "set.npz"
+    names = np.array([f"f{i}" for i in range(20)])
+    tables = np.random.default_rng(0).random((100, 20), dtype=np.float32)
+    y = np.arange(100) % 3
+    ConstructedDataset(tables, y, y, np.arange(3), names).save(path)
+    content = path.read_bytes()
+    heads = [i for i in range(len(content)) if content.startswith((b"\x93NUMPY", b"PK"), i)]
+    places = {i + j for i in heads for j in range(0, 100, 3)} & set(range(len(content)))
+    for place in sorted(places):
+        flip(path, place)
+        try:
+            found = ConstructedDataset.load(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+        else:
+            np.testing.assert_array_equal(found.X, tables)
+            np.testing.assert_array_equal(found.y, y)
+            np.testing.assert_array_equal(found.feature_names, names)
+        path.write_bytes(content)
+
+
+def test_a_folder_that_may_not_be_read_is_no_damage(tmp_path, monkeypatch):
+    dump_released_set(X, Y, tmp_path)
+
+    def refused(*args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("torch.load", refused)
+    with pytest.raises(PermissionError):
+        load_released_set(tmp_path)
+
+
+def test_a_full_disk_leaves_room_for_another_try(tmp_path, monkeypatch):
+    """Whether it is full at the images or at the labels."""
+    sync, left = os.fsync, []
+
+    def full(handle):
+        if stat.S_ISREG(os.fstat(handle).st_mode) and not left.pop():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return sync(handle)
+
+    monkeypatch.setattr(_files.os, "fsync", full)
+    for n_whole in (0, 1):
+        left[:] = [False] + n_whole * [True]
+        with pytest.raises(OSError, match="No space left"):
+            dump_released_set(X, Y, tmp_path)
+        assert not (tmp_path / "CIFAR_ims").exists()
+    left[:] = [True, True]
+    dump_released_set(X, Y, tmp_path)
+    np.testing.assert_array_equal(load_released_set(tmp_path).data, X)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["CIFAR_ims", "CIFAR_lab"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device")
+def test_torch_tells_of_a_full_disk_as_python_does():
+    import torch
+
+    from advfeat.datasets._released import _save
+
+    with open("/dev/full", "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        _save([torch.zeros(1000)], file)
+
+
+def test_only_one_process_writes_a_released_set(tmp_path):
+    lock = _files.Lock(tmp_path / ".lock")
+    assert lock.acquire()
+    with pytest.raises(FileExistsError):
+        dump_released_set(X, Y, tmp_path)
+    lock.release()
+    dump_released_set(X, Y, tmp_path)
+    with pytest.raises(FileExistsError):
+        dump_released_set(1 - X, Y, tmp_path)
+    np.testing.assert_array_equal(load_released_set(tmp_path).data, X)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (X.astype(np.int64), "floats or uint8"),
+        (X.astype(np.complex64), "floats or uint8"),
+        (255 * X, "Expected images in"),
+        (X * np.nan, "Expected images in"),
+    ],
+)
+def test_released_values_that_are_no_images(tmp_path, images, message):
+    import torch
+
+    torch.save(torch.from_numpy(images), tmp_path / "CIFAR_ims")
+    torch.save(torch.from_numpy(Y), tmp_path / "CIFAR_lab")
+    with pytest.raises(ValueError, match=message):
+        load_released_set(tmp_path)
+
+
+def test_nothing_is_made_for_images_that_cannot_be_written(tmp_path):
+    with pytest.raises(ValueError, match="Expected images in"):
+        dump_released_set(255 * X, Y, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_that_is_overwritten_while_it_is_read(tmp_path):
+    """It is not mapped: then the process would be killed."""
+    path = tmp_path / "clf.safetensors"
+    digits, y = load_digits(split="test", return_X_y=True)
+    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(digits, y)
+    save(clf, path)
+    read = type(path).read_bytes
+    again = load(path)
+    path.write_bytes(b"")
+    np.testing.assert_array_equal(again.decision_function(X), clf.decision_function(X))
+    with pytest.raises(ValueError, match="is damaged"):
+        load(path)
+    assert read(path) == b""
