@@ -75,7 +75,8 @@ class CapturedStep:
                 buffer.copy_(before)
 
     def _present(self):
-        return [(p.data_ptr(), p.requires_grad) for p in self.module.parameters()]
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        return [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors]
 
     def release(self):
         """Let go of the graph, and of the gradients that it holds."""

@@ -6,10 +6,10 @@ import torch
 
 from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import check_trainable
-from advfeat.optim._copying import memo_of_copies
+from advfeat.optim._copying import compact, memo_of_copies, tensors_in
 from advfeat.optim._functions import deep_copy
-from advfeat.optim._network_state import set_network_state
-from advfeat.utils._device import in_float32_on_cpu, to_device
+from advfeat.optim._network_state import set_network_state, to_device
+from advfeat.utils._device import in_float32_on_cpu
 from advfeat.utils._random import isolated_torch_seed
 
 
@@ -26,7 +26,7 @@ def draft_of_net(net):
     # Of one's weights.
     module, optimizer = deep_copy((net.module_, net.optimizer_), net.module_, memo)
     vars(draft).update(
-        vars(net), module_=module, optimizer_=optimizer, history_=copy.copy(net.history_)
+        vars(net), module_=compact(module), optimizer_=optimizer, history_=copy.copy(net.history_)
     )
     return draft
 
@@ -93,7 +93,9 @@ def _load(net, state):
 def on_device(net, device):
     """Return the fitted net, or a copy of it, with everything it holds on the device."""
     device = _with_index(device)
-    used = {tensor.device for tensor in (*net.module_.parameters(), *net.module_.buffers())}
+    momenta = tensors_in([*net.optimizer_.state.values()])
+    held = (*net.module_.parameters(), *net.module_.buffers(), *momenta)
+    used = {tensor.device for tensor in held}
     if used <= {device} and _with_index(net.device) == device:
         return net
     moved = deep_copy(net, net.module_, memo_of_copies(net.module_))

@@ -16,7 +16,8 @@ from torch import nn
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._interrupts import marked_interrupts
 from advfeat.classifiers._own_modules import ForwardError, check_logits, copy_of, name_of
-from advfeat.utils._device import own_modes, to_device
+from advfeat.optim._network_state import to_device
+from advfeat.utils._device import own_modes
 from advfeat.utils._labels import check_labels
 from advfeat.utils._lazy import CastArray, InUnits
 from advfeat.utils._random import isolated_torch_seed

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback
 from torch import nn
 
 from advfeat.classifiers._callbacks import OURS
@@ -28,7 +29,8 @@ from advfeat.optim import (
     make_ball,
     projected_gradient,
 )
-from advfeat.utils._device import autocast, to_device
+from advfeat.optim._network_state import to_device
+from advfeat.utils._device import autocast
 from advfeat.utils._logits import usable
 from advfeat.utils._random import draws_in_training, isolated_torch_seed, make_generator
 
@@ -52,7 +54,7 @@ class TrainingNet(NeuralNetClassifier):
         self.precision = precision
 
     _captured = None  # the training step, in an epoch on a GPU
-    dropped_from_copies: tuple[str, ...] = ()  # attributes of what trains, as a copy does not
+    dropped_from_copies: tuple[str, ...] = ("_captured",)  # of what trains, as a copy does not
 
     def initialize_module(self):
         """Build the module, with all that it holds on the device."""
@@ -212,7 +214,8 @@ class TrainingNet(NeuralNetClassifier):
     def run_single_epoch(self, iterator, *args, **kwargs):
         """One epoch, whose steps are replayed where possible."""
         on_gpu = torch.device(self.device).type == "cuda"
-        if on_gpu and self.ranks_.size == 1 and repeats(self.module_):
+        as_it_was = not any(_acts_between_batches(callback) for _, callback in self.callbacks_)
+        if on_gpu and as_it_was and self.ranks_.size == 1 and repeats(self.module_):
             self._captured = CapturedStep(self._forward_and_backward, self.module_)
         try:
             super().run_single_epoch(iterator, *args, **kwargs)
@@ -257,6 +260,13 @@ def _has_foreign_code(callback):
     )
 
 
+def _acts_between_batches(callback):
+    """Whether foreign code may change the training within an epoch, which replays do not see."""
+    kinds = "on_batch_begin", "on_batch_end", "on_grad_computed"
+    own = any(getattr(type(callback), kind) is not getattr(Callback, kind) for kind in kinds)
+    return own and _has_foreign_code(callback)
+
+
 def _in_mode(layer, training):
     """Whether setting the mode would change nothing; a `train` of the layer's own may do more."""
     plain = getattr(layer.train, "__func__", None) is nn.Module.train
@@ -267,7 +277,7 @@ class AdversarialNet(TrainingNet):
     """Perturbs each batch before the training step (Ilyas et al. 2019, eq. 4 and C.3)."""
 
     attacked = _last_attack = None  # but while it trains
-    dropped_from_copies = "attacked", "_last_attack"
+    dropped_from_copies = "_captured", "attacked", "_last_attack"
 
     def __init__(self, *args, attack=None, **kwargs):
         super().__init__(*args, **kwargs)

@@ -13,16 +13,17 @@ from advfeat.classifiers._own_modules import portable
 from advfeat.datasets._torch_data import inputs_of, refuse_constructed, unpack_data
 from advfeat.optim import FrozenNetwork
 from advfeat.optim._copying import copy_network, make_picklable
+from advfeat.optim._network_state import to_device
 from advfeat.utils._batches import PREDICTION_BATCH, Forward, run_batches
 from advfeat.utils._bounds import resolve_bounds
 from advfeat.utils._checks import check_inputs
-from advfeat.utils._device import resolve_device, to_device
+from advfeat.utils._device import resolve_device
 from advfeat.utils._estimator import EstimatorMixin, as_now
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._logits import classified_as, usable
 from advfeat.utils._sklearn import _clone_parametrized, html_block
 from advfeat.utils._typing import Inputs
-from advfeat.utils._weight import check_weight
+from advfeat.utils._weight import check_weight, weighted_share
 
 
 class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
@@ -136,7 +137,7 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         X = self.check_inputs(X)
         index = encode_labels(y, self.classes_, len(X), unknown="mark")
         weight = check_weight(sample_weight, len(X))
-        return float(np.average(self._is_right(X, index), weights=weight))
+        return weighted_share(self._is_right(X, index), weight)
 
     def features(self, X: Inputs) -> NDArray:
         """g(X), the penultimate layer: the input of the last linear layer.

@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from advfeat.optim._comparing import close
-from advfeat.optim._copying import computed_tensors, copy_network
-from advfeat.utils._device import own_modes, to_device
+from advfeat.optim._copying import computed_tensors, copy_network, tensors_in
+from advfeat.optim._network_state import to_device
+from advfeat.utils._device import own_modes
 from advfeat.utils._errors import first_line
 from advfeat.utils._random import isolated_torch_seed
 
@@ -64,10 +65,8 @@ def _refuse_unusable(module):
 
 def portable(module):
     """Give the module, or a copy on the CPU where pickles and deep copies need one."""
-    own = [value for layer in module.modules() for value in vars(layer).values()]
-    beside = [value for value in own if isinstance(value, torch.Tensor)]
-    tensors = (*module.parameters(), *module.buffers(), *beside)
-    if computed_tensors(module) or any(tensor.device.type != "cpu" for tensor in tensors):
+    held = tensors_in([[*vars(layer).values()] for layer in module.modules()])
+    if computed_tensors(module) or any(tensor.device.type != "cpu" for tensor in held):
         return to_device(copy_network(module), "cpu")
     return module
 
@@ -192,6 +191,11 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
     for n, output in enumerate(outputs, 1):
         _check_shape(output, n, n_classes, what)
     logits = outputs[-1].detach().float()
+    if n_classes and logits.isnan().all():  # a skorch net's may not be its logits
+        raise ValueError(
+            f"{what} returns NaN for all of two samples with values from 0 to 1: look for NaN "
+            "among its weights, for a division by zero or an overflow."
+        )
     if torch.all(logits >= 0) and torch.allclose(logits.sum(1), torch.ones_like(logits[:, 0])):
         raise ValueError(
             f"{what} returns probabilities (its outputs sum to 1); logits are needed. Take the "

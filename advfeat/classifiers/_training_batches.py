@@ -1,11 +1,15 @@
 """Training batches: cut from the data set, augmented, on the device."""
 
+from weakref import WeakValueDictionary
+
 import numpy as np
 import torch
 
 from advfeat.classifiers._augmentation import augment
 from advfeat.utils._device import on_accelerator
 from advfeat.utils._random import make_generator, make_rng
+
+_held: WeakValueDictionary = WeakValueDictionary()  # samples that lie on an accelerator
 
 
 class TrainingBatch(tuple):
@@ -26,8 +30,8 @@ class BatchIterator:
     def __init__(self, dataset, *, batch_size, training, seed, first_epoch, augmentation, device):
         self.dataset = dataset
         source = dataset.source
-        self.source = on_accelerator(source, device) if isinstance(source, np.ndarray) else None
-        self.batch_size = batch_size
+        self.source = _uploaded(source, device) if isinstance(source, np.ndarray) else None
+        self.batch_size = int(batch_size)
         self.training = training
         self.seed = seed
         self.epoch = first_epoch
@@ -56,7 +60,18 @@ class BatchIterator:
             yield TrainingBatch(x, y, weight)
 
 
+def _uploaded(source, device):
+    """Return the samples on an accelerator, once for the training and the validation."""
+    key = id(source), str(device)
+    found = _held.get(key)
+    if found is None:
+        found = on_accelerator(source, device)
+        if isinstance(found, torch.Tensor):
+            _held[key] = found  # as long as the batches, which have the source, too
+    return found
+
+
 def n_batches(n, batch_size):
     """Batches per epoch, where a last batch of one sample joins the one before."""
-    full, rest = divmod(n, batch_size)
+    full, rest = divmod(n, int(batch_size))  # small integers of NumPy overflow
     return max(1, full + (rest > 1))

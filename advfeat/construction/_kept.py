@@ -182,7 +182,7 @@ class Keeping:
         made_with = {
             "torch": torch.__version__,
             "number of threads": torch.get_num_threads(),
-            "device": str(resolve_device(source.device)),
+            "device": resolve_device(source.device).type,
         }
         return self._store({**self.known, **learned}, {**made_with, **self.made_with}, extras)
 

@@ -13,7 +13,7 @@ from advfeat.optim._functions import CONTAINERS, is_plain_object, members
 from advfeat.optim._graphs import REPEATS, Steps, capture
 from advfeat.optim._network_state import SETTINGS, TABLES
 from advfeat.optim._tracing import is_repeatable, trace
-from advfeat.utils._device import autocast
+from advfeat.utils._device import autocast, check_precision
 from advfeat.utils._typing import Device
 
 _MANY = 10_000  # members of containers and objects, which are looked through at every step
@@ -34,6 +34,11 @@ class AttackedNetwork:
     precision : {"fp32", "bf16"}
         In which it computes; logits are float32 either way.
 
+    Raises
+    ------
+    ValueError
+        For another precision.
+
     Examples
     --------
     >>> import torch
@@ -52,6 +57,7 @@ class AttackedNetwork:
     """
 
     def __init__(self, module: nn.Module, *, device: Device, precision: str) -> None:
+        check_precision(precision)
         self.device, self.precision = device, precision
         self._module = module
         self._traced: Any = None
@@ -93,7 +99,10 @@ class AttackedNetwork:
         kept = (v if v is None or _is_value(v) else type(v) for v in attributes)
         held = [vars(layer).get(name) for layer, name in self._containers]
         values = [v for v in members(held, objects=True) if v is None or _is_value(v)]
-        return [*self._module.buffers(), *kept, *values]
+        buffers, places = [*self._module.buffers()], []
+        if self.steps.repeatable:  # replays read from there, and tensors may be put elsewhere
+            places = [tensor.data_ptr() for tensor in (*self._module.parameters(), *buffers)]
+        return [*buffers, *kept, *values, *places]
 
     def _fold_all(self):
         for fold in self._traced[1]:
@@ -112,8 +121,8 @@ class AttackedNetwork:
             self._traced = graph if same else self._module, folds
             self._watched = _watched(self._module, graph) if same else []
             self._containers = containers or []
-            self._held = self._held_now()
             self.steps.repeatable = same and is_repeatable(self._module, x.device)
+            self._held = self._held_now()
         with autocast(self.device, self.precision):
             return self._traced[0](x.clone()).float()  # the network may begin in place
 

@@ -46,7 +46,15 @@ def copy_network(module, *, share_weights=False):
             own = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
             layer.__class__ = type(kind.__name__, kind.__bases__, own)
     make_picklable(copied)
-    return copied
+    return compact(copied)
+
+
+def compact(module):
+    """Lay the weights of recurrent layers together, as a copy does not and cuDNN warns of."""
+    for layer in module.modules():
+        if isinstance(layer, nn.RNNBase):
+            layer.flatten_parameters()
+    return module
 
 
 def memo_of_copies(module):

@@ -27,9 +27,10 @@ from advfeat.optim._features import (
 )
 from advfeat.optim._folding import fold_batch_norm
 from advfeat.optim._graphs import Steps
+from advfeat.optim._network_state import to_device
 from advfeat.optim._tracing import is_repeatable, trace, tracing
 from advfeat.utils._checks import batch_tensor
-from advfeat.utils._device import autocast, own_modes, to_device
+from advfeat.utils._device import autocast, check_precision, own_modes, resolve_device
 from advfeat.utils._random import draws_in_training, isolated_torch_seed
 from advfeat.utils._typing import Device
 
@@ -56,6 +57,11 @@ class FrozenNetwork:
         "bf16" computes under autocast, which is faster where the hardware has it and rounds to
         three digits; outputs are float32 either way.
 
+    Raises
+    ------
+    ValueError
+        For a device that is not there, or another precision.
+
     Examples
     --------
     >>> import torch
@@ -70,7 +76,8 @@ class FrozenNetwork:
     """
 
     def __init__(self, module: nn.Module, *, device: Device, precision: str = "fp32") -> None:
-        self.device = torch.device(device)
+        check_precision(precision)
+        self.device = resolve_device(device)
         self.precision = precision
         with own_modes():
             module = to_device(copy_network(module), self.device).eval()

@@ -112,11 +112,15 @@ def capture(function, device):
         None where it cannot be captured.
     """
     with tracing, torch.cuda.device(device):  # one capture at a time
+        stream = torch.cuda.current_stream()
         try:
             return Captured(function, device)
-        except RuntimeError:  # an operation that asks the CPU in between, or too little memory
+        except BaseException as error:
+            torch.cuda.set_stream(stream)  # one that fails leaves the thread on its own
             _end_failed_capture()
-            return None
+            if isinstance(error, RuntimeError):  # an operation that asks the CPU, or no memory
+                return None
+            raise
 
 
 def _end_failed_capture():
@@ -126,7 +130,9 @@ def _end_failed_capture():
     one that succeeds ends that state.
     """
     counter = torch.zeros(1, device="cuda")
-    with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+    stream = torch.cuda.Stream()  # torch's own belongs to the first device that asked for it
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         counter.add_(1)
 
 

@@ -69,16 +69,56 @@ def own_values(layer):
 
 
 def _copied(value, module):
-    """Copy a setting, or a container with its tensors, which may have been computed.
+    """Copy a setting, or a container with its tensors, which may have been computed."""
+    if isinstance(value, SETTINGS):
+        return value
+    return _with_tensors(value, module, lambda tensor: tensor.detach().clone())
+
+
+def _with_tensors(value, module, change):
+    """Copy a container, with its tensors changed.
 
     What leads to layers, such as their methods, goes on leading to those of the network.
     """
-    if isinstance(value, SETTINGS):
-        return value
     own = {id(part): part for part in (*module.modules(), *module.parameters())}
     inside = members([value], objects=True)
-    tensors = {id(t): t.detach().clone() for t in inside if isinstance(t, torch.Tensor)}
+    tensors = {id(t): change(t) for t in inside if isinstance(t, torch.Tensor)}
     return copy.deepcopy(value, tensors | own)
+
+
+def to_device(module, device):
+    """Move a module, and the tensors that its layers hold beside parameters and buffers.
+
+    Tensors in lists, dicts and the like are moved, too, and stay the network's where they are.
+    """
+    device = torch.device(device)
+    kinds = [(layer._parameters, layer._buffers, vars(layer)) for layer in module.modules()]
+    held = [
+        (t, table, name)
+        for tables in kinds
+        for table in tables
+        for name, t in table.items()
+        if isinstance(t, torch.Tensor)
+    ]
+    module.to(device)
+    moved = {}
+    for tensor, table, name in held:
+        if table[name] is tensor:  # an attribute, or there already
+            table[name] = moved.setdefault(id(tensor), tensor.to(device))
+        else:
+            moved[id(tensor)] = table[name]
+    for layer in module.modules():
+        for name, value in list(own_values(layer)):
+            if not all(_is_on(device, tensor) for tensor in tensors_in([value])):
+                vars(layer)[name] = _with_tensors(
+                    value, module, lambda t: moved[id(t)] if id(t) in moved else t.to(device)
+                )
+    return module
+
+
+def _is_on(device, tensor):
+    """Whether a tensor is on a device, of which any will do where it has no number."""
+    return tensor.device.type == device.type and device.index in (None, tensor.device.index)
 
 
 def set_network_state(module, state):
@@ -94,6 +134,9 @@ def set_network_state(module, state):
     weights, beside = state
     module.load_state_dict(weights)
     set_beside(module, beside)
+
+
+_INTERNAL = vars(nn.Module())  # what every layer has, such as its hooks
 
 
 def tensors_beside(module):
@@ -128,6 +171,9 @@ def set_beside(module, tensors):
         layer = layers.get(path)
         if layer is None or (f"{kind}." == _BUFFER and leaf not in layer._buffers):
             raise LookupError(f"the network has no {kind} {place}")
+        code = leaf in _INTERNAL or callable(getattr(type(layer), leaf, None))
+        if code and isinstance(value, torch.Tensor):
+            raise LookupError(f"{place} of the network is no tensor")
         held = layer._buffers if leaf in layer._buffers else vars(layer)
         old = held.get(leaf)
         if isinstance(value, torch.Tensor):

@@ -160,7 +160,7 @@ def into_box(z: Tensor, bounds: Box) -> Tensor:
 
 def _box_like(bounds, x):
     """Bounds as `torch.clamp` takes them; arrays go to the device of x."""
-    if bounds is None or isinstance(bounds[0], (Real, torch.Tensor)):
+    if bounds is None or isinstance(bounds[0], Real):
         return bounds
     return tuple(torch.as_tensor(side, dtype=x.dtype, device=x.device) for side in bounds)
 

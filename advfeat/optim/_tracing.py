@@ -65,6 +65,7 @@ class Traced(fx.GraphModule):
         name = type(self).forward.__code__.co_filename
         for texts in (linecache.cache, graph_module._loader.eval_cache):
             texts.pop(name, None)
+        del type(self).__call__  # torch's prints where it failed, also what is tried on purpose
         return code
 
 

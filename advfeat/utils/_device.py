@@ -17,7 +17,7 @@ def resolve_device(device):
         If the name is unknown, or the device is not available on this machine.
     """
     if isinstance(device, str) and device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(device)
     except (RuntimeError, TypeError) as error:
@@ -37,6 +37,9 @@ def resolve_device(device):
             f"device={str(device)!r} was asked for, but there are only "
             f"{torch.cuda.device_count()} CUDA devices."
         )
+    if device.type == "cuda" and device.index is None:
+        # By its number: threads and processes to which work is sent have their own current one.
+        device = torch.device("cuda", torch.cuda.current_device())
     return device
 
 
@@ -50,15 +53,6 @@ def _try(device):
         ) from error
 
 
-def to_device(module, device):
-    """Move a module, and the tensors that its layers hold beside parameters and buffers."""
-    module.to(device)
-    for layer in module.modules():
-        own = vars(layer)
-        own.update({k: v.to(device) for k, v in own.items() if isinstance(v, torch.Tensor)})
-    return module
-
-
 def on_accelerator(X, device):
     """Return X as a tensor on the device where that saves copying every batch, else X itself.
 
@@ -70,7 +64,7 @@ def on_accelerator(X, device):
         return X
     if X.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
         return X
-    return torch.from_numpy(np.ascontiguousarray(X)).to(device)
+    return torch.from_numpy(np.require(X, requirements="CW")).to(device)  # torch warns of others
 
 
 @contextlib.contextmanager
@@ -99,6 +93,14 @@ def own_modes():
         yield
 
 
+def check_precision(precision):
+    """Raise a ValueError for what `autocast` does not know."""
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(
+            f"The 'precision' parameter must be 'fp32' or 'bf16'. Got {precision!r} instead."
+        )
+
+
 def autocast(device, precision):
     """Context that computes in ``precision`` ("fp32" or "bf16") on ``device``.
 
@@ -106,7 +108,8 @@ def autocast(device, precision):
     """
     kind = torch.device(device).type
     if precision == "bf16":
-        return torch.autocast(kind, dtype=torch.bfloat16)
+        # Inside a user's autocast its cache would keep the weights of the first step.
+        return torch.autocast(kind, dtype=torch.bfloat16, cache_enabled=False)
     if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return contextlib.nullcontext()

@@ -11,6 +11,7 @@ from advfeat.optim import (
     AttackedNetwork,
     FrozenNetwork,
     L2Ball,
+    _attacked,
     cross_entropy,
     cw_margin,
     feature_distance,
@@ -144,12 +145,35 @@ def test_bookkeeping_of_replays(keep, monkeypatch):
     assert replay.n_replays == 40 + 40 + 60
 
 
+def as_if_replayed(net, x, monkeypatch):
+    attacked = AttackedNetwork(net, device="cpu", precision="fp32")
+    with monkeypatch.context() as patch:
+        patch.setattr(_attacked, "is_repeatable", lambda module, device: True)
+        attacked(x)
+    return attacked
+
+
+@pytest.mark.parametrize("name", ["0.weight", "1.running_mean"])
+def test_memory_that_is_exchanged_ends_the_replays(name, monkeypatch):
+    """As by a callback that swaps averages in: a graph would go on reading the old memory."""
+    on_the_cpu(monkeypatch)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
+    x = torch.rand(6, 1, 8, 8)
+    attacked = as_if_replayed(net.eval(), x, monkeypatch)
+    for _ in range(25):
+        attacked.refresh()
+    assert attacked.steps.repeatable
+    state = net.state_dict(keep_vars=True)[name]
+    state.data = state.data + 1
+    attacked.refresh()
+    assert not attacked.steps.repeatable
+    assert torch.allclose(attacked(x), net(x), atol=1e-5)
+
+
 def test_bookkeeping_of_refreshes(monkeypatch):
     replay = on_the_cpu(monkeypatch)
     net, x, _ = problem("cpu")
-    attacked = AttackedNetwork(net, device="cpu", precision="fp32")
-    attacked(x)
-    attacked.steps.repeatable = True
+    attacked = as_if_replayed(net, x, monkeypatch)
     for _ in range(30):
         with torch.no_grad():
             for parameter in net.parameters():

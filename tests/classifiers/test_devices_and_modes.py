@@ -1,0 +1,168 @@
+"""Modes of the caller, read-only samples, and callbacks that act between batches."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
+from torch import nn
+
+from advfeat import AdversarialClassifier, StandardClassifier, from_torch
+from advfeat.classifiers import _training_batches
+from advfeat.classifiers._captured import CapturedStep
+from advfeat.classifiers._nets import _acts_between_batches
+from advfeat.classifiers._own_modules import portable
+from advfeat.optim import into_box
+from advfeat.optim._network_state import to_device
+from advfeat.utils import _device
+from advfeat.utils._device import on_accelerator, resolve_device
+
+
+@pytest.mark.parametrize("make", [StandardClassifier, AdversarialClassifier])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_callers_autocast_changes_nothing(digits, make, precision):
+    """Its cache of cast weights lives as long: a training would go on with the first ones."""
+    X, y, X_test, _ = digits
+    settings = {"n_steps": 2} if make is AdversarialClassifier else {}
+    clf = make(precision=precision, max_epochs=2, random_state=0, verbose=0, **settings)
+    plain = clf.fit(X[:200], y[:200]).decision_function(X_test)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = clf.fit(X[:200], y[:200]).decision_function(X_test)
+    assert_array_equal(found, plain)
+
+
+class OnBatchEnd(Callback):
+    def on_batch_end(self, net, **kwargs):
+        net.label_smoothing = 0.5
+
+
+class OnGrad(Callback):
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        self.kept = [p.grad for _, p in named_parameters]
+
+
+class OnEpochEnd(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        net.label_smoothing = 0.5
+
+
+@pytest.mark.parametrize(
+    ("callback", "acts"),
+    [
+        (OnBatchEnd(), True),
+        (OnGrad(), True),
+        (OnEpochEnd(), False),
+        (GradientNormClipping(1.0), False),
+        (EarlyStopping(), False),
+    ],
+)
+def test_callbacks_that_act_between_batches(callback, acts):
+    """A step that is replayed would see nothing of what they change."""
+    assert _acts_between_batches(callback) == acts
+
+
+@pytest.mark.parametrize("name", ["0.weight", "1.running_mean"])
+def test_a_captured_step_knows_where_the_network_lies(name):
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    step = CapturedStep(None, module)
+    then = step._present()
+    tensor = module.state_dict(keep_vars=True)[name]
+    with torch.no_grad():
+        tensor.mul_(2)
+    assert step._present() == then
+    tensor.data = tensor.data.clone()
+    assert step._present() != then
+
+
+class Holding(nn.Module):
+    """Holds tensors in every place that layers have for them."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("late", torch.zeros(3), persistent=False)
+        self.alone = torch.arange(3.0)
+        self.listed = [torch.ones(3), self.weight, self.mean]
+        self.named = {"scale": torch.ones(3), "more": ([self.alone], 7, "text")}
+
+    def forward(self, x):
+        listed, named = self.listed, self.named["more"][0][0]
+        return (x - self.mean - self.late) * self.weight + self.alone + listed[0] + named
+
+
+def held(module):
+    listed, named = module.listed, module.named
+    return [*module.parameters(), *module.buffers(), module.alone, *listed, named["scale"],
+            named["more"][0][0]]  # fmt: skip
+
+
+def test_all_that_a_network_holds_moves():
+    """To "meta", the second device that every machine has."""
+    module = Holding()
+    weight, before = module.weight, [tensor.clone() for tensor in held(module)]
+    assert to_device(module, "cpu") is module
+    assert module.listed[1] is weight and module.listed[2] is module.mean
+    for tensor, then in zip(held(module), before, strict=True):
+        assert torch.equal(tensor, then)
+    to_device(module, "meta")
+    assert {tensor.device.type for tensor in held(module)} == {"meta"}
+    assert module.listed[1] is module.weight and module.listed[2] is module.mean
+    assert module.named["more"][0][0] is module.alone and module.named["more"][1:] == (7, "text")
+
+
+def test_what_lies_elsewhere_is_found_wherever_it_is():
+    assert portable(module := Holding()) is module
+    clf = from_torch(module, classes=range(3), input_shape=(3,))
+    assert_array_equal(clf.predict(np.eye(3, dtype=np.float32)), module(torch.eye(3)).argmax(1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+@pytest.mark.parametrize("form", ["read-only", "in another order", "plain"])
+def test_samples_that_are_read_only_are_put_on_a_device(dtype, form, monkeypatch):
+    """Without torch's warning: the inverter's own store gives such."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**9))
+    moved = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: moved.append(device) or tensor)
+    X = np.arange(24).reshape(4, 6).astype(dtype)
+    X = X.T if form == "in another order" else X
+    X.flags.writeable = form != "read-only"
+    found = on_accelerator(X, "cuda")
+    assert moved == [torch.device("cuda")]
+    assert_array_equal(found.numpy(), X)
+
+
+def test_devices_have_their_number(monkeypatch):
+    """Workers have their own current device."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda:1")
+    assert resolve_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(ValueError, match="only 2 CUDA devices"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize("side", [torch.tensor, np.asarray, float])
+def test_a_box_of_any_type(side):
+    z = torch.tensor([[-1.0, 0.5, 2.0]])
+    assert into_box(z, (side(0.0), side(1.0))).tolist() == [[0.0, 0.5, 1.0]]
+    moved = into_box(z.to("meta"), (side(0.0), side(1.0)))
+    assert moved.device.type == "meta"
+
+
+def test_samples_lie_on_the_device_once(digits, monkeypatch):
+    """For the training and for what is set aside of it; nothing stays behind."""
+    uploaded = []
+
+    def upload(source, device):
+        uploaded.append(source)
+        return torch.from_numpy(source)
+
+    monkeypatch.setattr(_training_batches, "on_accelerator", upload)
+    clf = StandardClassifier(max_epochs=2, early_stopping=True, random_state=0, verbose=0)
+    plain = clf.fit(digits[0], digits[1]).decision_function(digits[2])
+    assert len(uploaded) == 1
+    assert len(_training_batches._held) == 0
+    monkeypatch.setattr(_training_batches, "on_accelerator", _device.on_accelerator)
+    assert_array_equal(clf.fit(digits[0], digits[1]).decision_function(digits[2]), plain)
