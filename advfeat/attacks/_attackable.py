@@ -171,6 +171,11 @@ def attackable_view(estimator, X, precision, bounds):
     """
     given = {} if isinstance(bounds, str) else {"bounds": bounds}  # a user's kind may know of none
     view = attackable(estimator, X, precision, **given)
+    if not isinstance(view, Attackable) or not isinstance(view.network, FrozenNetwork):
+        raise TypeError(
+            f"What is registered for {type(estimator).__name__} with advfeat.attacks.attackable "
+            f"must return an Attackable with a FrozenNetwork. Got {type(view).__name__}."
+        )
     classes = np.asarray(view.classes)
     if not np.array_equal(classes, np.unique(classes)):
         raise ValueError(

@@ -2,7 +2,7 @@
 
 import math
 
-from skorch.callbacks import Callback, LRScheduler
+from skorch.callbacks import BatchScoring, Callback, EpochScoring, LRScheduler
 from torch.optim.lr_scheduler import ConstantLR, LambdaLR
 
 from advfeat.optim._network_state import network_state, set_network_state
@@ -44,7 +44,7 @@ class Progress(Callback):
         self.bar_.set_postfix(loss=f"{loss:.3f}", refresh=False)
         if not math.isfinite(loss):
             self.bar_.close()
-            hint = f"Use a smaller lr (got {net.lr:g}) or check the scale of X."
+            hint = _smaller(net)
             if net.label_smoothing:  # a share of the loss falls to every class
                 hint = (
                     "If the network masks classes (-inf), use label_smoothing=0. Or else: " + hint
@@ -59,8 +59,22 @@ class Progress(Callback):
         del self.bar_
 
 
-def check_callbacks(callbacks):
-    """Raise a ValueError for what is no skorch callback, or has a name of ours."""
+def _smaller(net):
+    tried = {"lr": net.lr, "weight_decay": net.optimizer_.param_groups[0]["weight_decay"]}
+    tried["eps"] = getattr(net, "attack", {}).get("eps", 0)
+    *most, last = [f"{name} (got {value:g})" for name, value in tried.items() if value]
+    return f"Use a smaller {', '.join(most)}{' or ' * bool(most)}{last}, or check the scale of X."
+
+
+def check_callbacks(callbacks, held_out):
+    """Raise a ValueError for what is no skorch callback, has a name of ours or could do nothing.
+
+    Parameters
+    ----------
+    callbacks : list
+    held_out : bool
+        Whether samples are held out, of which skorch computes "valid_loss".
+    """
     for given in callbacks:
         name, callback = (
             given if isinstance(given, (tuple, list)) and len(given) == 2 else ("", given)
@@ -72,6 +86,22 @@ def check_callbacks(callbacks):
                 "callbacks must hold skorch callbacks, or pairs of a name and one. Got "
                 f"{given!r}; for a schedule of torch see skorch.callbacks.LRScheduler."
             )
+        if not held_out:
+            _refuse_without_validation(callback)
+
+
+def _refuse_without_validation(callback):
+    name = type(callback).__name__
+    if type(callback) in (EpochScoring, BatchScoring) and not callback.on_train:
+        raise ValueError(
+            f"{name} scores held-out samples, and without early_stopping=True there are none. Use "
+            "that, or on_train=True."
+        )
+    if getattr(callback, "monitor", None) in ("valid_loss", "valid_loss_best"):
+        raise ValueError(
+            f"{name} monitors {callback.monitor!r}, which is measured on held-out samples, and "
+            "without early_stopping=True there are none. Use that, or monitor='train_loss'."
+        )
 
 
 def _is_a(kind, value):

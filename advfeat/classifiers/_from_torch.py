@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,11 @@ from advfeat.classifiers._own_modules import (
 from advfeat.classifiers.networks import Network
 from advfeat.datasets._torch_data import inputs_of, unpack_data
 from advfeat.optim._copying import copy_network
+from advfeat.optim._network_state import to_device
 from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import CHANNELS
-from advfeat.utils._device import own_modes, resolve_device, to_device
+from advfeat.utils._device import own_modes, resolve_device
 from advfeat.utils._estimator import draft_of
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._sklearn import StrOptions, _get_feature_names, validate_parameter_constraints
@@ -306,14 +308,15 @@ class TorchClassifier(NetworkClassifier):
 
 
 def refuse_estimator_as_network(network: str | Callable[..., torch.nn.Module], owner):
-    """Raise a ValueError for the ``network`` of a classifier that is another estimator."""
+    """Raise a ValueError for a ``network`` that is a state dict or another kind of estimator."""
     kind = network if isinstance(network, type) else type(network)
-    if hasattr(network, "predict") and not issubclass(kind, (TorchClassifier, torch.nn.Module)):
-        # scikit-learn's message would print the whole network of a skorch net.
+    known = issubclass(kind, (TorchClassifier, torch.nn.Module))
+    if isinstance(network, dict) or (hasattr(network, "predict") and not known):
+        # scikit-learn's message would print all of its weights.
+        how = "a module with it" if isinstance(network, dict) else "its module_ by from_torch"
         raise ValueError(
             f"The 'network' parameter of {owner} must be a name, an nn.Module or its class, or "
-            f"what from_torch returns. Got an instance of {type(network).__name__}; pass its "
-            "module_ through from_torch."
+            f"what from_torch returns. Got an instance of {kind.__name__}; pass {how}."
         )
 
 
@@ -372,8 +375,8 @@ def _check_classes(classes):
     labels = list(given) if isinstance(given, (list, tuple)) else classes.tolist()
     scalars = np.generic, torch.Tensor
     kinds = {type(label.item() if isinstance(label, scalars) else label) for label in labels}
-    if kinds == {str}:
-        classes = classes.astype(str)  # whatever held them, such as an array of objects
+    if classes.dtype.kind in "OT" and len(kinds) == 1:
+        classes = np.array(labels)  # whatever held them
     if len(kinds) > 1 or classes.dtype.kind not in "biuU":
         raise ValueError(
             "classes must be all integers, all booleans or all strings. Got "
@@ -386,7 +389,7 @@ def _check_classes(classes):
 
 def _check_shape(shape):
     try:
-        shape = tuple(int(side) for side in shape)
+        shape = tuple(operator.index(side) for side in shape)
     except (TypeError, ValueError):
         shape = ()
     if len(shape) not in (1, 3) or min(shape) < 1:

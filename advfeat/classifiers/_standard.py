@@ -284,7 +284,7 @@ class StandardClassifier(NetworkClassifier):
         data = self._training_data(X, y, sample_weight, reset=not keep)
         if self.early_stopping:
             data = data.with_validation(self.validation_fraction, seed)
-        steps = self.max_epochs * n_batches(len(data), self.batch_size)
+        steps = int(self.max_epochs) * n_batches(len(data), self.batch_size)
         schedule = make_schedule(self.lr_schedule, steps, self.callbacks or [])
         callbacks = self._callbacks(steps, schedule)
         net = make_net(self, input_statistics(data), self.max_epochs, seed, callbacks)
@@ -377,7 +377,7 @@ class StandardClassifier(NetworkClassifier):
         check_network_name(self.network)
         validate_bounds(self.bounds, type(self).__name__)
         resolve_device(self.device)
-        check_callbacks(self.callbacks or [])
+        check_callbacks(self.callbacks or [], self.early_stopping)
         return check_training_data(self, X, y, sample_weight, **how)
 
     def _callbacks(self, n_steps, schedule):

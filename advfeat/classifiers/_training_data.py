@@ -188,14 +188,16 @@ def _class_weights(estimator, index, weight):
             f"The 'class_weight' parameter of {type(estimator).__name__} has no weight for "
             f"{shortened(missing)}, and names {shortened(unknown)}, which is none of the classes."
         )
-    values = np.array([weights.get(i, 1.0) for i in range(len(classes))], dtype=np.float64)
-    every = np.array([*given.values()], dtype=np.float64)
-    if not (np.isfinite(every).all() and (every >= 0).all()):
+    try:
+        every = [float(weight) for weight in given.values()]
+    except (TypeError, ValueError):
+        every = [np.nan]
+    if not all(0 <= weight < np.inf for weight in every):
         raise ValueError(
             f"The 'class_weight' parameter of {type(estimator).__name__} must have finite values "
             f"of at least 0. Got {given} instead."
         )
-    return values
+    return np.array([weights.get(i, 1.0) for i in range(len(classes))], dtype=np.float64)
 
 
 def input_statistics(data):

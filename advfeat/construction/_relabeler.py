@@ -301,7 +301,13 @@ class NonRobustRelabeler(TrainTimeTransformer):
                 )
             target = np.asarray([targets[i] for i in range(len(own))])[of_each]
         else:
-            target = np.asarray(self.target(y.copy()))
+            try:
+                target = self.target(y.copy())
+            except TypeError as error:
+                raise TypeError(
+                    "The 'target' function must take the labels of all samples, an array, and "
+                    f"return one for each. It raised: {error}"
+                ) from error
         try:
             return encode_labels(target, classes, len(y), name="it")
         except ValueError as error:

@@ -95,6 +95,11 @@ class ConstructedDataset(Dataset):
         self.y = ravel_column(np.asarray(as_array(y)))
         self.y_source = ravel_column(np.asarray(as_array(y_source)))
         self.classes = np.asarray(classes)
+        if self.X.ndim == 0 or self.X.dtype.kind not in "biuf":
+            raise ValueError(
+                "X must be an array of numbers, with one row for each label. Got "
+                f"{type(X).__name__} of {self.X.dtype}."
+            )
         n = len(self.X)
         if not (n,) == self.y.shape == self.y_source.shape:
             raise ValueError(

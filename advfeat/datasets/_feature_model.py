@@ -1,6 +1,7 @@
 """Linear-Gaussian model with one robust and one non-robust feature, solved in closed form."""
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from scipy.integrate import quad
@@ -95,15 +96,17 @@ class FeatureModel:
         Raises
         ------
         ValueError
-            If ``features`` is another word or ``eps`` is negative.
+            If ``features`` is another word or ``eps`` is no number of at least 0.
         """
         if features not in ("robust", "nonrobust", "all"):
             raise ValueError(
                 "The 'features' parameter must be 'robust', 'nonrobust' or 'all'. "
                 f"Got {features!r} instead."
             )
-        if not eps >= 0:
-            raise ValueError(f"The 'eps' parameter must be at least 0. Got {eps!r} instead.")
+        if not isinstance(eps, Real) or not eps >= 0:
+            raise ValueError(
+                f"The 'eps' parameter must be at least 0, and one number. Got {eps!r} instead."
+            )
         if features == "robust":
             return self.agreement if eps < self.robust_margin else 0.0
         # In units in which every class score has independent N(0, 1) noise: the lead of the label

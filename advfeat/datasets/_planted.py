@@ -133,6 +133,7 @@ def make_planted_features(
     nonrobust: 0.994, under attack 0.006
     all: 0.995, under attack 0.011
     """
+    n_classes, n_nonrobust = int(n_classes), int(n_nonrobust)  # small ones of NumPy overflow
     _check_agreement(agreement, n_classes)
     n_robust = n_classes - 1
     if n_nonrobust < n_robust:
@@ -246,6 +247,7 @@ def make_planted_images(
     >>> print(f"{images.accuracy('nonrobust'):.3f}, {images.accuracy('nonrobust', eps=0.15):.3f}")
     0.994, 0.006
     """
+    n_classes, size = int(n_classes), int(size)  # small ones of NumPy overflow
     _check_agreement(agreement, n_classes)
     n_directions = n_classes - 1
     if size**2 <= 2 * n_directions:

@@ -4,10 +4,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_expit, log_softmax
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch.utils.data import Dataset
 
 from advfeat.gaussian.robust_covariance import ratio
 from advfeat.utils._arrays import as_array, as_floats
 from advfeat.utils._estimator import as_now
+from advfeat.utils._labels import encode_labels
+from advfeat.utils._weight import check_weight, weighted_share
 
 
 def class_priors(priors, counts):
@@ -112,6 +115,22 @@ def quadratic_scores(X, axes, means, priors, std):
     return scores
 
 
+def check_table(estimator, X, y="no_validation", *, reset):
+    """Validate samples, and labels if there are any, as scikit-learn does.
+
+    Raises
+    ------
+    ValueError
+        As scikit-learn, and for a torch Dataset.
+    """
+    if isinstance(X, Dataset) and not hasattr(X, "__array__"):  # one of ours speaks for itself
+        raise ValueError(
+            f"{type(estimator).__name__} needs its samples as a table in memory. Got a torch "
+            "Dataset: use numpy.stack([x for x, _ in dataset]), and its labels as y."
+        )
+    return validate_data(estimator, as_array(X), y, dtype=[np.float64, np.float32], reset=reset)
+
+
 class GaussianPredictionMixin:
     """Prediction with class densities fitted by an estimator."""
 
@@ -131,7 +150,7 @@ class GaussianPredictionMixin:
         """
         self = as_now(self)
         check_is_fitted(self)
-        X = validate_data(self, as_array(X), dtype=[np.float64, np.float32], reset=False)
+        X = check_table(self, X, reset=False)
         if not self._scatter.per_class:
             scores = X @ self.coef_.T + self.intercept_
             return scores[:, 0] if len(self.classes_) == 2 else scores
@@ -157,6 +176,28 @@ class GaussianPredictionMixin:
         scores = self.decision_function(X)
         best = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
         return self.classes_[best]
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Accuracy.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Samples.
+        y : array-like of shape (n_samples,)
+            As in `fit`. A label that was not seen in `fit` counts as wrong.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights in the mean, not negative; equal by default.
+
+        Returns
+        -------
+        float
+            In [0, 1].
+        """
+        self = as_now(self)
+        predicted = np.searchsorted(self.classes_, self.predict(X))
+        index = encode_labels(y, self.classes_, len(predicted), unknown="mark")
+        return weighted_share(predicted == index, check_weight(sample_weight, len(index)))
 
     def predict_proba(self, X: ArrayLike) -> NDArray:
         """Posterior probabilities of the classes under the robust model.

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike
 from scipy import linalg
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import validate_data
 
 from advfeat.gaussian.accuracy import GaussianAccuracyMixin
 from advfeat.gaussian.class_scatter import ClassScatter
 from advfeat.gaussian.discriminant import (
     GaussianPredictionMixin,
+    check_table,
     class_priors,
     linear_discriminant,
 )
@@ -24,7 +24,6 @@ from advfeat.gaussian.matrices import GaussianMatricesMixin
 from advfeat.gaussian.pointwise import robust_std_of_samples
 from advfeat.gaussian.robust_covariance import relaxation, robust_std
 from advfeat.gaussian.theory import GaussianTheoryMixin
-from advfeat.utils._arrays import as_array
 from advfeat.utils._estimator import EstimatorMixin, draft_of
 from advfeat.utils._labels import check_classes, check_labels, encode_labels
 from advfeat.utils._sklearn import (
@@ -298,9 +297,8 @@ class GaussianRobustMLE(
 
     def _check_batch(self, X, y, sample_weight, reset):
         """Validate training data."""
-        X = as_array(X)
         y = None if y is None else check_labels(y, None)  # None has scikit-learn's message
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
+        X, y = check_table(self, X, y, reset=reset)
         weight = check_weight(sample_weight, len(X))
         if weight.max() > np.finfo(float).max / len(weight):
             raise ValueError("Expected weights of a finite sum, got infinity. Rescale them.")

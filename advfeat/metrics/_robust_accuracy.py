@@ -13,7 +13,7 @@ from advfeat.attacks._checks import warn_if_beaten, warn_if_blind
 from advfeat.utils._arrays import as_floats
 from advfeat.utils._batches import run_batches
 from advfeat.utils._typing import Inputs
-from advfeat.utils._weight import check_weight
+from advfeat.utils._weight import check_weight, weighted_share
 
 
 def robust_accuracy_score(
@@ -90,7 +90,7 @@ def robust_accuracy_score(
     withstands = ~_fooled(target, settings)
     if not told:
         warn_if_beaten(target, norm, eps, withstands)
-    return float(np.average(withstands, weights=weight))
+    return weighted_share(withstands, weight)
 
 
 def robust_accuracy_curve(
@@ -161,6 +161,8 @@ def robust_accuracy_curve(
     >>> bool(curve[0] == clf.score(X[1000:], y[1000:])) and bool(curve[1] < curve[0])
     True
     """
+    if "eps" in attack:
+        raise TypeError("robust_accuracy_curve takes its radii as eps_values. Got eps, too.")
     radii = as_floats(eps_values, "eps_values")
     if radii.ndim != 1 or len(radii) == 0:
         raise ValueError(
@@ -188,7 +190,7 @@ def robust_accuracy_curve(
             fooled[rows] = _fooled(target, settings, rows if len(rows) < n else None)
             if not fooled.all():
                 largest = settings["eps"], fooled.copy()
-        accuracy.append(np.average(~fooled, weights=weight))
+        accuracy.append(weighted_share(~fooled, weight))
     if not told:
         eps, fooled = largest
         warn_if_beaten(target, norm, eps, ~fooled)

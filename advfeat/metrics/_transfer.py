@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.base import is_regressor
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 
@@ -128,6 +129,11 @@ class _Other:
 
     def __init__(self, estimator, X, y):
         estimator = unfrozen(estimator)
+        if not hasattr(estimator, "predict") or is_regressor(estimator):
+            raise TypeError(
+                "Examples are transferred to classifiers: got an estimator that predicts no "
+                f"labels, {type(estimator).__name__}."
+            )
         classes = getattr(estimator, "classes_", None)
         self.classes = None
         self._skorchs = isinstance(estimator, NeuralNet)  # it predicts positions, not `classes_`

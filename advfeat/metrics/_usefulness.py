@@ -200,7 +200,7 @@ def robust_feature_usefulness(
     extremes = run_batches(
         job,
         (view.X,),
-        batch_size=max(1, batch_size // (2 * n_hidden)),
+        batch_size=max(1, int(batch_size) // (2 * n_hidden)),
         n_jobs=n_jobs,
         desc=f"usefulness eps={eps:g}",
         verbose=verbose,

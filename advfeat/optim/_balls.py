@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advfeat.utils._norms import norm_name
 from advfeat.utils._random import normal_rows
 from advfeat.utils._typing import Box
 
@@ -59,16 +60,22 @@ def useful_radius(norm: float, eps: float, bounds: Box, shape: tuple[int, ...]) 
     -------
     float
 
+    Raises
+    ------
+    ValueError
+        For any other norm.
+
     Examples
     --------
     >>> from advfeat.optim import useful_radius
     >>> useful_radius(2, 1e9, (0.0, 1.0), shape=(1, 8, 8))
     8.0
     """
+    name = norm_name(norm)
     if bounds is None:
         return min(float(eps), LARGEST)
     widths = np.broadcast_to(np.subtract(*bounds[::-1], dtype=np.float64), shape)
-    reach = float(widths.max() if norm == np.inf else np.linalg.norm(widths))
+    reach = float(widths.max() if name == "L∞" else np.linalg.norm(widths))
     return min(float(eps), reach, LARGEST)
 
 
@@ -90,6 +97,11 @@ class L2Ball:
     eps : float
         Radius, in input units; infinity: no constraint.
 
+    Raises
+    ------
+    ValueError
+        If it is negative or NaN.
+
     Examples
     --------
     >>> import torch
@@ -100,7 +112,7 @@ class L2Ball:
     """
 
     def __init__(self, eps: float) -> None:
-        self.eps = math.inf if math.isinf(eps) else min(float(eps), LARGEST)
+        self.eps = math.inf if _radius(eps) == math.inf else min(float(eps), LARGEST)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Steepest ascent direction of norm 1; zero where the gradient is zero or not finite."""
@@ -141,6 +153,11 @@ class LinfBall:
     eps : float
         Radius, in input units.
 
+    Raises
+    ------
+    ValueError
+        If it is negative or NaN.
+
     Examples
     --------
     >>> import torch
@@ -153,7 +170,7 @@ class LinfBall:
     """
 
     def __init__(self, eps: float) -> None:
-        self.eps = min(float(eps), LARGEST)
+        self.eps = min(_radius(eps), LARGEST)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Steepest ascent direction: the sign; zero where the gradient is not finite."""
@@ -206,6 +223,11 @@ def make_ball(norm: float, eps: float) -> L2Ball | LinfBall:
     -------
     L2Ball or LinfBall
 
+    Raises
+    ------
+    ValueError
+        For any other norm, and for an eps that is negative or NaN.
+
     Examples
     --------
     >>> import numpy as np
@@ -213,4 +235,12 @@ def make_ball(norm: float, eps: float) -> L2Ball | LinfBall:
     >>> type(make_ball(np.inf, 0.1)).__name__
     'LinfBall'
     """
-    return LinfBall(eps) if norm == np.inf else L2Ball(eps)
+    return LinfBall(eps) if norm_name(norm) == "L∞" else L2Ball(eps)
+
+
+def _radius(eps):
+    if not eps >= 0:  # NaN, too
+        raise ValueError(
+            f"eps must be a number of at least 0, in input units. Got {eps!r} instead."
+        )
+    return float(eps)

@@ -17,12 +17,12 @@ from advfeat.plotting._style import (
     COLORS,
     SMALL,
     check_accuracy,
+    check_axes,
     check_eps,
     check_mapping,
     dark,
     describe,
     get_axes,
-    import_pyplot,
     style_accuracy_axis,
 )
 from advfeat.utils._norms import norm_name
@@ -169,7 +169,7 @@ class AccuracyBarDisplay:
         EvaluationWarning
             As `robust_accuracy_score`.
         """
-        import_pyplot(f"{cls.__name__}.from_estimators")
+        check_axes(f"{cls.__name__}.from_estimators", ax)
         eps = check_eps(eps)
         eps = np.concatenate([[0.0], eps[eps > 0]])
         groups = {

@@ -19,11 +19,11 @@ from advfeat.plotting._plane import (
 from advfeat.plotting._style import (
     COLORS,
     SMALL,
+    check_axes,
     check_mapping,
     check_radius,
     dark,
     get_axes,
-    import_pyplot,
 )
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._norms import norm_name
@@ -167,12 +167,15 @@ class LinearBoundaryDisplay:
             If matplotlib is not installed.
         NotFittedError
             If a classifier is not fitted.
+        TypeError
+            If one has no decision function.
         ValueError
             If X and y are no samples with two features and of two classes; if the columns of a
             frame are not those of a fit, in their order; if a decision function is not linear;
-            if y has other labels than the classifiers; if eps or norm is out of range.
+            if y has other labels than the classifiers; if eps or norm is out of range; if ax is no
+            Axes.
         """
-        import_pyplot(f"{cls.__name__}.from_estimators")
+        check_axes(f"{cls.__name__}.from_estimators", ax)
         eps = check_radius(eps)
         check_mapping(estimators, "estimators")
         X, y, as_given = check_plane_of(list(estimators.values()), X, y)
@@ -182,6 +185,11 @@ class LinearBoundaryDisplay:
         spread = np.where(spread > 0, spread, np.where(center != 0, np.abs(center), 1.0))
         probes = center + np.vstack([np.zeros(2), np.diag(spread)])
         for name, estimator in estimators.items():
+            if not hasattr(estimator, "decision_function"):
+                raise TypeError(
+                    f"{cls.__name__} needs linear classifiers with a decision_function. Got "
+                    f"{type(estimator).__name__} for {name!r}."
+                )
             named = as_given if hasattr(estimator, "feature_names_in_") else np.asarray
             scores = np.asarray(estimator.decision_function(named(X)))
             if not np.isfinite(scores).all():

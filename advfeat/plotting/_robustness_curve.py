@@ -15,10 +15,10 @@ from advfeat.plotting._style import (
     MARKERS,
     SMALL,
     check_accuracy,
+    check_axes,
     check_eps,
     describe,
     get_axes,
-    import_pyplot,
     style_accuracy_axis,
 )
 from advfeat.utils._norms import norm_name
@@ -164,15 +164,15 @@ class RobustnessCurveDisplay:
             If no gradients can be had from the classifier, or for unknown keywords.
         ValueError
             For unusable X, y or settings, as in `robust_accuracy_curve`; also for radii that are
-            infinite or given twice.
+            infinite or given twice, and for an ax that is no Axes. Nothing is attacked then.
 
         Warns
         -----
         EvaluationWarning
             As `robust_accuracy_curve`.
         """
-        import_pyplot(f"{cls.__name__}.from_estimator")
-        eps = np.sort(check_eps(eps_values))
+        check_axes(f"{cls.__name__}.from_estimator", ax)
+        eps = np.sort(check_eps(eps_values, "eps_values"))
         X, y = unpack_data(estimator, X, y)
         return cls.from_predictions(
             eps,
@@ -248,6 +248,7 @@ class RobustnessCurveDisplay:
         settings = describe(self.norm, self.n_steps, self.n_samples)
         axis_label = f"ε (input units)\n{settings}"
         label = self.name if name is None else name
+        label = label if label is None else str(label)  # of a list matplotlib makes several
         if not ax.get_xlabel():
             ax.set_xlabel(axis_label)
         elif ax.get_xlabel() != axis_label:

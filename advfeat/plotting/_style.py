@@ -31,8 +31,33 @@ def import_pyplot(caller):
     return plt
 
 
+def check_axes(caller, ax):
+    """Raise an error unless there is matplotlib, and ax is None or axes to draw in.
+
+    Raises
+    ------
+    ImportError
+        As `import_pyplot`.
+    ValueError
+        For several axes, a figure, or axes that are polar or three-dimensional.
+    """
+    import_pyplot(caller)
+    from matplotlib.axes import Axes
+
+    if ax is None or (isinstance(ax, Axes) and ax.name == "rectilinear"):
+        return
+    got = f"{ax.name} axes" if isinstance(ax, Axes) else type(ax).__name__
+    if isinstance(ax, np.ndarray):
+        got = f"an array of {ax.size}"
+    raise ValueError(
+        "ax must be one matplotlib Axes with x and y at right angles, such as plt.subplots()[1], "
+        f"or None for new ones. Got {got}."
+    )
+
+
 def get_axes(caller, ax, figsize):
-    """Return ax, or new axes of the given size in inches."""
+    """Return ax once it is checked, or new axes of the given size in inches."""
+    check_axes(caller, ax)
     plt = import_pyplot(caller)
     if ax is None:
         _, ax = plt.subplots(figsize=figsize, layout="constrained")
@@ -59,7 +84,7 @@ def describe(norm, n_steps, n_samples):
     """Return the settings as one phrase; those that are None are left out."""
     parts = [norm_name(norm) + " attack"]
     if n_steps is not None:
-        parts.append(f"{n_steps} step{'s' if n_steps > 1 else ''}")
+        parts.append(f"{n_steps} step{'' if n_steps == 1 else 's'}")
     if n_samples is not None:
         parts.append(f"n = {n_samples}")
     return ", ".join(parts)
@@ -76,13 +101,17 @@ def check_accuracy(accuracy, name):
     accuracy = as_floats(accuracy, name)
     if not np.all((accuracy >= 0) & (accuracy <= 1)):
         raise ValueError(
-            f"{name} must be a share of the samples, in [0, 1]. Got values from "
-            f"{accuracy.min():g} to {accuracy.max():g}; divide percentages by 100."
+            f"{name} must be a share of the samples, in [0, 1]. Got "
+            + (
+                f"values from {accuracy.min():g} to {accuracy.max():g}; divide percentages by 100."
+                if np.isfinite(accuracy).all()
+                else f"{accuracy}."
+            )
         )
     return accuracy
 
 
-def check_eps(eps):
+def check_eps(eps, name="eps"):
     """Return eps as a float array of shape (n_eps,).
 
     Raises
@@ -90,11 +119,11 @@ def check_eps(eps):
     ValueError
         If there is none, or one is negative, infinite, not a number or given twice.
     """
-    values = np.atleast_1d(as_floats(eps, "eps"))
+    values = np.atleast_1d(as_floats(eps, name))
     valid = values.ndim == 1 and values.size and np.all(np.isfinite(values) & (values >= 0))
     if not valid or len(np.unique(values)) < len(values):
         raise ValueError(
-            "eps must be one or more different, finite, non-negative numbers, in input units. "
+            f"{name} must be one or more different, finite, non-negative numbers, in input units. "
             f"Got {eps!r} instead."
         )
     return values

@@ -9,17 +9,22 @@ from advfeat.utils._errors import first_line
 def as_array(X):
     """Turn a tensor of any device and dtype, or a list of them, into an array.
 
-    A masked array loses its mask, as in scikit-learn; everything else is left as it is.
+    Everything else is left as it is.
 
     Raises
     ------
     ValueError
-        For tensors that NumPy cannot hold: sparse, quantised or without data; and for what polars
-        has not computed yet.
+        For a masked array of which values are masked, that is, missing; for tensors that NumPy
+        cannot hold: sparse, quantised or without data; and for what polars has not computed yet.
     """
     if isinstance(X, (list, tuple)) and len(X) and isinstance(X[0], torch.Tensor):
         return np.stack([as_array(x) for x in X])
     if isinstance(X, np.ma.MaskedArray):
+        if np.ma.is_masked(X):
+            raise ValueError(
+                "Masked values count as missing, and there are masked ones. Leave these samples "
+                "out, or fill them (filled)."
+            )
         return np.asarray(X)
     if not isinstance(X, torch.Tensor):
         if type(X).__name__ == "LazyFrame":

@@ -52,7 +52,7 @@ def iter_batches(job, columns, *, batch_size, n_jobs=1, desc=None, verbose=0, sk
     begin : int
     part : tuple of ndarray
     """
-    n = len(columns[0])
+    n, batch_size = len(columns[0]), int(batch_size)  # small integers of NumPy overflow
     begins = [i for i in range(0, n, batch_size) if skip is None or not skip(i)]
 
     def cut(begin):

@@ -1,6 +1,12 @@
 """The valid range of inputs: one for all values, or one for each channel or feature."""
 
+from collections.abc import Mapping
+
 import numpy as np
+
+from advfeat.utils._arrays import as_array
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def validate_bounds(bounds, owner):
@@ -11,20 +17,21 @@ def validate_bounds(bounds, owner):
     if bounds is None or (isinstance(bounds, str) and bounds == "auto"):
         return
     try:
-        low, high = (np.asarray(side, dtype=np.float64) for side in bounds)
+        low, high = (np.asarray(as_array(side), dtype=np.float64) for side in bounds)
         usable = low.ndim < 2 and high.ndim < 2 and low.size and high.size
-        if usable and np.all(low < high) and not isinstance(bounds, str):
+        held = all(np.all(np.isinf(side) | (np.abs(side) <= _LARGEST)) for side in (low, high))
+        if usable and held and np.all(low < high) and not isinstance(bounds, (str, Mapping)):
             return
     except (TypeError, ValueError):
         pass
     raise ValueError(
         f"The 'bounds' parameter of {owner} must be 'auto', None or a pair (low, high) with "
-        "low < high, of numbers, or of arrays with one number for each channel (or feature). Got "
-        f"{bounds!r} instead."
+        "low < high, of float32 numbers, or of arrays with one number for each channel (or "
+        f"feature). Got {bounds!r} instead."
     )
 
 
-def resolve_bounds(bounds, input_shape):
+def resolve_bounds(bounds, input_shape, owner="the estimator"):
     """Return the range of inputs of one shape, in input units.
 
     Parameters
@@ -33,6 +40,8 @@ def resolve_bounds(bounds, input_shape):
         "auto": images live in [0, 1], tables are unbounded.
     input_shape : tuple
         Of one sample.
+    owner : str
+        Who has them, for the message.
 
     Returns
     -------
@@ -43,13 +52,14 @@ def resolve_bounds(bounds, input_shape):
     Raises
     ------
     ValueError
-        If there are neither one number nor as many as channels (or features).
+        If they are unusable, or neither one number nor as many as channels (or features).
     """
+    validate_bounds(bounds, owner)
     if isinstance(bounds, str):
         bounds = (0, 1) if len(input_shape) == 3 else None
     if bounds is None:
         return None
-    sides = [np.asarray(side, dtype=np.float64) for side in bounds]
+    sides = [np.asarray(as_array(side), dtype=np.float64) for side in bounds]
     n, ones = input_shape[0], [1] * (len(input_shape) - 1)
     for side in sides:
         if side.size not in (1, n):

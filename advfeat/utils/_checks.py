@@ -77,7 +77,7 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto", channels="auto"):
     elif shape != estimator.input_shape_:
         raise ValueError(_shape_message(estimator, shape))
     normalises = getattr(estimator, "_normalises", False)
-    _check_bounds(X, ends, resolve_bounds(bounds, shape), normalises)
+    _check_bounds(X, ends, resolve_bounds(bounds, shape, owner), normalises)
     return X
 
 
@@ -114,7 +114,7 @@ def check_data(X, owner, *, bounds="auto", channels="first"):
         given, X = X, _as_table(X, partial(check_array, estimator=owner, input_name="X"))
         warn_of_offset(given)
     ends = _finite_ends(X, owner)
-    _check_bounds(X, ends, resolve_bounds(bounds, X.shape[1:]))
+    _check_bounds(X, ends, resolve_bounds(bounds, X.shape[1:], owner))
     return X
 
 
@@ -209,6 +209,11 @@ def _as_table(X, check):
 
 def _as_images(X, owner, channels):
     """X as float32 or uint8 of shape (n, C, H, W)."""
+    if channels not in CHANNELS:
+        raise ValueError(
+            f"The 'channels' parameter of {owner} must be one of {CHANNELS}. Got {channels!r} "
+            "instead."
+        )
     if channels == "last":
         X = X.transpose(0, 3, 1, 2) if isinstance(X, np.ndarray) else ChannelsFirst(X)
     elif channels == "auto" and X.shape[1] not in _CHANNELS and X.shape[3] in _CHANNELS:

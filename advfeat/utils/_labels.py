@@ -9,6 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from advfeat.utils._arrays import as_array
 from advfeat.utils._errors import shortened
 
+_NUMBERS = "biuf"
 _TEXT = "OSU"  # kinds of dtypes; `check_labels` leaves only text in arrays of objects
 
 
@@ -88,9 +89,14 @@ def check_kind(y, classes):
     ------
     ValueError
     """
-    kinds = y.dtype.kind, classes.dtype.kind
-    if any(a in "SU" and b in "biuf" for a, b in (kinds, kinds[::-1])):
+    if _family(y) != _family(classes) and "O" not in (y.dtype.kind, classes.dtype.kind):
         raise _of_another_type(y, classes)
+
+
+def _family(labels):
+    """Text, numbers, or a kind that compares with itself alone, such as dates."""
+    kind = labels.dtype.kind
+    return _TEXT if kind in _TEXT else _NUMBERS if kind in _NUMBERS else kind
 
 
 def _of_another_type(y, classes):
@@ -140,7 +146,7 @@ def encode_labels(y, classes, n, *, unknown="refuse", name="y"):
         round, or for unknown labels.
     """
     y = check_labels(y, n)
-    if (y.dtype.kind in _TEXT) != (classes.dtype.kind in _TEXT):
+    if _family(y) != _family(classes):
         raise _of_another_type(y, classes)
     index = np.searchsorted(classes, y).clip(0, len(classes) - 1)
     missing = classes[index] != y
@@ -160,9 +166,9 @@ def _as_array(y):
             f"y must be an array or a list of labels, one per sample, of shape (n,): {error}"
         ) from error
     if labels.ndim == 0:
+        got = "one value" if hasattr(y, "ndim") else type(y).__name__
         raise ValueError(
-            "y must be an array or a list of labels, one per sample. Got "
-            f"{type(y).__name__} instead."
+            f"y must be an array or a list of labels, one per sample. Got {got} instead."
         )
     if labels.dtype.kind == "S":
         raise ValueError("Labels that are bytes are not supported. Use text: y.astype(str).")

@@ -25,3 +25,10 @@ def check_weight(sample_weight, n):
     if not weight.any():
         raise ValueError("sample_weight must hold at least one positive weight. All are zero.")
     return weight
+
+
+def weighted_share(holds, weight):
+    """Share of the samples for which something holds, as a float in [0, 1]."""
+    if weight.max() > np.finfo(float).max / len(weight):  # their sum would be infinite
+        weight = weight / weight.max()
+    return float(np.average(holds, weights=weight))

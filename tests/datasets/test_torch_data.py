@@ -306,14 +306,19 @@ def test_rounding_is_warned_of_whatever_holds_the_table(tmp_path):
 
 
 def test_missing_values_of_masked_arrays_are_refused():
-    """Also of images: their mask is not looked at, as in scikit-learn."""
+    """Also where a number is below the mask."""
     images = np.random.default_rng(0).random((20, 1, 4, 4), dtype=np.float32)
     images[3, 0, 1, 1] = np.nan
     y = np.arange(20) % 2
     clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0)
     for given in (images, images.reshape(20, -1)):
-        with pytest.raises(ValueError, match="Input X contains NaN"):
-            clf.fit(np.ma.masked_invalid(given), y)
+        for masked in (np.ma.masked_invalid(given), np.ma.masked_less(given, 0.01)):
+            with pytest.raises(ValueError, match="Masked values count as missing"):
+                clf.fit(masked, y)
+    masked = np.ma.masked_equal(y, 1)
+    for labels, weight in ((masked, None), (y, masked)):
+        with pytest.raises(ValueError, match="Masked values count as missing"):
+            clf.fit(images[4:], labels[4:], sample_weight=weight if weight is None else weight[4:])
     clf.fit(np.ma.masked_equal(images[4:], 2.0), y[4:])
 
 
