@@ -93,6 +93,18 @@ def test_integers_of_numpy_train_as_plain_ones(kind):
     assert_array_equal(plain.decision_function(X), given.decision_function(X))
 
 
+@pytest.mark.parametrize("make", [StandardClassifier, AdversarialClassifier])
+@pytest.mark.parametrize("weight_decay", [True, 10**9, np.int64(1), np.float64(0.5)])
+def test_numbers_of_any_type_are_numbers(make, weight_decay):
+    clf, plain = (
+        make(weight_decay=w, lr=1e-9, **QUICK).fit(X, Y)
+        for w in (weight_decay, float(weight_decay))
+    )
+    for model in (clf, plain):
+        model.partial_fit(X, Y)
+    assert_array_equal(clf.decision_function(X), plain.decision_function(X))
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.int16])
 def test_integers_of_numpy_cut_batches_as_plain_ones(kind):
     wide = np.tile(X, (100, 1)) if kind is np.int16 else X

@@ -49,8 +49,8 @@ def make_net(estimator, statistics, max_epochs, seed, callbacks):
         module__order=order,
         criterion=torch.nn.CrossEntropyLoss,
         optimizer=sgd,
-        optimizer__momentum=estimator.momentum,
-        optimizer__weight_decay=estimator.weight_decay,
+        optimizer__momentum=float(estimator.momentum),
+        optimizer__weight_decay=float(estimator.weight_decay),
         max_epochs=max_epochs,
         train_split=None,
         classes=np.arange(len(estimator.classes_)),
@@ -66,8 +66,12 @@ def make_net(estimator, statistics, max_epochs, seed, callbacks):
 
 def _settings(estimator):
     """Parameters of the estimator that the net has by the same name."""
-    names = ("lr", "batch_size", "augmentation", "label_smoothing", "precision")
-    return {name: getattr(estimator, name) for name in names}
+    plain = {"lr": float, "batch_size": int, "label_smoothing": float}  # not NumPy's, nor True
+    names = ("augmentation", "precision")
+    return {
+        **{name: kind(getattr(estimator, name)) for name, kind in plain.items()},
+        **{name: getattr(estimator, name) for name in names},
+    }
 
 
 def set_for_one_epoch(net, estimator, callbacks, data):
@@ -86,8 +90,8 @@ def set_for_one_epoch(net, estimator, callbacks, data):
         group.update(
             lr=estimator.lr,
             initial_lr=estimator.lr,  # from which a schedule among the callbacks goes on
-            momentum=estimator.momentum,
-            weight_decay=estimator.weight_decay,
+            momentum=float(estimator.momentum),
+            weight_decay=float(estimator.weight_decay),
         )
     check_single_rows(net, data)
 

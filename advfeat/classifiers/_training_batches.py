@@ -31,7 +31,7 @@ class BatchIterator:
         self.dataset = dataset
         source = dataset.source
         self.source = _uploaded(source, device) if isinstance(source, np.ndarray) else None
-        self.batch_size = int(batch_size)
+        self.batch_size = batch_size
         self.training = training
         self.seed = seed
         self.epoch = first_epoch

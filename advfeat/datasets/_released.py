@@ -75,7 +75,7 @@ def load_released_set(folder: PathOrStr, *, return_X_y: bool = False) -> Any:
     folder = resolve_path(folder, "folder")
     X = _read(folder / _IMAGES)
     y = _read(folder / _LABELS)
-    whole = X.ndim == 4 and len(X) and y.shape == X.shape[:1] and y.dtype.kind in "iu"
+    whole = X.ndim == 4 and X.size and y.shape == X.shape[:1] and y.dtype.kind in "iu"
     if not whole or not 0 <= y.min() <= y.max() < _MOST:
         raise ValueError(
             f"Expected images of shape (n, C, H, W) and n labels that are whole numbers in "
@@ -126,7 +126,9 @@ def dump_released_set(X: Inputs, y: ArrayLike, folder: PathOrStr) -> None:
         y = y if source is None else np.searchsorted(classes_of(data, y), y)
     X = lazy(as_array(X if hasattr(X, "shape") else np.asarray(X)))
     y = np.asarray(as_array(y))
-    whole = len(X.shape) == 4 and len(X) and y.shape == (len(X),) and y.dtype.kind in "iu"
+    whole = (
+        len(X.shape) == 4 and 0 not in X.shape and y.shape == (len(X),) and y.dtype.kind in "iu"
+    )
     if not whole or y.min() < 0:
         raise ValueError(
             "Expected images of shape (n, C, H, W) and n labels that are whole numbers from 0 on. "

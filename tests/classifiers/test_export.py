@@ -24,7 +24,8 @@ class Fail(Callback):
 
 
 def fitted(make, images, **settings):
-    return make("small_cnn", max_epochs=2, random_state=0, verbose=0, **settings).fit(*images)
+    clf = make("small_cnn", max_epochs=2, random_state=0, verbose=0, device="cpu", **settings)
+    return clf.fit(*images)
 
 
 @pytest.mark.parametrize("make", [StandardClassifier, AdversarialClassifier])

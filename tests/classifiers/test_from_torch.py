@@ -217,7 +217,7 @@ def test_networks_in_wrappers(change, inside):
         expected = module.eval()(x).detach().numpy()  # it now holds computed weights
     else:
         expected = plain(x).detach().numpy()
-    clf = from_torch(module, classes=range(3), input_shape=(6,))
+    clf = from_torch(module, classes=range(3), input_shape=(6,), device="cpu")
     np.testing.assert_allclose(clf.decision_function(x), expected, atol=1e-6)
     assert clone(clf).score(x, clf.predict(x)) == 1
     if change is nn.utils.parametrizations.weight_norm:
@@ -365,7 +365,7 @@ def test_networks_that_mask_a_class_have_features(masked):
         def forward(self, x):
             return self.body(x).masked_fill(self.mask, -torch.inf)
 
-    clf = from_torch(Masking(), classes=range(10), input_shape=(64,))
+    clf = from_torch(Masking(), classes=range(10), input_shape=(64,), device="cpu")
     X = np.random.default_rng(0).random((5, 64), dtype=np.float32)
     hidden = clf.module_.body.body[:2](torch.from_numpy(X)).detach().numpy()
     np.testing.assert_allclose(clf.features(X), hidden, rtol=1e-5)

@@ -247,6 +247,8 @@ def test_released_values_that_are_no_images(tmp_path, images, message):
 def test_nothing_is_made_for_images_that_cannot_be_written(tmp_path):
     with pytest.raises(ValueError, match="Expected images in"):
         dump_released_set(255 * X, Y, tmp_path / "new")
+    with pytest.raises(ValueError, match="Expected images of shape"):
+        dump_released_set(X[:, :, :0], Y, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
