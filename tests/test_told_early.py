@@ -8,9 +8,17 @@ import torch
 from matplotlib import pyplot as plt
 from numpy.testing import assert_array_equal
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from skorch.callbacks import BatchScoring, Checkpoint, EarlyStopping, EpochScoring
+from skorch.callbacks import (
+    BatchScoring,
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    EpochScoring,
+    LRScheduler,
+)
 
 from advfeat import (
     AdversarialClassifier,
@@ -24,7 +32,7 @@ from advfeat import (
     save,
     transfer_rate,
 )
-from advfeat.attacks import adversarial_examples
+from advfeat.attacks import adversarial_examples, attackable
 from advfeat.datasets import make_planted_features, make_planted_images
 from advfeat.optim import AttackedNetwork, FrozenNetwork, L2Ball, LinfBall, make_ball
 from advfeat.plotting import AccuracyBarDisplay, LinearBoundaryDisplay, RobustnessCurveDisplay
@@ -132,7 +140,7 @@ def test_integers_of_numpy_plant_as_plain_ones():
     ("callback", "message"),
     [
         (EarlyStopping(), "EarlyStopping monitors 'valid_loss'"),
-        (Checkpoint(), "Checkpoint monitors 'valid_loss_best'"),
+        (Checkpoint(), "Checkpoint monitors 'valid_loss_best'.*monitor='train_loss_best'"),
         (("f1", EpochScoring("f1_macro")), "EpochScoring scores held-out samples"),
         (BatchScoring("accuracy"), "BatchScoring scores held-out samples"),
     ],
@@ -140,8 +148,24 @@ def test_integers_of_numpy_plant_as_plain_ones():
 def test_callbacks_that_need_held_out_samples(make, callback, message):
     clf = make(callbacks=[callback], **QUICK)
     for method in (clf.fit, clf.partial_fit):
-        with pytest.raises(ValueError, match=f"{message}.*without early_stopping=True there are"):
+        with pytest.raises(ValueError, match=message) as caught:
             method(X, Y)
+        assert "without early_stopping=True there are none" in str(caught.value)
+
+
+class Measures(Callback):
+    """Records a loss of samples that it has itself."""
+
+    def on_epoch_end(self, net, **kwargs):
+        net.history.record("valid_loss", 1.0)
+
+
+def test_callbacks_that_find_what_they_need():
+    stop = EarlyStopping(patience=2, sink=lambda text: None)
+    step = LRScheduler("StepLR", step_size=1, monitor="valid_loss")
+    settings = {**QUICK, "max_epochs": 9, "lr_schedule": "constant"}
+    clf = StandardClassifier(callbacks=[Measures(), stop, ("step", step)], **settings).fit(X, Y)
+    assert 1 < len(clf.history_) < 9
 
 
 def test_divergence_names_what_may_be_too_large():
@@ -173,6 +197,8 @@ def test_other_precisions(precision):
 
 
 def test_scores_of_the_gaussian_model_check_as_others_do():
+    with pytest.raises(NotFittedError):
+        GaussianRobustMLE().score(X, Y)
     model = GaussianRobustMLE(eps=0.0).fit(X, Y.astype(object))
     assert model.score(X, Y.astype(object)) == model.score(X, Y) == np.mean(model.predict(X) == Y)
     assert model.score(X, Y + 7) == 0  # classes that the fit has not seen
@@ -229,7 +255,7 @@ def test_a_curve_takes_its_radii_once():
 
 def test_a_device_that_is_not_there_is_no_damage(tmp_path):
     save(StandardClassifier(**QUICK).fit(X, Y), tmp_path / "clf.safetensors")
-    with pytest.raises(ValueError, match="device=.*was asked for"):
+    with pytest.raises(ValueError, match="^device=.*was asked for"):
         load(tmp_path / "clf.safetensors", device="cuda:99")
 
 
@@ -297,6 +323,25 @@ def test_bounds_are_tensors_as_well():
         for bounds in ((low, high), ([-9, -9], [9, 8]))
     )
     assert_array_equal(given, plain)
+
+
+class Kind:
+    """A kind of estimator that is registered wrongly."""
+
+    classes_, found = np.arange(2), None
+
+
+@attackable.register
+def _(estimator: Kind, X, precision="fp32"):
+    return estimator.found
+
+
+@pytest.mark.parametrize("found", [None, 3, torch.nn.Linear(2, 2)])
+def test_kinds_that_are_registered_wrongly(found):
+    estimator = Kind()
+    estimator.found = found
+    with pytest.raises(TypeError, match="must return an Attackable with a FrozenNetwork"):
+        robust_accuracy_score(estimator, X, Y, norm=2, eps=0.1)
 
 
 def test_transfers_to_what_is_no_classifier():

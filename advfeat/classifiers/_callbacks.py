@@ -44,7 +44,7 @@ class Progress(Callback):
         self.bar_.set_postfix(loss=f"{loss:.3f}", refresh=False)
         if not math.isfinite(loss):
             self.bar_.close()
-            hint = _smaller(net)
+            hint = smaller(net)
             if net.label_smoothing:  # a share of the loss falls to every class
                 hint = (
                     "If the network masks classes (-inf), use label_smoothing=0. Or else: " + hint
@@ -59,7 +59,8 @@ class Progress(Callback):
         del self.bar_
 
 
-def _smaller(net):
+def smaller(net):
+    """Say what may be too large, where training diverges."""
     tried = {"lr": net.lr, "weight_decay": net.optimizer_.param_groups[0]["weight_decay"]}
     tried["eps"] = getattr(net, "attack", {}).get("eps", 0)
     *most, last = [f"{name} (got {value:g})" for name, value in tried.items() if value]
@@ -86,21 +87,28 @@ def check_callbacks(callbacks, held_out):
                 "callbacks must hold skorch callbacks, or pairs of a name and one. Got "
                 f"{given!r}; for a schedule of torch see skorch.callbacks.LRScheduler."
             )
-        if not held_out:
-            _refuse_without_validation(callback)
+    if not held_out:
+        given = [one[-1] if isinstance(one, (tuple, list)) else one for one in callbacks]
+        for callback in given:
+            _refuse_without_validation(callback, given)
 
 
-def _refuse_without_validation(callback):
+def _refuse_without_validation(callback, others):
     name = type(callback).__name__
     if type(callback) in (EpochScoring, BatchScoring) and not callback.on_train:
         raise ValueError(
             f"{name} scores held-out samples, and without early_stopping=True there are none. Use "
             "that, or on_train=True."
         )
-    if getattr(callback, "monitor", None) in ("valid_loss", "valid_loss_best"):
+    # A callback of the user's may record it, of samples that it has itself.
+    measured = any(not type(other).__module__.startswith("skorch.") for other in others)
+    looks = not isinstance(callback, LRScheduler) or "ReduceLROnPlateau" in str(callback.policy)
+    monitor = getattr(callback, "monitor", None)
+    if looks and not measured and monitor in ("valid_loss", "valid_loss_best"):
         raise ValueError(
-            f"{name} monitors {callback.monitor!r}, which is measured on held-out samples, and "
-            "without early_stopping=True there are none. Use that, or monitor='train_loss'."
+            f"{name} monitors {monitor!r}, which is measured on held-out samples, and without "
+            f"early_stopping=True there are none. Use that, or "
+            f"monitor={monitor.replace('valid', 'train')!r}."
         )
 
 

@@ -88,8 +88,8 @@ def set_for_one_epoch(net, estimator, callbacks, data):
     net.initialize_callbacks()
     for group in net.optimizer_.param_groups:
         group.update(
-            lr=estimator.lr,
-            initial_lr=estimator.lr,  # from which a schedule among the callbacks goes on
+            lr=net.lr,
+            initial_lr=net.lr,  # from which a schedule among the callbacks goes on
             momentum=float(estimator.momentum),
             weight_decay=float(estimator.weight_decay),
         )

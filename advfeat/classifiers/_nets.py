@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback
 from torch import nn
 
-from advfeat.classifiers._callbacks import OURS
+from advfeat.classifiers._callbacks import OURS, smaller
 from advfeat.classifiers._captured import CapturedStep, repeats
 from advfeat.classifiers._distributed import Ranks
 from advfeat.classifiers._interrupts import (
@@ -161,7 +160,7 @@ class TrainingNet(NeuralNetClassifier):
             if not usable(self.infer(x)).all():
                 raise ValueError(
                     "Training diverged: in the end the network returns logits that are not "
-                    f"finite. Use a smaller lr (got {self.lr:g}) or check the scale of X."
+                    f"finite. {smaller(self)}"
                 )
 
     def _set_training(self, training=True):
@@ -263,8 +262,8 @@ def _has_foreign_code(callback):
 def _acts_between_batches(callback):
     """Whether foreign code may change the training within an epoch, which replays do not see."""
     kinds = "on_batch_begin", "on_batch_end", "on_grad_computed"
-    own = any(getattr(type(callback), kind) is not getattr(Callback, kind) for kind in kinds)
-    return own and _has_foreign_code(callback)
+    hooks = [getattr(type(callback), kind) for kind in kinds]
+    return any(not (getattr(hook, "__module__", None) or "").startswith(_OURS) for hook in hooks)
 
 
 def _in_mode(layer, training):

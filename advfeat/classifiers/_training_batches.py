@@ -1,15 +1,10 @@
 """Training batches: cut from the data set, augmented, on the device."""
 
-from weakref import WeakValueDictionary
-
 import numpy as np
 import torch
 
 from advfeat.classifiers._augmentation import augment
-from advfeat.utils._device import on_accelerator
 from advfeat.utils._random import make_generator, make_rng
-
-_held: WeakValueDictionary = WeakValueDictionary()  # samples that lie on an accelerator
 
 
 class TrainingBatch(tuple):
@@ -30,7 +25,7 @@ class BatchIterator:
     def __init__(self, dataset, *, batch_size, training, seed, first_epoch, augmentation, device):
         self.dataset = dataset
         source = dataset.source
-        self.source = _uploaded(source, device) if isinstance(source, np.ndarray) else None
+        self.source = dataset.source_on(device) if isinstance(source, np.ndarray) else None
         self.batch_size = batch_size
         self.training = training
         self.seed = seed
@@ -58,17 +53,6 @@ class BatchIterator:
             y = torch.from_numpy(data.y[positions]).to(self.device)
             weight = torch.from_numpy(data.sample_weight[positions]).to(self.device)
             yield TrainingBatch(x, y, weight)
-
-
-def _uploaded(source, device):
-    """Return the samples on an accelerator, once for the training and the validation."""
-    key = id(source), str(device)
-    found = _held.get(key)
-    if found is None:
-        found = on_accelerator(source, device)
-        if isinstance(found, torch.Tensor):
-            _held[key] = found  # as long as the batches, which have the source, too
-    return found
 
 
 def n_batches(n, batch_size):

@@ -8,6 +8,7 @@ from skorch.dataset import Dataset
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._bounds import is_unit_box, resolve_bounds
 from advfeat.utils._checks import check_inputs, take_batch
+from advfeat.utils._device import on_accelerator
 from advfeat.utils._errors import shortened
 from advfeat.utils._labels import check_classes, check_labels, encode_labels, positions_of
 from advfeat.utils._lazy import InUnits, SelectedRows
@@ -43,6 +44,7 @@ class ArrayDataset(Dataset):
 
     def __init__(self, source, y, sample_weight, rows=None):
         self.source, self.y, self.rows = source, y, rows
+        self._uploaded = {}  # by device
         share = sample_weight / sample_weight.max()  # of which the mean cannot overflow
         self.sample_weight = (share / share.mean()).astype(np.float32)
 
@@ -69,7 +71,15 @@ class ArrayDataset(Dataset):
     def subset(self, positions):
         """Take the samples at some positions, in increasing order."""
         rows = positions if self.rows is None else self.rows[positions]
-        return ArrayDataset(self.source, self.y[positions], self.sample_weight[positions], rows)
+        part = ArrayDataset(self.source, self.y[positions], self.sample_weight[positions], rows)
+        part._uploaded = self._uploaded
+        return part
+
+    def source_on(self, device):
+        """Put the samples on an accelerator if they fit, once for training and validation."""
+        if device not in self._uploaded:
+            self._uploaded[device] = on_accelerator(self.source, device)
+        return self._uploaded[device]
 
     def with_validation(self, fraction, seed):
         """Set aside a share of the samples, the same of every class, as `validation`."""
@@ -181,8 +191,7 @@ def _class_weights(estimator, index, weight):
         return weight.sum() / (np.count_nonzero(total) * np.where(total > 0, total, 1))
     places = positions_of(given, classes)
     unknown = [label for label, place in zip(given, places, strict=True) if place < 0]
-    weights = dict(zip(places, given.values(), strict=True))
-    missing = [label for i, label in enumerate(classes.tolist()) if i not in weights]
+    missing = [label for i, label in enumerate(classes.tolist()) if i not in places]
     if unknown and missing:  # a fold may lack a class that is named
         raise ValueError(
             f"The 'class_weight' parameter of {type(estimator).__name__} has no weight for "
@@ -190,14 +199,15 @@ def _class_weights(estimator, index, weight):
         )
     try:
         every = [float(weight) for weight in given.values()]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         every = [np.nan]
     if not all(0 <= weight < np.inf for weight in every):
         raise ValueError(
             f"The 'class_weight' parameter of {type(estimator).__name__} must have finite values "
             f"of at least 0. Got {given} instead."
         )
-    return np.array([weights.get(i, 1.0) for i in range(len(classes))], dtype=np.float64)
+    weights = dict(zip(places, every, strict=True))
+    return np.array([weights.get(i, 1.0) for i in range(len(classes))])
 
 
 def input_statistics(data):

@@ -60,6 +60,8 @@ def decode(path, size=None, max_pixels=MAX_PIXELS):
                     raise ValueError("pixels that are signed; convert the file to unsigned ones")
                 image.load()
                 image = _on_white(_turned(image))
+        except MemoryError:
+            raise
         except Exception as error:  # what damaged bytes make of Pillow is of any kind
             raise ValueError(
                 f"Expected a readable 8-bit image in '{printable(path)}': {error}."

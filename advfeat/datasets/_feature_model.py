@@ -1,7 +1,6 @@
 """Linear-Gaussian model with one robust and one non-robust feature, solved in closed form."""
 
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 from scipy.integrate import quad
@@ -103,7 +102,7 @@ class FeatureModel:
                 "The 'features' parameter must be 'robust', 'nonrobust' or 'all'. "
                 f"Got {features!r} instead."
             )
-        if not isinstance(eps, Real) or not eps >= 0:
+        if isinstance(eps, str) or np.ndim(eps) or not eps >= 0:
             raise ValueError(
                 f"The 'eps' parameter must be at least 0, and one number. Got {eps!r} instead."
             )

@@ -127,14 +127,14 @@ def load_image_folder(
     root = resolve_path(root, "root")
     folder = root if split is None else find_split(root, split)
     kept = None if as_memmap is None else resolve_path(as_memmap, "as_memmap").resolve()
-    # Beside the class folders of this split, or of another, of which they must be the same.
-    if kept is not None and (
-        kept.parent == folder.resolve() or (split and kept.parent.parent == root.resolve())
-    ):
-        raise ValueError(
-            f"as_memmap='{as_memmap}' would lie among the class folders of '{kept.parent}', "
-            "and count as one the next time. Choose a folder elsewhere."
-        )
+    if kept is not None:
+        parent = kept.parent  # other splits must have the same class folders
+        of_split = parent.parent == root.resolve() and parent.name.lower() in _SPLITS
+        if parent == folder.resolve() or (split is not None and of_split):
+            raise ValueError(
+                f"as_memmap='{as_memmap}' would lie among the class folders of '{parent}', and "
+                "count as one the next time. Choose a folder elsewhere."
+            )
     classes = _find_classes(root, split)
     paths, targets = list_image_files(folder, classes)
     files = ImageFiles(paths, targets, classes, size, root, max_pixels)

@@ -160,12 +160,15 @@ def _alone(folder):
     lock = Lock(folder / ".lock")
     mine = lock.acquire()
     try:
-        if not mine or (folder / _IMAGES).exists():
+        if not mine:
+            raise FileExistsError(f"Another process is writing a set into '{folder}'.")
+        if (folder / _IMAGES).exists():
             raise FileExistsError(f"'{folder / _IMAGES}' exists. Choose another folder.")
         yield
     finally:
         if mine:
-            lock.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Windows keeps what is open
+                lock.path.unlink()
             lock.release()
 
 

@@ -195,6 +195,7 @@ class GaussianPredictionMixin:
             In [0, 1].
         """
         self = as_now(self)
+        check_is_fitted(self)
         predicted = np.searchsorted(self.classes_, self.predict(X))
         index = encode_labels(y, self.classes_, len(predicted), unknown="mark")
         return weighted_share(predicted == index, check_weight(sample_weight, len(index)))

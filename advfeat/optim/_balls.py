@@ -112,7 +112,7 @@ class L2Ball:
     """
 
     def __init__(self, eps: float) -> None:
-        self.eps = math.inf if _radius(eps) == math.inf else min(float(eps), LARGEST)
+        self.eps = math.inf if _radius(eps) == math.inf else min(_radius(eps), LARGEST)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Steepest ascent direction of norm 1; zero where the gradient is zero or not finite."""
@@ -239,8 +239,12 @@ def make_ball(norm: float, eps: float) -> L2Ball | LinfBall:
 
 
 def _radius(eps):
-    if not eps >= 0:  # NaN, too
+    try:
+        radius = float(eps)
+    except (TypeError, ValueError):
+        radius = math.nan
+    if not radius >= 0:
         raise ValueError(
             f"eps must be a number of at least 0, in input units. Got {eps!r} instead."
         )
-    return float(eps)
+    return radius

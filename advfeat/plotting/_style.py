@@ -14,6 +14,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 SMALL = 8  # points
 
 
+_NOT_FLAT = {"polar", "3d", "aitoff", "hammer", "lambert", "mollweide"}  # kinds of axes
+
+
 def import_pyplot(caller):
     """Return matplotlib.pyplot.
 
@@ -44,7 +47,7 @@ def check_axes(caller, ax):
     import_pyplot(caller)
     from matplotlib.axes import Axes
 
-    if ax is None or (isinstance(ax, Axes) and ax.name == "rectilinear"):
+    if ax is None or (isinstance(ax, Axes) and ax.name not in _NOT_FLAT):
         return
     got = f"{ax.name} axes" if isinstance(ax, Axes) else type(ax).__name__
     if isinstance(ax, np.ndarray):

@@ -7,6 +7,8 @@ import torch
 
 from advfeat.utils._lazy import LazyArray
 
+_BLOCK = 2**25  # bytes
+
 
 def resolve_device(device):
     """Turn ``"auto"``, a device name or a torch.device into a usable torch.device.
@@ -64,7 +66,16 @@ def on_accelerator(X, device):
         return X
     if X.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
         return X
-    return torch.from_numpy(np.require(X, requirements="CW")).to(device)  # torch warns of others
+    return _in_blocks(X, device)
+
+
+def _in_blocks(X, device):
+    """Copy an array, which may be a read-only map, without a whole copy on the way."""
+    found = torch.empty(X.shape, dtype=torch.from_numpy(X[:0].copy()).dtype, device=device)
+    step = max(1, _BLOCK // max(1, X[0].nbytes))
+    for i in range(0, len(X), step):
+        found[i : i + step] = torch.from_numpy(np.array(X[i : i + step]))
+    return found
 
 
 @contextlib.contextmanager

@@ -98,7 +98,7 @@ def writing(path):
         raise FileExistsError(f"'{path}' is a device or a pipe, which no file may replace.")
     # Unique: process numbers are not, where containers share a folder. A name has at most 255
     # bytes.
-    begin = f".{os.fsdecode(os.fsencode(path.name)[:200])}."
+    begin = f".{os.fsencode(path.name)[:200].decode('utf-8', 'ignore')}."
     partial = path.with_name(f"{begin}{uuid.uuid4().hex}{_PARTIAL}")
     try:
         with open(partial, "xb") as file:

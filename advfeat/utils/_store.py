@@ -338,7 +338,7 @@ def open_finished(folder):
             raise ValueError(f"sizes of {sizes}")
         store = Store(folder, content, columns, n, batch_size, quick=True)
         n_missing = store.n_missing()
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # what damaged bytes of the manifest make of this is of any kind
         raise ValueError(

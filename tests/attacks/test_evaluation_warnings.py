@@ -28,6 +28,10 @@ from advfeat.optim import FrozenNetwork
 NORMS = [2, np.inf]
 
 
+def long(*values):
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 class Estimator:
     """A module as a classifier of digits."""
 
@@ -120,17 +124,9 @@ def test_misleading_networks_are_told(standard, digits, name):
 
 
 @pytest.mark.parametrize(
-    ("norm", "eps"),
-    [
-        (2, 0.5),
-        (np.inf, 0.12),
-        pytest.param(2, 1.0, marks=pytest.mark.long),
-        pytest.param(np.inf, 0.06, marks=pytest.mark.long),
-    ],
+    ("norm", "eps"), [(2, 0.5), (np.inf, 0.12), long(2, 1.0), long(np.inf, 0.06)]
 )
-@pytest.mark.parametrize(
-    "before", [Jagged.apply, pytest.param(Scrambled.apply, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("before", [Jagged.apply, long(Scrambled.apply)])
 def test_gradients_that_lead_astray_are_told_at_small_radii(standard, digits, before, norm, eps):
     """Plain noise of such a length fools nobody."""
     X, y = digits[2][:100], digits[3][:100]

@@ -1,21 +1,26 @@
 """Modes of the caller, read-only samples, and callbacks that act between batches."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
+from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
 from torch import nn
 
 from advfeat import AdversarialClassifier, StandardClassifier, from_torch
-from advfeat.classifiers import _training_batches
+from advfeat.classifiers import _fitting, _training_data
 from advfeat.classifiers._captured import CapturedStep
+from advfeat.classifiers._fitting import on_device
 from advfeat.classifiers._nets import _acts_between_batches
 from advfeat.classifiers._own_modules import portable
 from advfeat.optim import into_box
+from advfeat.optim._copying import tensors_in
 from advfeat.optim._network_state import to_device
+from advfeat.optim._tracing import trace
 from advfeat.utils import _device
-from advfeat.utils._device import on_accelerator, resolve_device
+from advfeat.utils._device import resolve_device
 
 
 @pytest.mark.parametrize("make", [StandardClassifier, AdversarialClassifier])
@@ -54,6 +59,7 @@ class OnEpochEnd(Callback):
         (OnEpochEnd(), False),
         (GradientNormClipping(1.0), False),
         (EarlyStopping(), False),
+        (LRScheduler("LambdaLR", lr_lambda=lambda epoch: 1.0), False),
     ],
 )
 def test_callbacks_that_act_between_batches(callback, acts):
@@ -119,17 +125,15 @@ def test_what_lies_elsewhere_is_found_wherever_it_is():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 @pytest.mark.parametrize("form", ["read-only", "in another order", "plain"])
-def test_samples_that_are_read_only_are_put_on_a_device(dtype, form, monkeypatch):
-    """Without torch's warning: the inverter's own store gives such."""
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 10**9))
-    moved = []
-    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: moved.append(device) or tensor)
+def test_samples_are_put_on_a_device_in_blocks(dtype, form, monkeypatch):
+    """Read-only ones, too, of which torch warns: the inverter's own store gives such."""
+    monkeypatch.setattr(_device, "_BLOCK", 50)
     X = np.arange(24).reshape(4, 6).astype(dtype)
     X = X.T if form == "in another order" else X
     X.flags.writeable = form != "read-only"
-    found = on_accelerator(X, "cuda")
-    assert moved == [torch.device("cuda")]
+    found = _device._in_blocks(X, "cpu")
     assert_array_equal(found.numpy(), X)
+    assert found.numpy().dtype == dtype
 
 
 def test_devices_have_their_number(monkeypatch):
@@ -151,18 +155,65 @@ def test_a_box_of_any_type(side):
     assert moved.device.type == "meta"
 
 
-def test_samples_lie_on_the_device_once(digits, monkeypatch):
-    """For the training and for what is set aside of it; nothing stays behind."""
-    uploaded = []
+@pytest.mark.parametrize("fails", [False, True])
+def test_samples_lie_on_the_device_once_a_fit(digits, monkeypatch, fails):
+    """For the training and for what is set aside; another fit sees what has changed meanwhile."""
+    uploaded, kept = [], []
 
     def upload(source, device):
         uploaded.append(source)
-        return torch.from_numpy(source)
+        return torch.from_numpy(source.copy())
 
-    monkeypatch.setattr(_training_batches, "on_accelerator", upload)
-    clf = StandardClassifier(max_epochs=2, early_stopping=True, random_state=0, verbose=0)
-    plain = clf.fit(digits[0], digits[1]).decision_function(digits[2])
+    X, y, X_test, y_test = digits
+    X = X.copy()
+    settings = {"max_epochs": 3, "early_stopping": True, "random_state": 0, "verbose": 0}
+    plain = StandardClassifier(**settings).fit(1 - X, y).decision_function(X_test)
+    monkeypatch.setattr(_training_data, "on_accelerator", upload)
+    if fails:
+        try:
+            StandardClassifier(callbacks=[Fails()], **settings).fit(X, y)
+        except RuntimeError as error:
+            kept.append(error)  # as a notebook does, with all that was alive
+    else:
+        StandardClassifier(**settings).fit(X, y)
     assert len(uploaded) == 1
-    assert len(_training_batches._held) == 0
-    monkeypatch.setattr(_training_batches, "on_accelerator", _device.on_accelerator)
-    assert_array_equal(clf.fit(digits[0], digits[1]).decision_function(digits[2]), plain)
+    np.subtract(1, X, out=X)
+    clf = StandardClassifier(**settings).fit(X, y)
+    assert len(uploaded) == 2
+    assert_array_equal(clf.decision_function(X_test), plain)
+
+
+class Fails(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        raise RuntimeError("on purpose")
+
+
+def test_a_trace_that_fails_prints_nothing(capfd):
+    """Captures are tried on purpose."""
+
+    class Asks(nn.Module):
+        def forward(self, x):
+            return x[:, torch.tensor([0, 7])]
+
+    graph = trace(Asks())
+    with pytest.raises(IndexError):
+        graph(torch.ones(2, 3))
+    graph.recompile()
+    assert graph(torch.ones(2, 8)).shape == (2, 2)
+    assert capfd.readouterr().err == ""
+
+
+def test_momentum_that_lies_elsewhere_moves(digits, monkeypatch):
+    """Of a fit inside `with torch.cuda.device(1)`, say, of which only the network has moved."""
+    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(digits[0], digits[1])
+    net = copy.copy(clf.net_)
+    assert on_device(net, torch.device("cpu")) is net
+    momenta = tensors_in([*net.optimizer_.state.values()])
+    assert momenta
+    net.optimizer_ = copy.deepcopy(net.optimizer_)
+    state = [*net.optimizer_.state.values()][-1]
+    state["momentum_buffer"] = state["momentum_buffer"].to("meta")
+    copied = []
+    monkeypatch.setattr(_fitting, "deep_copy", lambda net, *args: copied.append(net) or clf.net_)
+    on_device(net, torch.device("cpu"))
+    assert copied == [net]

@@ -175,3 +175,10 @@ def test_a_map_among_the_class_folders_is_refused(many, split):
     with pytest.raises(ValueError, match="would lie among the class folders"):
         load_image_folder(root, split=split, as_memmap=place)
     assert not place.exists()
+    if split is not None:
+        (root / "test").mkdir()
+        with pytest.raises(ValueError, match="would lie among the class folders"):
+            load_image_folder(root, split=split, as_memmap=root / "test" / "decoded")
+        (root / "test").rmdir()
+        for _ in range(2):
+            load_image_folder(root, split=split, as_memmap=root / "cache" / "decoded")

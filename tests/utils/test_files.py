@@ -1,15 +1,24 @@
 """Files that appear whole or not at all, whatever their path leads to."""
 
 import errno
+import json
 import os
 import stat
 import time
+import warnings
 
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from sklearn.exceptions import ConvergenceWarning
 
-from advfeat import ConstructedDataset, StandardClassifier, load, save
-from advfeat.datasets import dump_released_set, load_digits, load_image_folder, load_released_set
+from advfeat import ConstructedDataset, NonRobustRelabeler, StandardClassifier, load, save
+from advfeat.classifiers import _persistence
+from advfeat.classifiers._persistence import _checksum
+from advfeat.datasets import dump_released_set, load_image_folder, load_released_set
+from advfeat.datasets._released import _save
 from advfeat.utils import _files
 from advfeat.utils._files import resolve_path, writing
 
@@ -206,10 +215,6 @@ def test_a_full_disk_leaves_room_for_another_try(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device")
 def test_torch_tells_of_a_full_disk_as_python_does():
-    import torch
-
-    from advfeat.datasets._released import _save
-
     with open("/dev/full", "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
         _save([torch.zeros(1000)], file)
 
@@ -217,7 +222,7 @@ def test_torch_tells_of_a_full_disk_as_python_does():
 def test_only_one_process_writes_a_released_set(tmp_path):
     lock = _files.Lock(tmp_path / ".lock")
     assert lock.acquire()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="Another process is writing"):
         dump_released_set(X, Y, tmp_path)
     lock.release()
     dump_released_set(X, Y, tmp_path)
@@ -236,8 +241,6 @@ def test_only_one_process_writes_a_released_set(tmp_path):
     ],
 )
 def test_released_values_that_are_no_images(tmp_path, images, message):
-    import torch
-
     torch.save(torch.from_numpy(images), tmp_path / "CIFAR_ims")
     torch.save(torch.from_numpy(Y), tmp_path / "CIFAR_lab")
     with pytest.raises(ValueError, match=message):
@@ -252,16 +255,71 @@ def test_nothing_is_made_for_images_that_cannot_be_written(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_file_that_is_overwritten_while_it_is_read(tmp_path):
+def test_a_file_that_is_cut_while_it_is_read(tmp_path, monkeypatch):
     """It is not mapped: then the process would be killed."""
     path = tmp_path / "clf.safetensors"
-    digits, y = load_digits(split="test", return_X_y=True)
-    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(digits, y)
+    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(X, Y)
     save(clf, path)
-    read = type(path).read_bytes
+    parse = _persistence.from_bytes
+
+    def cut(content):
+        os.truncate(path, 0)
+        return parse(content)
+
+    monkeypatch.setattr(_persistence, "from_bytes", cut)
     again = load(path)
-    path.write_bytes(b"")
     np.testing.assert_array_equal(again.decision_function(X), clf.decision_function(X))
-    with pytest.raises(ValueError, match="is damaged"):
-        load(path)
-    assert read(path) == b""
+    for tensor in again.module_.state_dict().values():  # of torch's own memory
+        assert tensor.data_ptr() % 64 == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch_size": 0},
+        {"batch_size": "many"},
+        {"arrays": {"X": ["<f4", -4, 1, 8, 8], "y": ["<i8", -4]}},
+        {"arrays": {"X": ["<f4", 40, 1, 8, 8], "y": ["<i8", 39]}},
+        {"arrays": {"X": ["no type", 40]}},
+        {"arrays": 3},
+        None,
+        "text",
+    ],
+)
+def test_manifests_that_say_nothing(tmp_path, change):
+    clf = StandardClassifier(max_epochs=1, random_state=0, verbose=0).fit(X, Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        settings = {"n_steps": 1, "random_state": 0, "verbose": 0}
+        NonRobustRelabeler(clf, store=tmp_path / "s", **settings).fit_transform(X, Y)
+    ConstructedDataset.load(tmp_path / "s")
+    path = tmp_path / "s" / "manifest.json"
+    found = json.loads(path.read_text())
+    found["content"] = {**found["content"], **change} if isinstance(change, dict) else change
+    path.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="damaged|is no store"):
+        ConstructedDataset.load(tmp_path / "s")
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="damaged"):
+        ConstructedDataset.load(tmp_path / "s")
+
+
+def test_files_of_other_versions(tmp_path):
+    """Of earlier ones, without a checksum of the whole, and of later ones with more in them."""
+    held = {"X": X, "y": Y, "y_source": Y, "classes": np.arange(4)}
+    for number, more in enumerate(({}, {"note": np.arange(3)})):
+        np.savez(tmp_path / f"{number}.npz", **held, **more)
+        np.testing.assert_array_equal(ConstructedDataset.load(tmp_path / f"{number}.npz").X, X)
+
+
+def test_names_in_a_file_lead_to_no_code(tmp_path):
+    path = tmp_path / "clf.safetensors"
+    for name in ("forward", "_forward_hooks", "training"):
+        save(StandardClassifier("mlp", max_epochs=1, random_state=0, verbose=0).fit(X, Y), path)
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            text = file.metadata()["advfeat"]
+        tensors[f"attribute.body.{name}"] = torch.ones(3)
+        save_file(tensors, path, {"advfeat": text, "checksum": _checksum(text, tensors)})
+        with pytest.raises(ValueError, match=f"{name} of the network is no tensor|not fit"):
+            load(path)
