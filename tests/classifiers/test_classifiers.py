@@ -79,7 +79,7 @@ def test_data_kept_on_the_device_give_the_same_bits(digits, dtype, monkeypatch):
     X = (255 * X).astype(dtype) if dtype == np.uint8 else X
     clf = StandardClassifier(max_epochs=2, random_state=0, verbose=0)
     expected = clf.fit(X, y).predict_proba(X_test)
-    monkeypatch.setattr(_training_batches, "on_accelerator", lambda X, device: torch.from_numpy(X))
+    monkeypatch.setattr(_training_data, "on_accelerator", lambda X, device: torch.from_numpy(X))
     before = X.copy()
     assert_array_equal(clf.fit(X, y).predict_proba(X_test), expected)
     assert_array_equal(X, before)
