@@ -17,7 +17,7 @@ from advfeat import (
     robust_accuracy_score,
     transfer_rate,
 )
-from advfeat.classifiers import _nets, _training_batches
+from advfeat.classifiers import _nets, _training_data
 from advfeat.datasets import make_planted_features
 
 QUICK = {"max_epochs": 3, "random_state": 0, "verbose": 0}
