@@ -59,7 +59,8 @@ def load_released_set(folder: PathOrStr, *, return_X_y: bool = False) -> Any:
     FileNotFoundError
         If a file is missing.
     ValueError
-        If a file is damaged or holds something else.
+        If a file is damaged or holds something else. Files in torch's oldest format have no
+        checksum, so that wrong numbers in them are not found.
 
     Examples
     --------

@@ -173,9 +173,13 @@ class GaussianPredictionMixin:
             Class labels.
         """
         self = as_now(self)
-        scores = self.decision_function(X)
-        best = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
+        best = self._most_probable(X)
         return self.classes_[best]
+
+    def _most_probable(self, X):
+        """Position of the most probable class of each sample."""
+        scores = self.decision_function(X)
+        return (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy.
@@ -195,8 +199,7 @@ class GaussianPredictionMixin:
             In [0, 1].
         """
         self = as_now(self)
-        check_is_fitted(self)
-        predicted = np.searchsorted(self.classes_, self.predict(X))
+        predicted = self._most_probable(X)
         index = encode_labels(y, self.classes_, len(predicted), unknown="mark")
         return weighted_share(predicted == index, check_weight(sample_weight, len(index)))
 

@@ -112,7 +112,8 @@ class L2Ball:
     """
 
     def __init__(self, eps: float) -> None:
-        self.eps = math.inf if _radius(eps) == math.inf else min(_radius(eps), LARGEST)
+        radius = _radius(eps)
+        self.eps = radius if math.isinf(radius) else min(radius, LARGEST)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """Steepest ascent direction of norm 1; zero where the gradient is zero or not finite."""
