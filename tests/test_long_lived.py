@@ -289,6 +289,7 @@ def test_classes_of_networks_are_let_go_of(table):
     assert gone() is None
 
 
+@pytest.mark.long
 def test_the_start_method_of_processes_stays_open():
     code = (
         "import multiprocessing as mp, numpy as np, torch, advfeat\n"

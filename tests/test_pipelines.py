@@ -126,6 +126,7 @@ def test_grid_search_over_eps_of_the_source_with_a_robust_scorer(digits):
     assert search.cv_results_["mean_test_score"][0] == pytest.approx(expected.mean())
 
 
+@pytest.mark.long
 def test_grid_search_over_the_classifiers_eps(digits):
     X, y, _, _ = digits
     search = GridSearchCV(

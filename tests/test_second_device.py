@@ -60,6 +60,7 @@ def test_training(other, digits, classifier):
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.long
 def test_training_on_images_with_batch_norm(other):
     rng = np.random.default_rng(0)
     X, y = rng.integers(0, 256, (12, 3, 16, 16), dtype=np.uint8), np.arange(12) % 2
@@ -98,6 +99,7 @@ class Keeps(nn.Linear):
         return super().forward(x * self.scale)
 
 
+@pytest.mark.long
 def test_pickles_hold_no_tensor_of_the_device(other):
     """Of a net skorch sees to it."""
     X, y = np.random.default_rng(0).normal(size=(20, 3)).astype("f"), np.arange(20) % 2

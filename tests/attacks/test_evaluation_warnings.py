@@ -28,10 +28,6 @@ from advfeat.optim import FrozenNetwork
 NORMS = [2, np.inf]
 
 
-def long(*values):
-    return pytest.param(*values, marks=pytest.mark.long)
-
-
 class Estimator:
     """A module as a classifier of digits."""
 
@@ -123,10 +119,9 @@ def test_misleading_networks_are_told(standard, digits, name):
     robust_accuracy_score(estimator, X, y, eps=0, **settings)  # there is nothing to be missed
 
 
-@pytest.mark.parametrize(
-    ("norm", "eps"), [(2, 0.5), (np.inf, 0.12), long(2, 1.0), long(np.inf, 0.06)]
-)
-@pytest.mark.parametrize("before", [Jagged.apply, long(Scrambled.apply)])
+@pytest.mark.long
+@pytest.mark.parametrize(("norm", "eps"), [(2, 0.5), (np.inf, 0.12), (2, 1.0), (np.inf, 0.06)])
+@pytest.mark.parametrize("before", [Jagged.apply, Scrambled.apply])
 def test_gradients_that_lead_astray_are_told_at_small_radii(standard, digits, before, norm, eps):
     """Plain noise of such a length fools nobody."""
     X, y = digits[2][:100], digits[3][:100]
@@ -137,6 +132,7 @@ def test_gradients_that_lead_astray_are_told_at_small_radii(standard, digits, be
     assert score > plain + 0.05
 
 
+@pytest.mark.long
 def test_quantised_inputs_with_a_gradient_are_told(standard, digits):
     X, y = digits[2][:100], digits[3][:100]
     estimator = Estimator(Around(standard.module_, before=steep))
@@ -206,6 +202,7 @@ def test_the_search_in_tables_stays_in_the_ball(norm):
         assert gap.max() <= eps + 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("eps", [1e-6, 0.3, 3, 1e30])
 def test_ordinary_networks_raise_no_alarm(standard, adversarial, digits, norm, eps):
@@ -372,6 +369,7 @@ def test_samples_that_are_at_their_target_need_not_move():
     np.testing.assert_array_equal(data.X, X)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", NORMS)
 def test_offsets_beside_which_eps_is_lost_are_told(norm):
     rng = np.random.default_rng(0)

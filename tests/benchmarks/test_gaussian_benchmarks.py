@@ -3,6 +3,7 @@
 import csv
 import json
 
+import pytest
 from PIL import Image
 
 import gaussian_speed
@@ -18,6 +19,7 @@ def run(name, folder):
     return {(row["row"], row["metric"]): float(row["value"]) for row in rows}
 
 
+@pytest.mark.long
 def test_figure4(tmp_path):
     values = run("figure4", tmp_path)
     worst = [values[f"eps {eps}", "smallest cosine for any means"] for eps in (0, 1, 5, 10)]

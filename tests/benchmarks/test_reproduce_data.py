@@ -62,6 +62,7 @@ def test_data_are_hashed_once_for_all_tables_and_seeds(tiny, tmp_path, monkeypat
     assert hashed == [100, 89]  # training data, test data
 
 
+@pytest.mark.long
 def test_restricted_imagenet_from_a_folder_to_the_page(
     tiny, imagenet, tmp_path, capsys, monkeypatch
 ):

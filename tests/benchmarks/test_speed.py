@@ -8,6 +8,7 @@ import speed
 import speed_page
 
 
+@pytest.mark.long
 def test_smoke(tmp_path, capsys):
     speed.main(["--smoke", "--device", "cpu", "--out", str(tmp_path)])
     assert "/ advfeat" in capsys.readouterr().out

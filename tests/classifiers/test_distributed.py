@@ -146,6 +146,7 @@ def alone():
     return trained()
 
 
+@pytest.mark.long
 def test_ranks_end_with_the_same_bits(ranks):
     for name in ranks[0].keys() - {"shown"}:
         np.testing.assert_array_equal(ranks[0][name], ranks[1][name], name)

@@ -77,6 +77,7 @@ def test_eps_is_in_input_units(clf, digits):
     assert_array_equal(clf.predict(X_adv) != y_test, fooled)
 
 
+@pytest.mark.long
 def test_scores_scorers_and_searches(clf, unchanged, digits):
     _, _, X_test, y_test = digits
     attack = {"norm": 2, "eps": 0.3, "n_steps": 3, "random_start": False}

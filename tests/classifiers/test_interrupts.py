@@ -182,6 +182,7 @@ def random_lines(n, total):
     return sorted(np.random.default_rng(0).choice(total, n, replace=False) + 1)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_ctrl_c_at_random_lines(data, method):

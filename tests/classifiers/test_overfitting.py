@@ -32,6 +32,7 @@ def withstand(clf, digits):
     return robust_accuracy_score(clf, X, y, norm=np.inf, eps=0.06, n_steps=10, verbose=0)
 
 
+@pytest.mark.long
 def test_masked_gradients_are_found_and_training_is_saved(digits, monkeypatch):
     with pytest.warns(ConvergenceWarning, match=r"epoch \d+: .*taken back.*7 steps"):
         guarded = few_steps(digits)

@@ -64,6 +64,7 @@ class Wider(nn.Sequential):
         super().__init__(nn.Conv2d(1, 5, 3), nn.Flatten(), nn.Linear(180, n_classes))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
@@ -193,6 +194,7 @@ def test_a_loaded_source_constructs_the_same_set(init, adversarial, digits, path
     assert_array_equal(*sets)
 
 
+@pytest.mark.long
 def test_own_networks_are_passed_by_hand(digits, path):
     X, y, X_test, y_test = digits
     clf = StandardClassifier(Own, **QUICK).fit(X, y)

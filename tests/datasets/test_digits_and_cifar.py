@@ -16,6 +16,7 @@ from advfeat.datasets import (
 )
 
 
+@pytest.mark.long
 def test_import_opens_no_connection():
     code = (
         "import socket\n"

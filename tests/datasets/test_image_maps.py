@@ -101,6 +101,7 @@ def test_a_damaged_map_is_mended(many, tmp_path):
     assert_array_equal(mapped, load_image_folder(many).data)
 
 
+@pytest.mark.long
 def test_searches_send_a_map_by_its_path(many, tmp_path, monkeypatch):
     X, y = load_image_folder(many, size=32, as_memmap=tmp_path / "kept", return_X_y=True)
     sizes, send = [], Connection.send_bytes

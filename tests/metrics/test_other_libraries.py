@@ -11,6 +11,7 @@ from advfeat import (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("norm", "eps"), [(2, 0.5), (np.inf, 0.08)])
 @pytest.mark.parametrize("model", ["standard", "adversarial"])
 def test_at_least_as_strong_as_foolbox_and_torchattacks(model, norm, eps, digits, request):

@@ -244,6 +244,7 @@ def test_estimators_without_gradients_are_refused(linear):
             robust_accuracy_score(unfitted, X, y, norm=2, eps=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("eps", [pytest.param(0.1, marks=pytest.mark.long), 0.4, 3.0])
 def test_a_score_stops_where_all_are_fooled_and_says_the_same(standard, digits, eps, monkeypatch):
     X, y = digits[2][:150], digits[3][:150]

@@ -268,6 +268,7 @@ def test_one_weight_for_all_changes_nothing(table):
     assert robust_accuracy_score(clf, X, y, eps=0.3, sample_weight=2.0, **ATTACK) == expected
 
 
+@pytest.mark.long
 def test_a_radius_that_is_asked_for_twice_has_one_accuracy(digits, standard):
     values = [0.4, 0.2, 0.4, 0.0, 0.2, 0.4]
     curve = robust_accuracy_curve(

@@ -31,6 +31,7 @@ def test_transfer_to_itself_is_one_and_to_noise_is_low(standard, adversarial, di
     assert transfer_rate(standard, adversarial, X_test, y_test, **attack) < 0.6
 
 
+@pytest.mark.long
 def test_transfer_to_several_is_that_to_each_with_one_attack(
     standard, adversarial, digits, monkeypatch
 ):

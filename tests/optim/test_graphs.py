@@ -125,6 +125,7 @@ def test_on_the_cpu_nothing_is_captured():
     assert not frozen.steps.repeatable and not graphs_of(frozen)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_bookkeeping_of_replays(keep, monkeypatch):
     replay = on_the_cpu(monkeypatch)

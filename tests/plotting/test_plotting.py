@@ -40,6 +40,7 @@ def robust_share(clf, X, y, norm, eps, slack=0.0):
 # RobustnessCurveDisplay
 
 
+@pytest.mark.long
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), norm=st.sampled_from([2, np.inf]))
 def test_curve_of_a_linear_classifier_has_its_closed_form(seed, norm):

@@ -40,6 +40,7 @@ def received():
     return total
 
 
+@pytest.mark.long
 def test_dask_gives_the_same_and_sends_each_row_and_each_network_once(client):
     rng = np.random.default_rng(0)
     X, job = rng.normal(size=(800, 50, 50)), Sums(rng.normal(size=1_000_000))
