@@ -7,6 +7,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from numpy.testing import assert_array_equal
+from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -238,6 +239,22 @@ def test_dates_beside_classes_that_are_numbers(labels):
     ):
         with pytest.raises(ValueError, match="labels like the classes|Unknown label type"):
             call()
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[D]", "timedelta64[s]", complex])
+@pytest.mark.parametrize("table", [True, False])
+def test_samples_are_real_numbers(dtype, table):
+    data = X if table else np.clip(X, 0, 1)[:, :1, None, None].repeat(3, 1)
+    clf, other = StandardClassifier(**QUICK).fit(data, Y), data.astype(dtype)
+    calls = [clf.predict, lambda odd: clone(clf).fit(odd, Y), lambda odd: clf.score(odd, Y)]
+    calls.append(lambda odd: adversarial_examples(clf, odd, Y, norm=2, eps=0.1))
+    calls.append(lambda odd: NonRobustRelabeler(clf, verbose=0).fit_transform(odd, Y))
+    if table:
+        gaussian = GaussianRobustMLE(eps=0.0).fit(data, Y)
+        calls += [gaussian.predict, lambda odd: clone(gaussian).fit(odd, Y)]
+    for call in calls:
+        with pytest.raises(ValueError, match="dates or times|Complex data not supported"):
+            call(other)
 
 
 def test_dates_are_classes_among_themselves():

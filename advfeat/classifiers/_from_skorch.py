@@ -4,8 +4,6 @@ A skorch net takes label j for output j and predicts the position of the largest
 labels are 0, 1, ..., whatever its ``classes_`` say.
 """
 
-import contextlib
-
 import numpy as np
 import torch
 from sklearn.base import clone
@@ -109,21 +107,29 @@ def fit_skorch_net(net, X, y, seed):
             "a StandardClassifier, which does so itself."
         )
     device = torch.device(net.device or "cpu")
+    misfit = None
     with isolated_torch_seed(device, seed):
         # Before the long work. What it does not see is found out by `from_skorch` after the fit.
-        with contextlib.suppress(ForwardError):  # callbacks may adapt the module to the data
+        try:
             n_outputs = len(from_skorch(clone(net).initialize(), X.shape[1:]).classes_)
             if y.max() >= n_outputs:
                 raise ValueError(
                     f"The skorch net has {n_outputs} outputs, for the labels 0 to "
                     f"{n_outputs - 1}, but y contains {y.max()}."
                 )
+        except ForwardError as error:  # callbacks may adapt the module to the data
+            misfit = error
     if X.dtype == np.uint8:
         X = InUnits(X)
     elif isinstance(X, np.ndarray) and not X.flags.writeable:
         X = CastArray(X)  # which gives copies of rows: torch warns of those that are read-only
     with isolated_torch_seed(device, seed), marked_interrupts() as interrupts:
-        net.fit(X, y.astype(np.int64))
+        try:
+            net.fit(X, y.astype(np.int64))
+        except Exception as error:
+            if misfit is None:
+                raise
+            raise misfit from error
     if interrupts:  # which skorch takes for the end of the training
         raise interrupts[0]
     return net

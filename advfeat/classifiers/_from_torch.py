@@ -102,8 +102,6 @@ def from_torch(
     >>> robust_accuracy_score(clf, X[:100], y[:100], norm=2, eps=2.0)
     0.0
     """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"from_torch takes a trained nn.Module. Got {_what(module)}")
     with own_modes():
         return TorchClassifier(
             copy_of(module),
@@ -350,17 +348,6 @@ def _own(values):
         return copy.copy(values)
     except TypeError:  # what is no container, which is refused later
         return values
-
-
-def _what(given):
-    """Name what was given instead of a module, and what to do with it."""
-    if isinstance(given, type):
-        return f"the class {given.__name__}; pass a trained instance of it."
-    if isinstance(given, dict):
-        return "a dict; load a state dict into a module with load_state_dict, and pass that."
-    if hasattr(given, "predict"):
-        return f"{type(given).__name__}, an estimator, which needs no from_torch."
-    return f"{type(given).__name__}."
 
 
 def _check_classes(classes):

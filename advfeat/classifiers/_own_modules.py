@@ -36,14 +36,29 @@ def copy_of(module):
 
     Raises
     ------
+    TypeError
+        For what is no module.
     ValueError
         For torch.jit modules, weights that are not float32, and what cannot be copied.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"Expected a trained nn.Module. Got {_what(module)}")
     _refuse_unusable(module)
     try:
         return copy_network(module)
     except Exception as error:  # whatever the module holds
         raise ValueError(f"The module {name_of(module)} cannot be copied: {error}") from error
+
+
+def _what(given):
+    """Name what was given instead of a module, and what to do with it."""
+    if isinstance(given, type):
+        return f"the class {given.__name__}; pass a trained instance of it."
+    if isinstance(given, dict):
+        return "a dict; load a state dict into a module with load_state_dict, and pass that."
+    if hasattr(given, "predict"):
+        return f"{type(given).__name__}, an estimator, which needs no from_torch."
+    return f"{type(given).__name__}."
 
 
 def _refuse_unusable(module):

@@ -8,8 +8,10 @@ from torch.utils.data import Dataset
 
 from advfeat.gaussian.robust_covariance import ratio
 from advfeat.utils._arrays import as_array, as_floats
+from advfeat.utils._checks import refuse_unreal
 from advfeat.utils._estimator import as_now
 from advfeat.utils._labels import encode_labels
+from advfeat.utils._lazy import held_dtype
 from advfeat.utils._weight import check_weight, weighted_share
 
 
@@ -128,7 +130,9 @@ def check_table(estimator, X, y="no_validation", *, reset):
             f"{type(estimator).__name__} needs its samples as a table in memory. Got a torch "
             "Dataset: use numpy.stack([x for x, _ in dataset]), and its labels as y."
         )
-    return validate_data(estimator, as_array(X), y, dtype=[np.float64, np.float32], reset=reset)
+    X = as_array(X)
+    refuse_unreal(held_dtype(X))
+    return validate_data(estimator, X, y, dtype=[np.float64, np.float32], reset=reset)
 
 
 class GaussianPredictionMixin:

@@ -196,8 +196,7 @@ def _with_sample_axis(X):
 
 def _as_table(X, check):
     """X as float32 of shape (n, d) by one of scikit-learn's checks, which knows of frames."""
-    if getattr(held_dtype(X), "kind", "f") == "c":
-        raise ValueError("Complex data not supported: X must hold real numbers.")
+    refuse_unreal(held_dtype(X))
     try:
         with np.errstate(over="ignore"):  # what is too large becomes infinity, and is refused then
             return check(X, dtype=np.float32, ensure_all_finite=False)
@@ -226,13 +225,21 @@ def _as_images(X, owner, channels):
         _refuse_empty(X, owner)
     if isinstance(X, LazyArray) or X.dtype in (np.uint8, np.float32):
         return X
-    if X.dtype.kind == "c":
-        raise ValueError("Complex data not supported: X must hold real numbers.")
+    refuse_unreal(X.dtype)
     try:
         with np.errstate(over="ignore"):
             return X.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Expected an X of numbers: {error}") from error
+
+
+def refuse_unreal(dtype):
+    """Raise a ValueError if an X of this type, if it has one, holds no real numbers."""
+    kind = getattr(dtype, "kind", "f")
+    if kind == "c":
+        raise ValueError("Complex data not supported: X must hold real numbers.")
+    if kind in "mM":  # which NumPy casts to float without a word
+        raise ValueError(f"Expected an X of numbers, got dates or times ({dtype}).")
 
 
 def _refuse_empty(X, owner):

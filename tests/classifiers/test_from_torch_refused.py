@@ -84,6 +84,7 @@ def test_one_logit_for_two_classes():
         ({"module": {"weight": 1}}, TypeError, "a dict; load a state dict into"),
         ({"module": StandardClassifier()}, TypeError, "an estimator, which needs no from_torch"),
         ({"module": "net.pt"}, TypeError, "Got str"),
+        ({"module": None}, TypeError, "Got NoneType"),
         ({"classes": 3}, ValueError, r"such as range\(10\)"),
         ({"classes": [["a"], ["b"]]}, ValueError, r"of shape \(2, 1\)"),
         ({"classes": ["a"]}, ValueError, "of 2 at least"),
@@ -109,6 +110,11 @@ def test_wrong_arguments(change, error, reason):
     with pytest.raises(error, match=reason) as caught:
         from_torch(given.pop("module"), **given)
     assert "\n" not in str(caught.value)
+    clf = from_torch(nn.Linear(4, 3), classes=range(3), input_shape=(4,))
+    before = clf.get_params()
+    with pytest.raises(error, match=reason):
+        clf.set_params(**change)
+    assert clf.get_params() == before
 
 
 def test_a_device_that_is_not_there(monkeypatch):

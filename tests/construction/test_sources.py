@@ -323,3 +323,10 @@ def test_nets_that_do_not_fit(net, error, reason, digits):
             robust_accuracy_score(fitted, X, y, norm=2, eps=0.1)
         with pytest.raises(error, match=reason):
             RobustFeatureInverter(FrozenEstimator(fitted), **QUICK).fit_transform(X, y)
+
+
+def test_a_module_for_other_data_is_told_whoever_finds_it(digits):
+    X, y, _, _ = digits
+    for source in (skorch_net(), FrozenEstimator(skorch_net().set_params(max_epochs=1).fit(X, y))):
+        with pytest.raises(ValueError, match=r"of the skorch net failed on one sample of shape"):
+            NonRobustRelabeler(source, **QUICK).fit_transform(X[:, :, :4], y)
