@@ -229,7 +229,7 @@ def _claims(name, found):
         if verdict == "the opposite"
     ]
     if reversed_ones:
-        lines += [f"The opposite is found of: {'; '.join(reversed_ones)}.", ""]
+        lines += [f"For these claims we found the opposite: {'; '.join(reversed_ones)}.", ""]
     return lines
 
 

@@ -35,7 +35,9 @@ def page(table, report):
             "",
         ]
     lines += markdown(records, main, table.paper)
-    lines += [f"![{name}]({name})\n" for name in report["pictures"]]
+    for name in report["pictures"]:
+        shows = name.removesuffix(".png").replace("_", " ")
+        lines += [f"![{table.title}: {shows}]({name})\n"]
     lines += _claims(table, report)
     if table.summary and not left:
         lines += [*table.summary(records), ""]

@@ -138,8 +138,9 @@ TABLE = Table(
         ),
     ),
     note=(
-        "Not in the paper. Training on noisy images makes robust, too. Is it the distance alone "
-        "by which images are moved? D_NR is made once more with steps so long that its images end "
+        "Not in the paper. Training on noisy images also makes a network robust. Is it the "
+        "distance alone by which images are moved? D_NR is made once more with steps "
+        "so long that its images end "
         f"about as far from their starts as D_R's (of {len(_FACTORS)} factors that which comes "
         f"nearest on {_N_TRIED} training images; how far they are moved stands below). And D is "
         "learned with Gaussian noise that moves its images "

@@ -14,7 +14,7 @@ PAPER = {
     ("D_det, robust source", "accuracy", None): 5.8,
 }
 LEAKS = (
-    "D_other is D_rand without the samples whose random target is their own label. The last "
+    "D_other is made like D_rand, but its random target is never the true class. The last "
     "column is a linear model on the robust source's features, trained on the same set: what such "
     "features alone teach. Not each of them is robust by itself (table usefulness). In D_other "
     "and D_det no label is the class that the image shows, so such a model learns to avoid the "

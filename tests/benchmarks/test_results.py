@@ -212,7 +212,7 @@ def test_the_index_takes_each_row_and_claim_from_the_page_with_most_seeds():
     reports["overview"] = report_of({"D_rand": [0.01, 0.011]})
     (*_, text, _) = index._claims("small", reports)
     assert text == (
-        "The opposite is found of: D_rand teaches more than chance "
+        "For these claims we found the opposite: D_rand teaches more than chance "
         "([overview](small/overview/README.md))."
     )
 
