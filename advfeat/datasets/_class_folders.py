@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,8 @@ def list_image_files(root, classes):
             raise ValueError(
                 f"The class folders '{other}' and '{name}' of '{root}' are one and the same."
             )
-    found = [sorted(_images_below(root / name, root, owners, name, links)) for name in classes]
+    in_order = partial(sorted, key=lambda path: path.replace(os.sep, "/"))  # on every system
+    found = [in_order(_images_below(root / name, root, owners, name, links)) for name in classes]
     empty = [name for name, paths in zip(classes, found, strict=True) if not paths]
     if empty:
         raise FileNotFoundError(

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch.utils.data import Dataset
 
 from advfeat.datasets._keeping import load_arrays, save_arrays
-from advfeat.utils._arrays import as_array, as_floats
+from advfeat.utils._arrays import as_array, as_floats, positions
 from advfeat.utils._frames import as_frame
 from advfeat.utils._labels import check_kind, ravel_column
 from advfeat.utils._lazy import LazyArray, images_in_units, select_rows
@@ -200,7 +200,7 @@ class ConstructedDataset(Dataset):
                     "A ConstructedDataset is indexed by an integer, a slice, a list of integers "
                     f"or a mask. Got {i!r}."
                 )
-            i = np.arange(len(self))[rows]
+            i = positions(rows, len(self))
         cut = isinstance(i, slice) and not isinstance(self.X, LazyArray)
         X = self.X[i] if cut else select_rows(self.X, i)
         return type(self)(X, self.y[i], self.y_source[i], self.classes, self.feature_names)
@@ -217,7 +217,7 @@ class ConstructedDataset(Dataset):
         return self._items(rows)
 
     def _items(self, rows):
-        rows = np.arange(len(self))[np.asarray(rows)]
+        rows = positions(rows, len(self))
         inputs = images_in_units(np.asarray(self.X[rows]))
         inputs = torch.from_numpy(np.array(inputs, dtype=np.float32))
         names = np.asarray(self.classes.tolist())

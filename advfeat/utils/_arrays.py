@@ -6,6 +6,24 @@ import torch
 from advfeat.utils._errors import first_line
 
 
+def positions(rows, n):
+    """Integers of any sign, or a mask, as positions among n rows, whatever n is.
+
+    Raises
+    ------
+    IndexError
+        If one is out of bounds, or the mask has another length.
+    """
+    rows = np.asarray(rows)
+    if rows.dtype.kind != "i" or rows.ndim != 1 or not rows.size:
+        return np.arange(n)[rows]  # NumPy's rules for all else
+    if rows.min() < -n or rows.max() >= n:
+        wrong = rows.min() if rows.min() < -n else rows.max()
+        raise IndexError(f"index {wrong} is out of bounds for {n} rows")
+    rows = rows.astype(np.intp, copy=False)  # int8 could not count to n
+    return np.where(rows < 0, rows + n, rows)
+
+
 def as_array(X):
     """Turn a tensor of any device and dtype, or a list of them, into an array.
 

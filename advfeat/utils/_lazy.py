@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from advfeat.utils._arrays import as_array
+from advfeat.utils._arrays import as_array, positions
 
 _CHUNK = 2**23  # bytes that checks hold at a time
 
@@ -52,7 +52,7 @@ class LazyArray(ABC):
         rows = np.asarray(rows)
         if rows.shape == (0,):  # that of an empty list is float64
             rows = rows.astype(np.intp)
-        picked = np.arange(len(self))[rows]  # checks, and counts from the end
+        picked = positions(rows, len(self))
         return self._read(picked) if picked.ndim else self._read(picked[None])[0]
 
     def __iter__(self):

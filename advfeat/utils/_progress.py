@@ -1,5 +1,6 @@
 """Progress bars: silent for short work, with an ETA for long work."""
 
+import sys
 import threading
 import weakref
 
@@ -17,6 +18,5 @@ _Bar.set_lock(threading.RLock())
 
 def progress_bar(*, total, desc, unit, verbose):
     """Make a tqdm bar on stderr; it appears only once the work has taken two seconds."""
-    return _Bar(
-        total=total, desc=desc, unit=unit, delay=2, disable=not verbose, dynamic_ncols=True
-    )
+    silent = not verbose or sys.stderr is None  # which pythonw, for one, does not have
+    return _Bar(total=total, desc=desc, unit=unit, delay=2, disable=silent, dynamic_ncols=True)

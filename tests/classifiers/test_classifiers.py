@@ -273,6 +273,8 @@ def test_progress_bar_goes_to_stderr_only_when_asked(digits, capsys, monkeypatch
     assert "StandardClassifier" in captured.err and captured.out == ""
     StandardClassifier(max_epochs=1, verbose=0).fit(X, y)
     assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr", None)  # as under pythonw
+    StandardClassifier(max_epochs=1, verbose=1).fit(X, y)
 
 
 def test_bf16_predicts_like_fp32(digits):

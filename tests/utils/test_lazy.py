@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 from sklearn.base import BaseEstimator
 from torch.utils.data import Dataset, Subset, TensorDataset
 
+from advfeat.utils._arrays import positions
 from advfeat.utils._checks import check_inputs, take_batch
 from advfeat.utils._lazy import CastArray, DatasetArray, SelectedRows, extent, lazy, select_rows
 
@@ -182,3 +183,24 @@ def test_values_too_large_for_float32(tmp_path):
     np.save(tmp_path / "x.npy", np.full((2, 3), 1e300))
     with pytest.raises(ValueError, match="too large for dtype"):
         check_inputs(BaseEstimator(), np.load(tmp_path / "x.npy", mmap_mode="r"), reset=True)
+
+
+@given(
+    rows=st.lists(st.integers(-14, 14), max_size=6),
+    dtype=st.sampled_from(["i1", "i8", "u2", "bool"]),
+    n=st.sampled_from([1, 11, 300]),
+)
+def test_positions_are_those_of_numpy(rows, dtype, n):
+    rows = np.array(rows).astype(dtype) if dtype != "u2" else np.abs(rows).astype(dtype)
+    try:
+        expected = np.arange(n)[rows]
+    except IndexError:
+        with pytest.raises(IndexError):
+            positions(rows, n)
+    else:
+        assert_array_equal(positions(rows, n), expected)
+
+
+def test_a_few_rows_of_many_are_found_without_a_list_of_all(monkeypatch):
+    many = lazy(np.lib.stride_tricks.as_strided(np.ones(1), (10**12, 2), (0, 0)))
+    assert_array_equal(CastArray(many)[[3, -1]], np.ones((2, 2)))
