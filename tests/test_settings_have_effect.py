@@ -1,4 +1,4 @@
-"""Seeds, step sizes and restarts do what they say: of each, a network shows the difference."""
+"""Seeds and step sizes do what they say: of each, a network shows the difference."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_runs_of_an_attack_start_apart(standard, digits, monkeypatch):
     assert len(keys) >= 3
 
 
-def test_steps_and_restarts_of_usefulness(standard, digits):
+def test_the_step_size_of_usefulness(standard, digits):
     X, y = digits[2][:60], digits[3][:60]
     attack = {"norm": 2, "eps": 1.0, "random_state": 0, **QUIET}
     still = robust_feature_usefulness(standard, X, y, n_steps=1, step_size=1e-6, **attack)
