@@ -10,6 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from advfeat import robust_accuracy_curve
+from advfeat.utils._random import draws_given_back
 
 VERBOSE = int(sys.stderr.isatty())  # progress bars for people only
 
@@ -43,7 +44,7 @@ def withstand_autoattack(classifier, X, y, eps, norm="L2", adapt=None):
     attack = _autoattack(network, device, len(classifier.classes_), norm, eps)
     if adapt:
         adapt(attack)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):  # it seeds torch
+    with draws_given_back(device):  # it seeds torch
         found, _ = attack.run_standard_evaluation(images, labels)
     with torch.no_grad():
         return (network(found).argmax(1) == labels).cpu().numpy()

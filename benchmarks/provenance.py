@@ -62,12 +62,18 @@ def versions(packages=_PACKAGES):
 def hardware(device):
     """Say what a run was computed on."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "device": _device_name(device),
         "processor": processor(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _device_name(device):
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "CPU" if device.type == "cpu" else device.type
 
 
 @functools.cache

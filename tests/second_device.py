@@ -1,7 +1,8 @@
 """A second device that every machine has, to find tensors left behind on the first one.
 
 Inside `second_device` the device "meta", on which torch keeps no values, keeps them: its tensors
-are computed on the CPU, but as on a GPU an operation on tensors of both devices is an error.
+are computed on the CPU, but as on a GPU an operation on tensors of both devices is an error; and
+as on Apple's "mps" so is float64, where that is asked for.
 """
 
 import contextlib
@@ -44,6 +45,12 @@ class _Tensor(torch.Tensor):
 
 
 class _Mode(TorchDispatchMode):
+    float64 = True
+
+    def __init__(self, float64):
+        super().__init__()
+        _Mode.float64 = float64
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return _run(func, args, kwargs or {})
 
@@ -70,7 +77,13 @@ def _run(func, args, kwargs):
     found = func(*unwrapped[0], **unwrapped[1])
     if not goes_there:
         return found
+    if not _Mode.float64 and any(map(_is_float64, tree_flatten(found)[0])):
+        raise TypeError(f"{func}: the device has no float64")
     return tree_map(lambda t: _there(t, known) if isinstance(t, torch.Tensor) else t, found)
+
+
+def _is_float64(value):
+    return isinstance(value, torch.Tensor) and value.dtype == torch.float64
 
 
 def _indices(func, args):
@@ -95,7 +108,7 @@ class _Functions(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def second_device():
-    """Make "meta" a device that computes; give its name."""
-    with _Functions(), _Mode():
+def second_device(float64=True):
+    """Make "meta" a device that computes, in float64 too or not; give its name."""
+    with _Functions(), _Mode(float64):
         yield str(DEVICE)

@@ -32,6 +32,7 @@ from advfeat.utils._modules import refuse_module
 from advfeat.utils._typing import Bounds, Inputs
 
 _N_COMPARED = 256  # samples
+_CHUNK = 2**23  # bytes
 _READY = np.float32, np.uint8
 _RANGE = 1e20  # of coefficients that float32 holds well
 
@@ -205,16 +206,27 @@ def _has_values(X, given):
     """Whether X holds the values of what was given, in whatever container."""
     if X is given or (isinstance(X, InUnits) and X.X is given):
         return True
-    X, given = (np.asarray(as_array(data)) for data in (X, given))
+    X, given = map(_cut_by_rows, (X, given))
     if X.shape != given.shape:
         return False
     try:
-        if X.dtype == np.float32:  # to which every attack rounds
-            with np.errstate(over="ignore"):
-                given = np.asarray(images_in_units(given), dtype=np.float32)
-        return bool((X == given).all())
+        step = max(1, _CHUNK * len(X) // max(1, X.nbytes))
+        parts = (slice(i, i + step) for i in range(0, len(X), step))
+        return all(_are_equal(X[part], given[part]) for part in parts)
     except (TypeError, ValueError):  # text, dates or pandas.NA, of which a step made numbers
         return False
+
+
+def _cut_by_rows(data):
+    data = as_array(data)
+    return data if isinstance(data, LazyArray) else np.asarray(data)
+
+
+def _are_equal(X, given):
+    if X.dtype == np.float32:  # to which every attack rounds
+        with np.errstate(over="ignore"):
+            given = np.asarray(images_in_units(np.asarray(given)), dtype=np.float32)
+    return bool((np.asarray(X) == given).all())
 
 
 @attackable.register

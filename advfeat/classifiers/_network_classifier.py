@@ -14,13 +14,13 @@ from advfeat.datasets._torch_data import inputs_of, refuse_constructed, unpack_d
 from advfeat.optim import FrozenNetwork
 from advfeat.optim._copying import copy_network, make_picklable
 from advfeat.optim._network_state import to_device
-from advfeat.utils._batches import PREDICTION_BATCH, Forward, run_batches
+from advfeat.utils._batches import PREDICTION_BATCH, Forward, iter_batches, run_batches
 from advfeat.utils._bounds import resolve_bounds
 from advfeat.utils._checks import check_inputs
-from advfeat.utils._device import resolve_device
+from advfeat.utils._device import has_float64, resolve_device
 from advfeat.utils._estimator import EstimatorMixin, as_now
 from advfeat.utils._labels import encode_labels
-from advfeat.utils._logits import classified_as, usable
+from advfeat.utils._logits import usable
 from advfeat.utils._sklearn import _clone_parametrized, html_block
 from advfeat.utils._typing import Inputs
 from advfeat.utils._weight import check_weight, weighted_share
@@ -110,8 +110,10 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         ndarray of shape (n,)
         """
         self = as_now(self)
-        logits = self._logits(X)
-        return self.classes_[logits.argmax(1)]
+        refuse_constructed(X, type(self).__name__)
+        said, bad = self._classes_said(self.check_inputs(X))
+        self._refuse_unusable(bad)
+        return self.classes_[said]
 
     def score(
         self, X: Inputs, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
@@ -199,28 +201,41 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
 
     def _logits(self, X):
         refuse_constructed(X, type(self).__name__)
-        logits = self._logits_of(self.check_inputs(X))
-        bad = ~usable(logits)
+        job = self._forward(X := self.check_inputs(X))
+        logits = run_batches(job, (X,), batch_size=PREDICTION_BATCH)[0].astype(np.float64)
+        self._refuse_unusable(~usable(logits))
+        return logits
+
+    def _refuse_unusable(self, bad):
         if bad.any():
             raise ValueError(
                 f"Expected finite logits, or -inf for some of the classes. For {bad.sum()} of "
-                f"{len(logits)} samples the network returned NaN, inf, or -inf for all classes: "
+                f"{len(bad)} samples the network returned NaN, inf, or -inf for all classes: "
                 "look for an overflow or a mask in it, and check the scale of X."
             )
-        return logits
 
     def _is_right(self, X, index):
-        """Whether each class is the one at its index."""
-        return classified_as(self._logits_of(X), index)
+        """Whether the class said of each sample is the one at its index."""
+        said, bad = self._classes_said(X)
+        return ~bad & (said == index)
 
-    def _logits_of(self, X):
-        """Logits of data that are checked."""
+    def _classes_said(self, X):
+        """Position of the class said of each sample, and whether its logits say none."""
+        said, bad = np.empty(len(X), dtype=np.intp), np.empty(len(X), dtype=bool)
+        parts = iter_batches(self._forward(X), (X,), batch_size=PREDICTION_BATCH)
+        for begin, (logits,) in parts:  # of which all together may take more than X
+            part = slice(begin, begin + len(logits))
+            said[part], bad[part] = logits.argmax(1), ~usable(logits)
+        return said, bad
+
+    def _forward(self, X):
+        """Job that gives the logits of data that are checked."""
         device = resolve_device(self.device)
         module, dtype = to_device(self.module_, device).eval(), torch.float32
         if self._computes_in_float64(X):
-            module, dtype = copy_network(module).double(), torch.float64
-        job = Forward(module, device, dtype)
-        return run_batches(job, (X,), batch_size=PREDICTION_BATCH)[0].astype(np.float64)
+            device = device if has_float64(device) else torch.device("cpu")
+            module, dtype = copy_network(module).to(device).double(), torch.float64
+        return Forward(module, device, dtype)
 
     def _computes_in_float64(self, X):
         return False

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from advfeat.optim._comparing import close
 from advfeat.optim._copying import computed_tensors, copy_network, tensors_in
 from advfeat.optim._network_state import to_device
-from advfeat.utils._device import own_modes
+from advfeat.utils._device import has_float64, own_modes
 from advfeat.utils._errors import first_line
 from advfeat.utils._random import isolated_torch_seed
 
@@ -232,7 +232,8 @@ def _only_rounds(module, x):
     """Whether two samples get in float64 what each gets alone: float32 may blow rounding up."""
     with own_modes(), torch.no_grad():
         try:
-            exact, rows = copy_network(module).double().eval(), x.double()
+            where = x.device if has_float64(x.device) else "cpu"
+            exact, rows = copy_network(module).to(where).double().eval(), x.to(where).double()
             apart = torch.cat([exact(rows[:1].clone()), exact(rows[1:].clone())])
             return torch.allclose(apart, exact(rows.clone()), rtol=1e-6)
         except Exception:  # it may be made for float32 alone

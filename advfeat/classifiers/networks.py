@@ -20,6 +20,7 @@ from advfeat.classifiers._own_modules import (
     name_of,
 )
 from advfeat.optim._copying import copy_network, make_picklable
+from advfeat.utils._random import draws_given_back
 
 _SMALL = 96  # images with a shorter side than this get a stem without downsampling
 
@@ -152,8 +153,7 @@ def check_trainable(module, network, *, input_shape, n_classes, n, device, needs
     trial = copy_network(module).train()  # batch-norm statistics stay as they are
     x = torch.zeros(n, *input_shape, device=device, dtype=torch.float32, requires_grad=True)
     try:
-        # The draws of dropout are given back.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with draws_given_back(device):  # of dropout
             output = trial(x.clone())
     except Exception as error:  # whatever the network's own code raises
         hint = ""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import unicodedata
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def find_split(root, split):
 
 
 def find_class_folders(root, *, whole=True):
-    """Names of the class folders of ``root`` in alphabetical order.
+    """Names of the class folders of ``root`` in alphabetical order, that of `composed`.
 
     ``whole=False`` passes over links that lead nowhere: a split that is not read may be in part
     on another disk.
@@ -47,7 +48,7 @@ def find_class_folders(root, *, whole=True):
     FileNotFoundError
         If there are none.
     ValueError
-        If a name is not UTF-8, or a link leads nowhere.
+        If a name is not UTF-8, two look the same, or a link leads nowhere.
     """
     root = Path(root)
     if not root.is_dir():
@@ -57,7 +58,7 @@ def find_class_folders(root, *, whole=True):
     paths = [path for path in root.iterdir() if not is_clutter(path.name)]
     for path in paths if whole else ():
         _refuse_broken_link(path)
-    classes = sorted(path.name for path in paths if path.is_dir())
+    classes = sorted((path.name for path in paths if path.is_dir()), key=composed)
     if not classes:
         raise FileNotFoundError(
             f"Expected one folder per class in '{root}', found none. "
@@ -69,7 +70,18 @@ def find_class_folders(root, *, whole=True):
                 f"The name of the class folder {printable(name)!r} in '{root}' is not UTF-8 text "
                 "that can be printed. Rename the folder."
             )
+    for name, other in zip(classes, classes[1:], strict=False):
+        if composed(name) == composed(other):
+            raise ValueError(
+                f"Two class folders of '{root}' have the name '{name}', written with accents that "
+                "are part of their letters, and that are not. Make them one folder."
+            )
     return classes
+
+
+def composed(name):
+    """Name with its accents as parts of their letters: systems differ in how they write them."""
+    return unicodedata.normalize("NFC", name)
 
 
 def list_image_files(root, classes):
@@ -99,7 +111,7 @@ def list_image_files(root, classes):
             raise ValueError(
                 f"The class folders '{other}' and '{name}' of '{root}' are one and the same."
             )
-    in_order = partial(sorted, key=lambda path: path.replace(os.sep, "/"))  # on every system
+    in_order = partial(sorted, key=lambda path: composed(path.replace(os.sep, "/")))
     found = [in_order(_images_below(root / name, root, owners, name, links)) for name in classes]
     empty = [name for name, paths in zip(classes, found, strict=True) if not paths]
     if empty:
@@ -153,7 +165,8 @@ def _images_below(folder, root, owners, name, links, seen=None):
                     raise ValueError(
                         f"'{printable(entry.path)}' has the name of an image, but is no file."
                     )
-                if entry.is_symlink() or entry.stat().st_nlink > 1:
+                # What Windows tells with an entry leaves the number of its names out.
+                if entry.is_symlink() or os.name == "nt" or entry.stat().st_nlink > 1:
                     links.append(entry.path)
                 yield entry.path
             elif entry.is_symlink():
@@ -171,4 +184,5 @@ def _refuse_broken_link(path):
 
 def _identity(folder):
     status = os.stat(folder)
-    return status.st_dev, status.st_ino
+    # Some network drives number no files.
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)

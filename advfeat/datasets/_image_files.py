@@ -2,6 +2,7 @@
 
 import os
 from numbers import Integral
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -201,7 +202,8 @@ def _decoded(read, begins, *, n_jobs, verbose):
 def _file_fingerprint(paths, root):
     """Hash of names, sizes and times of change: cheap, where a hash of the pixels is not."""
     status = [os.stat(path) for path in paths]
-    names = [os.fsencode(os.path.relpath(path, root)).hex() for path in paths]
+    names = [Path(os.path.relpath(path, root)).as_posix() for path in paths]  # on every system
+    names = [os.fsencode(name).hex() for name in names]
     numbers = np.array([(s.st_size, s.st_mtime_ns) for s in status], dtype=np.int64)
     return fingerprint(np.array(names, dtype=object)) + fingerprint(numbers)
 

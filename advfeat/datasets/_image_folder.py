@@ -6,7 +6,12 @@ from numbers import Integral
 from typing import Any
 
 from advfeat.datasets._bunch import as_bunch
-from advfeat.datasets._class_folders import find_class_folders, find_split, list_image_files
+from advfeat.datasets._class_folders import (
+    composed,
+    find_class_folders,
+    find_split,
+    list_image_files,
+)
 from advfeat.datasets._decoding import MAX_PIXELS
 from advfeat.datasets._image_files import ImageFiles, read_array
 from advfeat.utils._errors import shortened
@@ -142,7 +147,7 @@ def load_image_folder(
         files, n_samples=n_samples, random_state=random_state, as_memmap=as_memmap,
         n_jobs=n_jobs, verbose=verbose,
     )  # fmt: skip
-    return as_bunch(X, y, classes, return_X_y=return_X_y)
+    return as_bunch(X, y, list(map(composed, classes)), return_X_y=return_X_y)
 
 
 def _find_classes(root, split):
@@ -162,9 +167,10 @@ def _find_classes(root, split):
         # A class missing on one side would silently shift the numbers of all later classes. A
         # split without class folders, such as an unlabelled test set, has no numbers.
         with contextlib.suppress(FileNotFoundError):
-            others = find_class_folders(root / other, whole=False)
-            differing = set(others) ^ set(classes)
-            if not differing or (len(others) == 1 and not set(others) & set(classes)):
+            others = set(map(composed, find_class_folders(root / other, whole=False)))
+            ours = set(map(composed, classes))
+            differing = others ^ ours
+            if not differing or (len(others) == 1 and not others & ours):
                 continue  # the one folder of images that no class was given for
             hint = " Sort the images of the former by class." if len(classes) == 1 else ""
             raise ValueError(

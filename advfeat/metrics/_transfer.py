@@ -14,7 +14,7 @@ from advfeat.attacks._attack import AttackTarget
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._arrays import as_array, from_list
-from advfeat.utils._batches import Forward, iter_batches, run_batches
+from advfeat.utils._batches import Forward, iter_batches
 from advfeat.utils._frames import as_frame, library_of
 from advfeat.utils._labels import check_labels, encode_labels
 from advfeat.utils._lazy import images_in_units
@@ -166,8 +166,12 @@ def _source_is_right(target, settings):
     """Whether the source classifies each sample correctly, as its attack judges."""
     job = Forward(target.judge, target.judge.device)
     run = {name: settings[name] for name in ("batch_size", "n_jobs")}
-    (logits,) = run_batches(job, (target.view.X,), desc="predicting", verbose=0, **run)
-    return classified_as(logits, target.labels)
+    right = np.empty(len(target.labels), dtype=bool)
+    with closing(iter_batches(job, (target.view.X,), **run)) as parts:
+        for begin, (logits,) in parts:
+            part = slice(begin, begin + len(logits))
+            right[part] = classified_as(logits, target.labels[part])
+    return right
 
 
 def _refuse_other_units(estimator, X):

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from advfeat.utils._device import has_float64
 from advfeat.utils._norms import norm_name
 from advfeat.utils._random import normal_rows
 from advfeat.utils._typing import Box
 
 # Larger radii and steps count as this: what a float32 network makes of it must stay finite.
 LARGEST = 1e30
-_TINY = torch.finfo(torch.float64).tiny
 
 
 def row_norms(values: Tensor) -> Tensor:
-    """Euclidean norm of each sample's values, in float64: squares cannot overflow.
+    """Euclidean norm of each sample's values, without overflow of their squares.
 
     Parameters
     ----------
@@ -27,7 +27,8 @@ def row_norms(values: Tensor) -> Tensor:
 
     Returns
     -------
-    tensor of shape (n,), float64
+    tensor of shape (n,)
+        In float64; on a device that does not know it (mps) in float32.
 
     Examples
     --------
@@ -36,7 +37,13 @@ def row_norms(values: Tensor) -> Tensor:
     >>> row_norms(torch.tensor([[3.0, 4.0], [1e30, 0.0]])).tolist()
     [5.0, 1.0000000150474662e+30]
     """
-    return torch.linalg.vector_norm(values.flatten(1), dim=1, dtype=torch.float64)
+    flat = values.flatten(1)
+    if has_float64(values.device):
+        return torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)
+    flat = flat.float()
+    scale = flat.abs().amax(1, keepdim=True)
+    scale.masked_fill_((scale == 0) | scale.isinf(), 1)
+    return torch.linalg.vector_norm(flat / scale, dim=1) * scale[:, 0]
 
 
 def useful_radius(norm: float, eps: float, bounds: Box, shape: tuple[int, ...]) -> float:
@@ -133,7 +140,7 @@ class L2Ball:
         if math.isinf(self.eps):
             return delta
         norm = row_norms(delta)
-        factor = self.eps / norm.clamp_min(max(self.eps, _TINY))
+        factor = self.eps / norm.clamp_min(max(self.eps, torch.finfo(norm.dtype).tiny))
         return delta * _per_sample(factor, delta)
 
     def sample(self, noise: Tensor, like: Tensor) -> Tensor:

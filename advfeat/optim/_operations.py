@@ -5,6 +5,8 @@ from itertools import islice
 import torch
 from torch import fx
 
+from advfeat.utils._device import is_autocast
+
 _MANY = 0.01  # share of random values from which something does not happen by chance
 _N_VALUES = 500  # tried, at least
 _N_LOGITS = 8  # tried
@@ -222,9 +224,8 @@ def other_inputs(x):
 
 def same_but_for_scale(logits, other):
     """Whether two sets of logits differ in a positive factor for each sample at most."""
-    kind = logits.device.type
-    half = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind)
-    return torch.allclose(_direction(logits), _direction(other), atol=3e-2 if half else 1e-3)
+    atol = 3e-2 if is_autocast(logits.device.type) else 1e-3
+    return torch.allclose(_direction(logits), _direction(other), atol=atol)
 
 
 def _direction(logits):

@@ -8,6 +8,8 @@ import torch
 from advfeat.utils._lazy import LazyArray
 
 _BLOCK = 2**25  # bytes
+_WITHOUT_FLOAT64 = ("mps",)
+_WITH_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 
 
 def resolve_device(device):
@@ -55,6 +57,11 @@ def _try(device):
         ) from error
 
 
+def has_float64(device):
+    """Whether a device computes in float64."""
+    return torch.device(device).type not in _WITHOUT_FLOAT64
+
+
 def on_accelerator(X, device):
     """Return X as a tensor on the device where that saves copying every batch, else X itself.
 
@@ -95,12 +102,11 @@ def in_float32_on_cpu():
 @contextlib.contextmanager
 def own_modes():
     """Compute with gradients and without autocast, whatever the caller has set around a call."""
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        autocast("cpu", "fp32"),
-        autocast("cuda", "fp32"),
-    ):
+    with contextlib.ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.enable_grad())
+        for kind in _WITH_AUTOCAST:
+            modes.enter_context(autocast(kind, "fp32"))
         yield
 
 
@@ -121,6 +127,11 @@ def autocast(device, precision):
     if precision == "bf16":
         # Inside a user's autocast its cache would keep the weights of the first step.
         return torch.autocast(kind, dtype=torch.bfloat16, cache_enabled=False)
-    if kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind):
+    if is_autocast(kind):
         return torch.autocast(kind, enabled=False)
     return contextlib.nullcontext()
+
+
+def is_autocast(kind):
+    """Whether autocast is on for a type of device; some know none."""
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)

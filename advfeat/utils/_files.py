@@ -103,7 +103,8 @@ def writing(path):
     try:
         with open(partial, "xb") as file:
             if mode is not None and hasattr(os, "fchmod"):
-                os.fchmod(file.fileno(), mode)
+                with contextlib.suppress(OSError):  # file systems without permissions
+                    os.fchmod(file.fileno(), mode)
             yield file
             file.flush()
             os.fsync(file.fileno())

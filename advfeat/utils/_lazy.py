@@ -1,5 +1,6 @@
 """Arrays whose rows are read when they are asked for, so that data may be larger than memory."""
 
+import os
 from abc import ABC, abstractmethod
 from functools import cached_property
 from numbers import Integral
@@ -270,13 +271,32 @@ def held_dtype(X):
 def extent(X):
     """Smallest and largest value of each channel or feature; NaN stays NaN.
 
-    Rows are read in chunks; a lazy array remembers what was found.
+    Rows are read in chunks; a lazy array remembers what was found, and so does a read-only memory
+    map, as long as its file does not change.
 
     Returns
     -------
     low, high : ndarray of shape (C,) or (d,)
     """
-    return X.extent if isinstance(X, LazyArray) else _extent(X)
+    if isinstance(X, LazyArray):
+        return X.extent
+    file = _state_of_file(X)
+    if file is None:
+        return _extent(X)
+    if getattr(X, "_extent_found", (None,))[0] != file:
+        X._extent_found = file, _extent(X)
+    return X._extent_found[1]
+
+
+def _state_of_file(X):
+    """Size and time of change of the file of a read-only memory map; None for all else."""
+    if not isinstance(X, np.memmap) or X.filename is None or X.mode != "r":
+        return None
+    try:
+        status = os.stat(X.filename)
+    except OSError:  # it was removed
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _extent(X):

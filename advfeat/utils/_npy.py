@@ -40,14 +40,18 @@ class RowFile:
             if file.read(len(self._head)) != self._head:
                 file.seek(0)
                 file.write(self._head)
-            file.truncate(self.size)
+            if file.seek(0, os.SEEK_END) != self.size:
+                file.truncate(self.size)
 
     def missing_space(self):
         """Bytes that the disk has not yet given to the file."""
         if not self.path.exists():
             return self.size
         status = self.path.stat()
-        return max(0, self.size - min(512 * getattr(status, "st_blocks", 0), status.st_size))
+        given = status.st_size  # all that Windows tells; it makes no holes
+        if hasattr(status, "st_blocks"):
+            given = min(512 * status.st_blocks, given)
+        return max(0, self.size - given)
 
     def write(self, begin, array):
         """Write rows from the position ``begin`` on, down to the disk."""

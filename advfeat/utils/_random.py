@@ -16,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 _RANDOM_LAYERS = (_DropoutNd, nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 _KNOWN_LAYERS = ("torch.nn.modules.", "torchvision.models.resnet", "advfeat.")
+_WITH_GENERATOR = ("cuda", "mps", "xpu")  # of their own
 _BLOCK = 16  # rows of noise drawn together; few, as rows that were not asked for are wasted
 
 
@@ -72,15 +73,21 @@ def isolated_torch_seed(device, *key):
     Layers draw their initial weights and dropout masks from the default generators alone. Threads
     take turns: another one that enters such a block waits until this one leaves it.
     """
-    device = torch.device(device)
-    devices = [device] if device.type == "cuda" else []
-    seed = _torch_seed(key)
-    with _default_generators, torch.random.fork_rng(devices=devices):
+    device, seed = torch.device(device), _torch_seed(key)
+    with _default_generators, draws_given_back(device):
         torch.default_generator.manual_seed(seed)
-        if devices:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
+        if device.type in _WITH_GENERATOR:
+            state = torch.Generator(device).manual_seed(seed).get_state()
+            torch.get_device_module(device).set_rng_state(state, device)
         yield
+
+
+def draws_given_back(device):
+    """Context after which the default generators of the CPU and a device are as before it."""
+    device = torch.device(device)
+    if device.type not in _WITH_GENERATOR:
+        return torch.random.fork_rng(devices=[])
+    return torch.random.fork_rng(devices=[device], device_type=device.type)
 
 
 def draws_in_training(module):

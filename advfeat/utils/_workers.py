@@ -14,6 +14,7 @@ import pickle
 import threading
 import time
 from contextlib import closing
+from functools import partial
 from mmap import mmap
 from multiprocessing import current_process
 from uuid import uuid4
@@ -29,6 +30,7 @@ from advfeat.utils._device import own_modes
 
 _LOSSES = 3  # times that tasks are given to other workers, as in dask
 _SMALL = "10K"  # larger arrays are mapped into memory, so that a message fits into a pipe
+_GROUP = 16  # tasks for each worker after which joblib gives back what it mapped for them
 _NO_WORKERS = 60.0  # seconds without any worker after which a cluster is given up
 _POLL = 1.0  # seconds between two looks at whether a cluster, or a parent, is still there
 
@@ -107,17 +109,29 @@ def _work(job, begin, rows):
 
 
 def _with_joblib(backend, job, begins, cut, n_jobs):
-    waiting = dict.fromkeys(begins)
-    for loss in range(_LOSSES + 1):
-        try:
-            with closing(_parallel(backend, job, list(waiting), cut, n_jobs)) as results:
-                for begin, part in results:
-                    del waiting[begin]
-                    yield begin, part
-            return
-        except TerminatedWorkerError as error:
-            if loss == _LOSSES:
-                raise _lost(f"{loss + 1} times a worker process ended") from error
+    size, n_losses = len(begins), 0
+    if getattr(backend, "supports_sharedmem", False):
+        call, rows = partial(delayed(_task), job), cut
+    else:
+        call = partial(delayed(_packed_task), *_pack(job))
+
+        def rows(begin):
+            return _sent(cut(begin))
+
+    if type(backend).__name__ == "LokyBackend":  # it keeps all rows sent until its tasks are done
+        size = _GROUP * _n_workers(backend, n_jobs)
+    for first in range(0, len(begins), size):
+        waiting = dict.fromkeys(begins[first : first + size])
+        while waiting:
+            try:
+                with closing(_parallel(backend, call, list(waiting), rows, n_jobs)) as results:
+                    for begin, part in results:
+                        del waiting[begin]
+                        yield begin, part
+            except TerminatedWorkerError as error:
+                n_losses += 1
+                if n_losses > _LOSSES:
+                    raise _lost(f"{n_losses} times a worker process ended") from error
 
 
 class Bounded(Parallel):
@@ -147,7 +161,7 @@ class Bounded(Parallel):
             yield result
 
 
-def _parallel(backend, job, begins, cut, n_jobs):
+def _parallel(backend, call, begins, rows, n_jobs):
     settings = {"n_jobs": n_jobs, "return_as": "generator_unordered", "batch_size": 1}
     if type(backend).__name__ == "LokyBackend":
         settings["max_nbytes"] = _SMALL
@@ -155,18 +169,13 @@ def _parallel(backend, job, begins, cut, n_jobs):
             settings.update(initializer=end_with_parent, initargs=(os.getpid(),))
     if not backend.supports_return_generator:
         settings["return_as"] = "list"
-    if getattr(backend, "supports_sharedmem", False):
-        calls = (delayed(_task)(job, begin, cut(begin)) for begin in begins)
-    else:
-        packed = _pack(job)
-        calls = (delayed(_packed_task)(*packed, begin, *_sent(cut(begin))) for begin in begins)
     parallel = Bounded(**settings)
     if settings["return_as"] != "list":
         parallel.window = 2 * _n_workers(backend, n_jobs)
-    yield from parallel.take(parallel(calls))
+    yield from parallel.take(parallel(call(begin, *rows(begin)) for begin in begins))
 
 
-def _task(job, begin, rows):
+def _task(job, begin, *rows):
     return begin, _work(job, begin, rows)
 
 

@@ -6,6 +6,7 @@ import os
 import stat
 import time
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from advfeat.datasets import dump_released_set, load_image_folder, load_released
 from advfeat.datasets._released import _save
 from advfeat.utils import _files
 from advfeat.utils._files import resolve_path, writing
+from advfeat.utils._npy import RowFile
 
 X = np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32)
 Y = np.arange(40) % 4
@@ -323,3 +325,28 @@ def test_names_in_a_file_lead_to_no_code(tmp_path):
         save_file(tensors, path, {"advfeat": text, "checksum": _checksum(text, tensors)})
         with pytest.raises(ValueError, match=f"{name} of the network is no tensor|not fit"):
             load(path)
+
+
+def test_a_file_system_without_permissions_is_written_to(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def refused(*_):
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(os, "fchmod", refused, raising=False)
+    with writing(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_space_is_not_asked_for_twice_where_blocks_are_not_told(tmp_path, monkeypatch):
+    """As on Windows."""
+    rows = RowFile(tmp_path / "X.npy", np.uint8, (100, 100))
+    assert rows.missing_space() == rows.size
+    rows.make()
+    assert rows.missing_space() > 0  # a hole
+    size = SimpleNamespace(st_size=rows.size)
+    monkeypatch.setattr(type(rows.path), "stat", lambda *_, **__: size)
+    monkeypatch.setattr(type(rows.path), "exists", lambda *_: True)
+    assert rows.missing_space() == 0

@@ -1,5 +1,6 @@
 """Lazy arrays: they give what the array gives, and hold only the rows asked for."""
 
+import os
 import pickle
 
 import numpy as np
@@ -128,6 +129,27 @@ def test_extent_reads_in_chunks(monkeypatch):
         spoilt = X.copy()
         spoilt[at, 1, 0, 0] = np.nan
         assert np.isnan(extent(spoilt)).tolist() == 2 * [[False, True, False]]
+
+
+def test_a_map_is_read_once_as_long_as_its_file_stays(tmp_path, monkeypatch):
+    from advfeat.utils import _lazy
+
+    n_read = []
+    real = _lazy._extent
+    monkeypatch.setattr(_lazy, "_extent", lambda X: n_read.append(1) or real(X))
+    np.save(tmp_path / "x.npy", X)
+    images = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for _ in range(3):
+        assert_array_equal(extent(images), (X.min((0, 2, 3)), X.max((0, 2, 3))))
+    assert len(n_read) == 1
+    assert_array_equal(extent(images[1:]), (X[1:].min((0, 2, 3)), X[1:].max((0, 2, 3))))
+    changing = np.load(tmp_path / "x.npy", mmap_mode="r+")
+    changing[3, 1] = np.nan
+    changing.flush()
+    os.utime(tmp_path / "x.npy", ns=(1, 1))  # whatever the clock of the file system
+    assert np.isnan(extent(images)).tolist() == 2 * [[False, True, False]]
+    changing[3, 1] = 7  # what is written through the map is seen whatever the clock
+    assert extent(changing)[1].tolist()[1] == 7
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from waiting import wait_for
-from worker_jobs import Killing, Sums, failing
+from worker_jobs import Counting, Killing, Sums, failing
 
 from advfeat.exceptions import BatchError, WorkersLostError
 from advfeat.utils import _workers
@@ -179,6 +179,15 @@ def test_results_that_nobody_takes_hold_up_the_tasks(backend, tmp_path):
 
 
 @pytest.mark.long
+def test_rows_sent_are_given_back_before_the_end(tmp_path, monkeypatch):
+    """joblib keeps them in memory until the tasks of one call are done."""
+    monkeypatch.setenv("JOBLIB_TEMP_FOLDER", str(tmp_path))
+    monkeypatch.setattr(_workers, "_GROUP", 2)
+    X = np.random.default_rng(0).random((40, 4096))
+    (n_kept,) = run_batches(Counting(tmp_path), (X,), batch_size=1, n_jobs=2)
+    assert 0 < n_kept.max() <= 2 * 2 + 1  # and the network
+
+
 def test_messages_to_processes_fit_into_a_pipe(monkeypatch):
     rng = np.random.default_rng(0)
     X, job = rng.normal(size=(40, 100, 100)), Sums(rng.normal(size=100_000))

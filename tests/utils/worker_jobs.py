@@ -39,3 +39,14 @@ def failing(begin, X):
     if begin == 20:
         raise ArithmeticError("no such number")
     return (X,)
+
+
+@dataclass(frozen=True, eq=False)
+class Counting:
+    """Counts the files of rows that joblib keeps in a folder."""
+
+    folder: Path
+
+    def __call__(self, begin, X):
+        files = [path for path in self.folder.rglob("*.pkl") if path.is_file()]
+        return (np.full(len(X), len(files)),)
