@@ -10,8 +10,8 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 
 PY = "$(VENV)/bin/python"
-# Without the user's settings that lead an installation, or an import, elsewhere.
-OWN = env -u PYTHONPATH -u PIP_PREFIX -u PIP_TARGET -u PIP_USER -u PIP_ROOT -u PIP_DRY_RUN
+# The user's settings that lead an import, or an installation, elsewhere.
+unexport PYTHONPATH PYTHONHOME PIP_PREFIX PIP_TARGET PIP_USER PIP_ROOT PIP_DRY_RUN
 PYTEST_OPTIONS = -n $(WORKERS) $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
@@ -53,8 +53,8 @@ dist: venv-docs ## wheel and sdist, built and checked, into dist/
 test-wheel: dist ## the tests with the wheel, installed from dist/, and no source in reach
 	@rm -rf build/wheel && mkdir -p build/wheel && cp -r tests setup.cfg build/wheel
 	@"$(PYTHON)" -m venv --clear "$(VENV_WHEEL)"
-	@$(OWN) "$(VENV_WHEEL)/bin/python" -m pip install --quiet "$$(ls dist/*.whl)[plots,bench,test]"
-	@cd build/wheel && $(OWN) "$(abspath $(VENV_WHEEL))/bin/python" -m pytest $(PYTEST_OPTIONS) tests --pyargs advfeat
+	@"$(VENV_WHEEL)/bin/python" -m pip install --quiet "$$(ls dist/*.whl)[plots,bench,test]"
+	@cd build/wheel && "$(abspath $(VENV_WHEEL))/bin/python" -m pytest $(PYTEST_OPTIONS) tests --pyargs advfeat
 
 clean: ## remove caches and builds; environments and results stay
 	@rm -rf build dist docs/_build docs/api docs/gallery docs/results .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,3 +1,3 @@
 """The version of the package, for itself and for the build."""
 
-__version__ = "0.1.0"
+__version__ = "0.1.0.dev0"

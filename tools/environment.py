@@ -53,8 +53,15 @@ def main():
     if is_whole(check(python, requirements, modules)):
         return
     check_python()
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder / "advfeat.lock"):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "advfeat.lock").open("w")
+    except OSError as error:
+        sys.exit(
+            f"The environment {folder} cannot be made: {error.strerror}. Choose a folder that can "
+            "be written to: make VENV=FOLDER ..."
+        )
+    with lock(file):
         found = check(python, requirements, modules)
         if is_whole(found):  # another make has done it meanwhile
             return
@@ -110,9 +117,9 @@ def check_python():
 
 
 @contextlib.contextmanager
-def lock(path):
+def lock(file):
     """Let one make at a time install."""
-    with path.open("w") as file:
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -216,3 +216,25 @@ def test_nothing_is_read_from_a_docstring():
 def test_check_prints_json(venv):
     command = [str(venv[0]), "-I", str(ROOT / "tools" / "check_environment.py"), "[]", "[]"]
     assert json.loads(subprocess.check_output(command))["missing"] == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
+    (tmp_path / "file").write_text("")  # no folder can be made below it, whoever asks
+    command = [sys.executable, ROOT / "tools" / "environment.py", tmp_path / "file" / "venv"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "cannot be made: Not a directory. Choose a folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_make_passes_on_no_setting_that_leads_elsewhere(tmp_path):
+    (tmp_path / "Makefile").write_text(
+        f"include {ROOT / 'Makefile'}\nshown:\n\t@env\n.PHONY: shown\n"
+    )
+    elsewhere = {"PYTHONPATH": "/elsewhere", "PIP_TARGET": "/elsewhere"}
+    done = subprocess.run(
+        ["make", "shown"], cwd=tmp_path, env={**os.environ, **elsewhere},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "PATH=" in done.stdout
+    assert "/elsewhere" not in done.stdout
