@@ -1,5 +1,7 @@
 """What a call holds in memory beside its data, as tracemalloc sees it: NumPy's arrays."""
 
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -60,3 +62,10 @@ def test_a_pipeline_is_attacked_on_bytes_without_a_second_copy_of_them():
     view, held = peak_of(lambda: attackable(make_pipeline(inverter, source), X))
     assert not view.moved
     assert held < (4 + 2) * X.nbytes  # images in [0, 1], and parts
+
+
+@pytest.mark.long  # it starts an interpreter
+def test_an_import_does_without_torchvision():
+    """Which takes a second and 150 MB, also in each worker."""
+    code = "import sys, advfeat, advfeat.datasets; print('torchvision' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"

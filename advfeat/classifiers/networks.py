@@ -1,7 +1,8 @@
 """Architectures, from torchvision where it has them, adapted to small images.
 
 Every network is wrapped in `Network`, which takes inputs in input units (images in [0, 1]) and
-normalises them itself, so that ``eps`` keeps its meaning.
+normalises them itself, so that ``eps`` keeps its meaning. torchvision is imported where it is
+needed: it takes longer to import than all else here.
 """
 
 import difflib
@@ -9,9 +10,6 @@ import math
 
 import torch
 from torch import nn
-from torchvision import models
-from torchvision.models import vgg
-from torchvision.models.resnet import BasicBlock
 
 from advfeat.classifiers._own_modules import (
     build_body,
@@ -245,6 +243,8 @@ def _convolution(channels, width):
 
 
 def _residual(channels, width):
+    from torchvision.models.resnet import BasicBlock
+
     shortcut = None
     if channels != width:
         shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width))
@@ -268,9 +268,11 @@ def _is_small(input_shape):
     return min(input_shape[1:]) < _SMALL
 
 
-def _resnet(build):
+def _resnet(name):
     def make(input_shape, n_classes):
-        net = build(num_classes=n_classes)
+        from torchvision import models
+
+        net = getattr(models, name)(num_classes=n_classes)
         if _is_small(input_shape):
             net.conv1 = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
             net.maxpool = nn.Identity()
@@ -283,6 +285,8 @@ def _resnet(build):
 
 
 def _vgg16(input_shape, n_classes):
+    from torchvision.models import vgg
+
     layers = vgg.make_layers(vgg.cfgs["D"], batch_norm=True)
     layers[0] = nn.Conv2d(input_shape[0], 64, 3, padding=1)
     if not _is_small(input_shape):
@@ -300,6 +304,8 @@ def _vgg16(input_shape, n_classes):
 
 
 def _densenet121(input_shape, n_classes):
+    from torchvision import models
+
     net = models.densenet121(num_classes=n_classes)
     if _is_small(input_shape):
         net.features.conv0 = nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False)
@@ -311,6 +317,8 @@ def _densenet121(input_shape, n_classes):
 
 
 def _inception_v3(input_shape, n_classes):
+    from torchvision import models
+
     net = models.inception_v3(num_classes=n_classes, aux_logits=False, init_weights=False)
     stem = net.Conv2d_1a_3x3
     small = _is_small(input_shape)
@@ -329,9 +337,9 @@ NETWORKS = {
     "small_cnn": _small_cnn,
     "small_resnet": _small_resnet,
     "resnet9": _resnet9,
-    "resnet18": _resnet(models.resnet18),
-    "resnet34": _resnet(models.resnet34),
-    "resnet50": _resnet(models.resnet50),
+    "resnet18": _resnet("resnet18"),
+    "resnet34": _resnet("resnet34"),
+    "resnet50": _resnet("resnet50"),
     "vgg16": _vgg16,
     "densenet121": _densenet121,
     "inception_v3": _inception_v3,

@@ -4,7 +4,6 @@ import os
 from typing import Any
 
 import numpy as np
-from torchvision.datasets import CIFAR10
 
 from advfeat.datasets._bunch import as_bunch
 from advfeat.utils._files import resolve_path
@@ -58,6 +57,8 @@ def fetch_cifar10(
     >>> X.shape  # doctest: +SKIP
     (50000, 3, 32, 32)
     """
+    from torchvision.datasets import CIFAR10
+
     root = resolve_path(root, "root")
     try:
         files = CIFAR10(root, train=split == "train", download=download)

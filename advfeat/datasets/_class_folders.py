@@ -7,12 +7,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from advfeat.utils._errors import shortened
 from advfeat.utils._files import is_clutter, printable, resolve_path
 
-EXTENSIONS = (*IMG_EXTENSIONS, ".gif")
+# torchvision's, and GIF.
+EXTENSIONS = (
+    ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif",
+)  # fmt: skip
 
 
 def find_split(root, split):

@@ -349,3 +349,11 @@ def test_a_map_that_could_not_be_made_says_what_stays(folder, tmp_path):
     settings = {"as_memmap": tmp_path / "map", "verbose": 0}
     with pytest.raises(ValueError, match="Pass size=.* if they change, delete it"):
         load_image_folder(folder, **settings)
+
+
+def test_all_formats_of_torchvision_are_read():
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    from advfeat.datasets._class_folders import EXTENSIONS
+
+    assert set(EXTENSIONS) == {*IMG_EXTENSIONS, ".gif"}
