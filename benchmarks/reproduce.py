@@ -52,6 +52,8 @@ def main(arguments=None):
         for name in tables.NAMES:
             own = "" if name in tables.GROUPS["all"] else " (not in 'all')"
             print(f"{name:<20}{tables.table(name).title}{own}")
+        print(f"{'debate':<20}{', '.join(tables.GROUPS['debate'])}")
+        print(f"{'all':<20}all of these but for those marked")
         return
     wanted = _wanted(options)
     preset = _preset(options)

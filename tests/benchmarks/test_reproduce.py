@@ -309,3 +309,10 @@ def test_pictures_of_nothing_are_not_drawn(digits):
 
     assert simple_bars([], [("accuracy", None)], "accuracy, %") is None
     assert sample_grid(Experiment(), ["D_R", "D_NR"]) is None
+
+
+def test_the_list_names_every_table_and_group(capsys):
+    reproduce.main(["--list"])
+    named = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert named == [*tables.NAMES, "debate", "all"]
+    assert set(tables.GROUPS) == {"debate", "all"}
