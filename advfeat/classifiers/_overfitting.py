@@ -33,16 +33,23 @@ class OverfittingGuard(Callback):
         """Forget earlier trainings."""
         self.good_ = None
 
+    def on_epoch_begin(self, net, **kwargs):
+        """Note that the next batch is the first of an epoch."""
+        self.begins_ = True
+
     def on_batch_begin(self, net, **kwargs):
         """Keep a state to go back to where none was judged, once callbacks have shaped it."""
-        if self.good_ is None:
+        if self.begins_ and self.good_ is None and _has_few_steps(net):
             self.good_ = _state(net)
+        self.begins_ = False
 
     def on_epoch_end(self, net, dataset_train=None, **kwargs):
         """Compare the two attacks."""
         net.history.record("attack_steps", net.attack["n_steps"])
-        if net.attack["n_steps"] > FEW or net.attack["eps"] == 0:
+        if not _has_few_steps(net):
             self.good_ = None  # a callback may change the attack of the next epoch
+            return
+        if self.good_ is None:  # as one did during this epoch: the next is judged
             return
         few, strong = self._accuracies(net, dataset_train)
         if few - strong <= max(few / 2, _GAP):
@@ -81,6 +88,10 @@ class OverfittingGuard(Callback):
             with torch.no_grad():
                 found.append(float((net.attacked(z).argmax(1) == y).float().mean()))
         return net.ranks_.agreed(found)
+
+
+def _has_few_steps(net):
+    return net.attack["n_steps"] <= FEW and net.attack["eps"] > 0
 
 
 def raised(attack):

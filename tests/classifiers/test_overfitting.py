@@ -198,3 +198,54 @@ def test_epochs_that_were_not_judged_are_kept(before, digits, monkeypatch):
     three = few_steps(digits, max_epochs=3, **common)
     for name, weight in three.module_.state_dict().items():
         assert torch.equal(struck.module_.state_dict()[name], weight), name
+
+
+class Momenta(Callback):
+    """Notes the optimizer's momentum as each epoch begins."""
+
+    def __init__(self):
+        self.found = []
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        if training and len(net.history) > len(self.found):
+            states = net.optimizer_.state_dict()["state"].values()
+            self.found.append([state["momentum_buffer"].clone() for state in states])
+
+
+def test_the_momentum_is_taken_back_with_the_epoch(digits, monkeypatch):
+    marks = iter([(0.9, 0.9), (0.9, 0.0)])
+    monkeypatch.setattr(OverfittingGuard, "_accuracies", lambda self, net, data: next(marks))
+    momenta = Momenta()
+    with pytest.warns(ConvergenceWarning, match="epoch 2.*taken back"):
+        few_steps(digits, max_epochs=3, callbacks=[momenta])
+    _, second, third = momenta.found
+    assert second and all(map(torch.equal, second, third))
+
+
+@pytest.mark.parametrize("attack", [{"n_steps": 7}, {"eps": 0.0}])
+def test_nothing_is_copied_where_nothing_is_watched(attack, digits, monkeypatch):
+    def copied(net):
+        raise AssertionError
+
+    monkeypatch.setattr(_overfitting, "_state", copied)
+    few_steps(digits, **{"max_epochs": 2, **attack})
+
+
+class Lowers(Callback):
+    """Lowers the number of steps during the first epoch."""
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        if training and len(net.history) == 1:
+            net.attack = {**net.attack, "n_steps": 1}
+
+
+def test_an_epoch_that_began_with_many_steps_is_not_judged(digits, monkeypatch):
+    judged = []
+
+    def marks(self, net, data):
+        judged.append(len(net.history))
+        return 0.9, 0.9
+
+    monkeypatch.setattr(OverfittingGuard, "_accuracies", marks)
+    few_steps(digits, max_epochs=3, n_steps=7, callbacks=[Lowers()])
+    assert judged == [2, 3]
