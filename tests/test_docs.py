@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import re
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -61,11 +62,16 @@ def run_page(path):
 
 
 @pytest.mark.parametrize("path", list(_with_code()))
-def test_code_runs(path, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_code_runs_and_leaves_the_working_folder_as_it_is(path, tmp_path, monkeypatch):
+    here, temporary = tmp_path / "here", tmp_path / "temporary"
+    here.mkdir()
+    temporary.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
         assert run_page(path) > 0
+    assert not list(here.iterdir())
 
 
 @pytest.mark.long
@@ -77,7 +83,7 @@ def test_code_of_the_long_pages_runs_on_few_samples(name, tmp_path, monkeypatch)
         return tuple(array[:60] for array in whole(**settings))
 
     monkeypatch.setattr(datasets, "load_digits", few)
-    test_code_runs(ROOT / name, tmp_path, monkeypatch)
+    test_code_runs_and_leaves_the_working_folder_as_it_is(ROOT / name, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("code", ["raise RuntimeError", ">>> 1 + 1\n3", "1 +"])

@@ -69,7 +69,7 @@ def adversarial_examples(
         that the earlier steps' ``transform`` returns.
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
         Samples, in input units (images in [0, 1], or uint8).
-    y : array-like of shape (n,)
+    y : array-like of shape (n,), default=None
         True labels; None for a Dataset, which has its own. A label that the estimator does not
         know (a fold of a cross-validation may have one that the training had not) counts as
         misclassified, as in scikit-learn's accuracy.
@@ -91,7 +91,7 @@ def adversarial_examples(
         by rounding at most.
     n_jobs : int, default=None
         Batches worked on at the same time. 1 works in this process, None leaves it to joblib (one
-        job, or what ``joblib.parallel_config`` says, which may be a cluster: docs/scaling.md).
+        job, or what ``joblib.parallel_config`` says, which may be a cluster, see "Scaling out").
         More pays for small networks and long work only, and never beyond the number of cores,
         since torch uses all cores for one batch. The result does not depend on it.
     bounds : "auto", None or (low, high), default="auto"

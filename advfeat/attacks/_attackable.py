@@ -70,7 +70,18 @@ class Attackable:
     channels: str = "first"
 
     def as_given(self, X: NDArray) -> NDArray:
-        """Return images of shape (n, C, H, W) in the layout of the X that was given."""
+        """Return images in the layout of the X that was given.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, d) or (n, C, H, W)
+            Samples in the layout of the network.
+
+        Returns
+        -------
+        ndarray of shape (n, d), (n, C, H, W) or (n, H, W, C)
+            The last one with ``channels="last"``.
+        """
         return X.transpose(0, 2, 3, 1) if self.channels == "last" and X.ndim == 4 else X
 
 
@@ -93,9 +104,9 @@ def attackable(estimator: Any, X: Inputs, precision: str = "fp32", **bounds: Bou
         Samples, in input units (images in [0, 1], or uint8).
     precision : {"fp32", "bf16"}, default="fp32"
         In which the network computes.
-    bounds : "auto", None or (low, high), optional
-        Valid range of the inputs. It is handed over, by name, only where the user has given one;
-        estimators that have bounds of their own refuse it.
+    **bounds : "auto", None or (low, high)
+        ``bounds``, the valid range of the inputs. It is handed over, by name, only where the user
+        has given one; estimators that have bounds of their own refuse it.
 
     Returns
     -------

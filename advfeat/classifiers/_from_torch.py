@@ -121,6 +121,11 @@ class TorchClassifier(NetworkClassifier):
     ``fit`` checks its data and changes nothing, and ``clone`` gives a classifier of the same
     weights, as with scikit-learn's FrozenEstimator.
 
+    Parameters
+    ----------
+    module, classes, input_shape, mean, std, bounds, channels, device
+        As in `from_torch`.
+
     Attributes
     ----------
     module_ : nn.Module
@@ -179,7 +184,7 @@ class TorchClassifier(NetworkClassifier):
             Samples, in input units (images in [0, 1], or uint8).
         y : array-like of shape (n,), optional
             Only checked: every label must be among ``classes``.
-        sample_weight : ignored
+        sample_weight : array-like of shape (n,), optional
             Not used.
 
         Returns
@@ -199,9 +204,17 @@ class TorchClassifier(NetworkClassifier):
         return self
 
     def check_inputs(self, X: Inputs) -> Any:
-        """Check X as `predict` does and return it as an array (float32, or uint8 for images).
+        """Check X as `predict` does and return it as an array.
 
-        The columns of a data frame are taken in their order.
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset
+            The columns of a data frame are taken in their order.
+
+        Returns
+        -------
+        array of shape (n, d) or (n, C, H, W)
+            In float32, or uint8 for images. What is read batch by batch is not read whole.
         """
         X = inputs_of(X)
         if _get_feature_names(X) is not None:
@@ -213,7 +226,17 @@ class TorchClassifier(NetworkClassifier):
         return self.mean is not None
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters and check the network anew."""
+        """Set parameters and check the network anew.
+
+        Parameters
+        ----------
+        **params
+            Those of `from_torch`, by name.
+
+        Returns
+        -------
+        self
+        """
         with draft_of(self) as draft, own_modes():
             if "device" in params:
                 params.setdefault("module", self.module)  # clones share it
@@ -319,18 +342,9 @@ def refuse_estimator_as_network(network: str | Callable[..., torch.nn.Module], o
 
 
 def starting_point(network: str | Callable[..., torch.nn.Module], mean: ArrayLike, std: ArrayLike):
-    """Tell what training starts from: the network, and what comes before and behind it.
+    """Give what training starts from: (network, mean, std, order), as `build_network` takes them.
 
-    Parameters
-    ----------
-    network : str, callable, nn.Module or TorchClassifier
-    mean, std : tensor
-        Of the training data.
-
-    Returns
-    -------
-    network, mean, std, order
-        As `build_network` takes them.
+    ``mean`` and ``std`` are those of the training data.
     """
     if isinstance(network, TorchClassifier):
         start = to_device(copy_network(network.module_), "cpu")

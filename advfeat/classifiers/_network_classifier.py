@@ -124,7 +124,7 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         ----------
         X : array-like of shape (n, d) or (n, C, H, W), ConstructedDataset or torch Dataset
             Samples, in input units (images in [0, 1], or uint8).
-        y : array-like of shape (n,)
+        y : array-like of shape (n,), default=None
             As in `fit`. A label that was not seen in `fit` counts as wrong.
         sample_weight : array-like of shape (n,), optional
             Weights in the mean, not negative; equal by default.
@@ -181,7 +181,17 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         return FrozenNetwork(self.module_, device=device, precision=precision)
 
     def check_inputs(self, X: Inputs) -> Any:
-        """Check X as `predict` does and return it as an array (float32, or uint8 for images).
+        """Check X as `predict` does and return it as an array.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset
+            Inputs like those of the training: images in [0, 1] or uint8 in 0..255.
+
+        Returns
+        -------
+        array of shape (n, d) or (n, C, H, W)
+            In float32, or uint8 for images. What is read batch by batch is not read whole.
 
         Raises
         ------

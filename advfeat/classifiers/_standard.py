@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,7 @@ from advfeat.utils._device import own_modes, resolve_device
 from advfeat.utils._estimator import draft_of
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import Interval, StrOptions, _fit_context
-from advfeat.utils._typing import Bounds, Device, Inputs, RandomState
+from advfeat.utils._typing import Bounds, Device, Inputs, Network, RandomState
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,13 +48,13 @@ class StandardClassifier(NetworkClassifier):
     ----------
     network : str, callable, nn.Module or TorchClassifier, default="auto"
         "mlp", "small_cnn", "small_resnet", "resnet9", "resnet18", "resnet34", "resnet50", "vgg16"
-        (with batch-norm), "densenet121", "inception_v3", or an nn.Module class (of the keywords
-        ``input_shape``, ``in_channels``, ``n_features``, ``n_classes``, ``num_classes`` it is
-        given those that it accepts) that maps normalised inputs to logits of shape
-        (n, n_classes), without a softmax. "auto": "mlp" for (n, d), "small_cnn" for images with a
-        side under 16 pixels, "small_resnet" for larger ones. To go on from trained weights: what
-        `from_torch` returns, or an nn.Module that takes inputs as they are; each fit starts from
-        a copy.
+        (with batch-norm), "densenet121", "inception_v3", or what makes a new nn.Module, a class
+        or a function (of the keywords ``input_shape``, ``in_channels``, ``n_features``,
+        ``n_classes``, ``num_classes`` it is given those it names). The module maps normalised
+        inputs to logits of shape (n, n_classes), without a softmax. "auto": "mlp" for (n, d),
+        "small_cnn" for images with a side under 16 pixels, "small_resnet" for larger ones. To go
+        on from trained weights: what `from_torch` returns, or an nn.Module that takes inputs as
+        they are; each fit starts from a copy.
     max_epochs : int, default=30
         Passes over the data. More fit the training data better and take longer in proportion; 30
         are enough for small images; the authors' package takes 150 on CIFAR-10.
@@ -197,7 +196,7 @@ class StandardClassifier(NetworkClassifier):
 
     def __init__(
         self,
-        network: str | Callable[..., torch.nn.Module] = "auto",
+        network: Network = "auto",
         *,
         max_epochs: int = 30,
         lr: float = 0.1,
@@ -255,10 +254,10 @@ class StandardClassifier(NetworkClassifier):
         X : array-like of shape (n, d) or (n, C, H, W), ConstructedDataset or torch Dataset
             Images are floats in [0, 1] or uint8 in 0..255. A `ConstructedDataset` and a torch
             Dataset of (input, label) items carry their own labels.
-        y : array-like of shape (n,)
+        y : array-like of shape (n,), default=None
             Labels of any type. For a `ConstructedDataset` either None or the labels that it was
             constructed from.
-        sample_weight : array-like of shape (n,), optional
+        sample_weight : array-like of shape (n,), default=None
             Factors of the samples' losses, at least 0; only their ratios count. A weight of 0
             leaves a sample out of the training, but not its label out of ``classes_``.
 
@@ -308,10 +307,12 @@ class StandardClassifier(NetworkClassifier):
 
         Parameters
         ----------
-        X, y, sample_weight
+        X, y
             As in `fit`.
-        classes : array-like, optional
+        classes : array-like, default=None
             All labels that will ever occur; needed on the first call if y lacks some.
+        sample_weight
+            As in `fit`.
 
         Returns
         -------
@@ -354,8 +355,7 @@ class StandardClassifier(NetworkClassifier):
             self.validation_scores_ = self.best_validation_score_ = None
 
     @property
-    def history_(self):
-        """List of dicts, one per epoch, with "train_loss", "dur" (seconds) and the like."""
+    def history_(self):  # noqa: D102, see the Attributes of the class
         check_is_fitted(self, "net_")
         return list(self.net_.history)
 

@@ -51,7 +51,7 @@ class ContainerMixin(OneToOneFeatureMixin):
 
         Parameters
         ----------
-        transform : {"default", "pandas", "polars"} or None
+        transform : {"default", "pandas", "polars"} or None, default=None
             "default": that of the input, so that a classifier behind this step sees the same
             feature names in `fit` and in `predict`. None leaves the choice as it is. Images are
             arrays, and constructed sets that carry labels only keep the names, whatever it is.

@@ -66,7 +66,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         ReLU"). The other two do so for features that are off only, whose gradient is missing;
         those that are on keep their own, which comes closer. "decayed": the length falls from
         step_size to zero as a half cosine. "momentum": decayed as well, and part of the last step
-        is taken again, which needs a fifth of the paper's steps (compared in docs/speed.md).
+        is taken again, which needs a fifth of the paper's steps.
     n_steps : int, default=None
         By default 200 for "momentum", 100 for "decayed", 1000 for "paper".
     step_size : float, default=None
@@ -76,7 +76,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         Share of the last step that is taken again; only for ``solver="momentum"``.
     batch_size : int, default=256
         Samples optimised together. Memory grows with it; the result depends on it by rounding
-        only, which the steps of an inversion can make visible (docs/reproducibility.md).
+        only, which the steps of an inversion can make visible.
     n_jobs : int, default=None
         Batches worked on at the same time, see `adversarial_examples`. The result does not
         depend on it.

@@ -195,7 +195,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         ----------
         X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
             Samples, in input units (images in [0, 1], or uint8).
-        y : array-like of shape (n,)
+        y : array-like of shape (n,), default=None
             None for a Dataset, which has its own.
 
         Returns

@@ -89,7 +89,7 @@ class TrainTimeTransformer(
         ----------
         X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
             Images are floats in [0, 1] or uint8 in 0..255.
-        y : array-like of shape (n,)
+        y : array-like of shape (n,), default=None
             None for a Dataset, which has its own.
         sample_weight : array-like of shape (n,), default=None
             Handed to the source's `fit`. With scikit-learn's metadata routing the source must

@@ -56,7 +56,9 @@ class ConstructedDataset(Dataset):
     Attributes
     ----------
     X, y, y_source, classes, feature_names
-    inputs : X, as a data frame if there are feature names
+        As in the parameters; labels and classes as arrays.
+    inputs : ndarray or data frame
+        X, as a data frame if there are feature names.
 
     Raises
     ------
@@ -177,8 +179,7 @@ class ConstructedDataset(Dataset):
             raise ValueError(f"'{path}' holds no constructed set: {error}") from error
 
     @property
-    def inputs(self):
-        """X, as a data frame if there are feature names."""
+    def inputs(self):  # noqa: D102, see the Attributes of the class
         return self.X if self.feature_names is None else as_frame(self.X, self.feature_names)
 
     def __len__(self):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from advfeat.gaussian.principal_axes import PrincipalAxes, principal_axes, row_blocks
 
@@ -112,6 +113,8 @@ def _class_means(X, y, sample_weight, class_weight):
     origin[present] = X[first]
     total = np.zeros_like(origin)
     for rows in row_blocks(X):
-        member = y[rows] == np.arange(len(class_weight))[:, None]
-        total += (member * sample_weight[rows]) @ (X[rows] - origin[y[rows]])
+        deviation = X[rows] - origin[y[rows]]
+        place = y[rows], np.arange(len(deviation))  # sparse: classes may be many
+        weights = csr_array((sample_weight[rows], place), shape=(len(total), len(deviation)))
+        total += weights @ deviation
     return origin + total / np.where(class_weight > 0, class_weight, 1)[:, None]

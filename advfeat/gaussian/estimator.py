@@ -111,24 +111,26 @@ class GaussianRobustMLE(
     means_ : ndarray of shape (n_classes, n_features)
         Class means.
     covariance_ : ndarray of shape (n_features, n_features)
-        Maximum likelihood covariance within the classes, divisor n, under the constraint of
-        ``covariance_type``. This and the next three are (n_classes, n_features, n_features)
-        if ``per_class``. They are computed on access, not stored.
+        Maximum likelihood covariance S within the classes, divisor n, under the constraint of
+        ``covariance_type``, in the squared units of ``X``. This and the next three are
+        (n_classes, n_features, n_features) if ``per_class``. They are computed on access, not
+        stored.
     robust_covariance_ : ndarray of shape (n_features, n_features)
-        Covariance of the robust model, Sigma_r.
+        Covariance of the robust model, :math:`\Sigma_r`.
     precision_ : ndarray of shape (n_features, n_features)
         Inverse of ``robust_covariance_`` (pseudo-inverse if it is singular).
     adversary_map_ : ndarray of shape (n_features, n_features)
-        Linear map M of the average adversary, ``delta(x) = M (x - mean)``. Missing for the
-        pointwise one, and if the covariance is singular, where such a map cannot spend the budget.
+        Linear map :math:`M = \Sigma_r^{1/2} S^{-1/2} - I` of the average adversary,
+        ``delta(x) = M (x - mean)``. Missing for the pointwise one, and if the covariance is
+        singular, where such a map cannot spend the budget.
     components_ : ndarray of shape (n_axes, n_features) or None
         Principal axes of ``covariance_``, as rows, by decreasing standard deviation;
         ``None`` when the axes are the features, that is, unless ``covariance_type="full"``.
         A list of one array per class if ``per_class``.
     std_ : ndarray of shape (n_features,)
-        Standard deviations of the data along the axes, zeros for the directions beyond
-        ``components_`` last. Of shape (n_classes, n_features) if ``per_class``, as the next
-        two.
+        Standard deviations of the data along the axes, in the units of ``X``, zeros for the
+        directions beyond ``components_`` last. Of shape (n_classes, n_features) if
+        ``per_class``, as the next two.
     robust_std_ : ndarray of shape (n_features,)
         Standard deviations of the robust model along the same axes.
     adversary_std_ : ndarray of shape (n_features,)

@@ -1,4 +1,6 @@
 """The matrices of a fitted GaussianRobustMLE, computed from its axes when they are asked for."""
+# ruff: noqa: D102
+# The Attributes of GaussianRobustMLE describe them: its page would show a text here instead.
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +24,6 @@ class GaussianMatricesMixin:
 
     @property
     def components_(self) -> NDArray | list | None:
-        """Principal axes as rows; see the attributes of the class, here and below."""
         check_is_fitted(self)
         components = [axes.axes for axes in self._scatter.axes]
         return (
@@ -31,19 +32,16 @@ class GaussianMatricesMixin:
 
     @property
     def covariance_(self) -> NDArray:
-        """Covariance within the classes."""
         check_is_fitted(self)
         return self._matrices(np.square(self.std_))
 
     @property
     def robust_covariance_(self) -> NDArray:
-        """Covariance of the robust model."""
         check_is_fitted(self)
         return self._matrices(np.square(self.robust_std_))
 
     @property
     def precision_(self) -> NDArray:
-        """Inverse of the robust covariance."""
         check_is_fitted(self)
         return self._matrices(ratio(1.0, self.robust_std_) ** 2)
 
@@ -54,7 +52,6 @@ class GaussianMatricesMixin:
 
     @property
     def adversary_map_(self) -> NDArray:
-        """Linear map of the adversary."""
         check_is_fitted(self)
         if not self._is_linear:
             raise AttributeError(

@@ -36,7 +36,7 @@ def robust_accuracy_score(
         See `adversarial_examples`.
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
         Samples, in input units (images in [0, 1], or uint8).
-    y : array-like of shape (n,)
+    y : array-like of shape (n,), default=None
         None for a Dataset, which has its own.
     norm : {2, numpy.inf}
         Norm that bounds the perturbation; no default, as robustness without its norm says nothing.
@@ -115,7 +115,7 @@ def robust_accuracy_curve(
         See `adversarial_examples`.
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
         Samples, in input units (images in [0, 1], or uint8).
-    y : array-like of shape (n,)
+    y : array-like of shape (n,), default=None
         None for a Dataset, which has its own.
     norm : {2, numpy.inf}
         Norm that bounds the perturbation; no default, as robustness without its norm says nothing.

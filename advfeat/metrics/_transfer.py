@@ -50,7 +50,7 @@ def transfer_rate(
         list.
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
         Samples, in input units (images in [0, 1], or uint8).
-    y : array-like of shape (n,)
+    y : array-like of shape (n,), default=None
         None for a Dataset, which has its own.
     norm : {2, numpy.inf}
         Norm that bounds the perturbation; no default, as robustness without its norm says nothing.

@@ -56,7 +56,7 @@ def feature_usefulness(
         See `adversarial_examples`.
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
         Samples, in input units (images in [0, 1], or uint8).
-    y : array-like of shape (n,)
+    y : array-like of shape (n,), default=None
         None for a Dataset, which has its own. Samples whose label the estimator does not know
         count to the rest of every class.
     batch_size : int, default=256
@@ -132,17 +132,19 @@ def robust_feature_usefulness(
         See `adversarial_examples`.
     X : array-like of shape (n, d) or (n, C, H, W), or torch Dataset of (input, label) items
         Samples, in input units (images in [0, 1], or uint8).
-    y : array-like of shape (n,)
+    y : array-like of shape (n,), default=None
         As in `feature_usefulness`.
     norm : {2, numpy.inf}
         Norm that bounds the perturbation; no default, as robustness without its norm says nothing.
     eps : float
         Radius, in input units.
-    batch_size : int, default=256
-        Searches, one for each sample, feature and direction, that run together.
-    n_steps, step_size, random_start, n_restarts, n_jobs, bounds, precision, random_state, verbose
+    n_steps, step_size, random_start, n_restarts
         As in `adversarial_examples`, but ``random_start`` is False by default; ``n_restarts``
         needs it: without it there is one run.
+    batch_size : int, default=256
+        Searches, one for each sample, feature and direction, that run together.
+    n_jobs, bounds, precision, random_state, verbose
+        As in `adversarial_examples`.
 
     Returns
     -------

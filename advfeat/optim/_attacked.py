@@ -109,7 +109,17 @@ class AttackedNetwork:
             fold.update()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits, float32 of shape (n, n_classes)."""
+        """Logits of a batch.
+
+        Parameters
+        ----------
+        x : tensor of shape (n, ...)
+            Inputs, in input units.
+
+        Returns
+        -------
+        tensor of shape (n, n_classes), float32
+        """
         if self._traced is None:
             graph = trace(self._module)
             same = agree(self._module, graph, x)

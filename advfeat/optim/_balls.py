@@ -123,7 +123,18 @@ class L2Ball:
         self.eps = radius if math.isinf(radius) else min(radius, LARGEST)
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """Steepest ascent direction of norm 1; zero where the gradient is zero or not finite."""
+        """Direction of steepest ascent, with norm 1.
+
+        Parameters
+        ----------
+        gradient : tensor of shape (n, ...)
+            Of the loss, for each sample.
+
+        Returns
+        -------
+        tensor like gradient
+            Zero for samples whose gradient is zero or not finite.
+        """
         # Two divisions: first by the largest entry, so that the squares of tiny gradients do not
         # vanish and those of huge ones do not overflow, then by the norm of the result, which is
         # 1 or more. Zeros are divided by 1 and stay zero (the norm is then 0, and clamped). An
@@ -136,7 +147,17 @@ class L2Ball:
         return flat.nan_to_num_().view_as(gradient)
 
     def project(self, delta: Tensor) -> Tensor:
-        """Nearest perturbation in the ball."""
+        """Nearest perturbations in the ball.
+
+        Parameters
+        ----------
+        delta : tensor of shape (n, ...)
+            Perturbations, in input units.
+
+        Returns
+        -------
+        tensor like delta
+        """
         if math.isinf(self.eps):
             return delta
         norm = row_norms(delta)
@@ -144,10 +165,21 @@ class L2Ball:
         return delta * _per_sample(factor, delta)
 
     def sample(self, noise: Tensor, like: Tensor) -> Tensor:
-        """Uniform perturbations, from standard normal ``noise`` of shape (n, d + 2).
+        """Uniform perturbations in the ball.
 
         The first d coordinates of a uniform point on the sphere in d + 2 dimensions are uniform
         in the d-dimensional ball.
+
+        Parameters
+        ----------
+        noise : tensor of shape (n, d + 2)
+            Standard normal draws, where d is the number of values of a sample.
+        like : tensor of shape (n, ...)
+            Whose shape the perturbations get.
+
+        Returns
+        -------
+        tensor of the shape of like
         """
         point = noise / torch.linalg.vector_norm(noise, dim=1, keepdim=True)
         return self.eps * point[:, :-2].reshape(like.shape)
@@ -181,15 +213,49 @@ class LinfBall:
         self.eps = min(_radius(eps), LARGEST)
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """Steepest ascent direction: the sign; zero where the gradient is not finite."""
+        """Direction of steepest ascent: the sign of each entry.
+
+        Parameters
+        ----------
+        gradient : tensor of shape (n, ...)
+            Of the loss, for each sample.
+
+        Returns
+        -------
+        tensor like gradient
+            Zero where the gradient is zero or not finite.
+        """
         return torch.nan_to_num(gradient, posinf=0.0, neginf=0.0).sign()
 
     def project(self, delta: Tensor) -> Tensor:
-        """Nearest perturbation in the ball."""
+        """Nearest perturbations in the ball.
+
+        Parameters
+        ----------
+        delta : tensor of shape (n, ...)
+            Perturbations, in input units.
+
+        Returns
+        -------
+        tensor like delta
+        """
         return delta.clamp(-self.eps, self.eps)
 
     def sample(self, noise: Tensor, like: Tensor) -> Tensor:
-        """Uniform perturbations, from standard normal ``noise`` of shape (n, d + 2)."""
+        """Uniform perturbations in the ball.
+
+        Parameters
+        ----------
+        noise : tensor of shape (n, d + 2)
+            Standard normal draws, where d is the number of values of a sample;
+            the last two are not used.
+        like : tensor of shape (n, ...)
+            Whose shape the perturbations get.
+
+        Returns
+        -------
+        tensor of the shape of like
+        """
         return self.eps * torch.erf(noise[:, :-2] / math.sqrt(2)).reshape(like.shape)
 
 

@@ -91,7 +91,7 @@ class FrozenNetwork:
         return {**self.__dict__, "_built": None}
 
     def verify(self, X: np.ndarray) -> Self:
-        """Decide, on a few inputs, whether the network can be run traced; returns self.
+        """Decide, on a few inputs, whether the network can be run traced.
 
         The first call does so by itself. Before the network travels to workers it is to be done
         once for all of them.
@@ -100,12 +100,26 @@ class FrozenNetwork:
         ----------
         X : ndarray of shape (n, ...)
             As in the public functions: uint8 is scaled to [0, 1].
+
+        Returns
+        -------
+        self
         """
         self._parts(batch_tensor(X[:N_ROWS], self.device))
         return self
 
     def in_fp32(self, X: np.ndarray) -> FrozenNetwork:
-        """Return this network, or its like in fp32 where it computes in less; verified on X."""
+        """Return this network, or its like in fp32 where it computes in less; verified on X.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, ...)
+            As in `verify`.
+
+        Returns
+        -------
+        FrozenNetwork
+        """
         if self.precision == "fp32":
             return self.verify(X)
         return FrozenNetwork(self._module, device=self.device).verify(X)
@@ -121,7 +135,17 @@ class FrozenNetwork:
         return self._parts().features is not no_features
 
     def require_features(self) -> Self:
-        """Return the verified network, or raise a ValueError if it has no features."""
+        """Refuse a network without features; it must be verified.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If it does not end in a linear layer, or is not verified yet.
+        """
         if not self.has_features:
             no_features(None)
         return self
@@ -136,17 +160,46 @@ class FrozenNetwork:
         return self.has_features and self._parts().stuck_share <= _FEW
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Logits, float32 of shape (n, n_classes)."""
+        """Logits of a batch.
+
+        Parameters
+        ----------
+        x : tensor of shape (n, ...)
+            Inputs, in input units.
+
+        Returns
+        -------
+        tensor of shape (n, n_classes), float32
+        """
         return self._run(self._parts(x).logits, x)
 
     def features(self, x: Tensor) -> Tensor:
-        """Penultimate features g(x), float32 of shape (n, n_features)."""
+        """Penultimate features g(x), the input of the last linear layer.
+
+        Parameters
+        ----------
+        x : tensor of shape (n, ...)
+            Inputs, in input units.
+
+        Returns
+        -------
+        tensor of shape (n, n_features), float32
+        """
         return self._run(self._parts(x).features, x).flatten(1)
 
     def inversion_features(self, x: Tensor) -> Tensor:
         """g(x); a feature that is off gives the gradient that it has without its ReLU.
 
         This is the "fake ReLU" of the paper's construction, kept to the features that need it.
+
+        Parameters
+        ----------
+        x : tensor of shape (n, ...)
+            Inputs, in input units.
+
+        Returns
+        -------
+        tensor of shape (n, n_features), float32
         """
         return self._run(self._parts(x).inversion_features, x).flatten(1)
 
@@ -154,6 +207,15 @@ class FrozenNetwork:
         """g(x); every unit of the last ReLU, on or off, passes the gradient of its input.
 
         This is the "fake ReLU" of the authors' code: a ReLU forward, the identity backward.
+
+        Parameters
+        ----------
+        x : tensor of shape (n, ...)
+            Inputs, in input units.
+
+        Returns
+        -------
+        tensor of shape (n, n_features), float32
         """
         return self._run(self._parts(x).fake_relu_features, x).flatten(1)
 

@@ -54,7 +54,7 @@ def projected_gradient(
     momentum : float, default=0
         Share of the last step that is taken again ("heavy ball"), below 1; larger carries on for
         longer in directions that steps agree on.
-    bounds : (low, high) or None
+    bounds : (low, high) or None, default=None
         Box of valid inputs: numbers, or arrays that are broadcastable to one sample. It is applied
         outside the graph: a clamp inside would zero the gradient at saturated pixels. In tables,
         whose features differ in scale, what leads out of the box takes no part in a step's length.
@@ -216,4 +216,15 @@ class HalfCosine:
         self.n_steps = n_steps
 
     def __call__(self, step: int) -> float:
+        """Length of a step.
+
+        Parameters
+        ----------
+        step : int
+            Its number, from 0.
+
+        Returns
+        -------
+        float
+        """
         return self.first * 0.5 * (1 + math.cos(math.pi * step / self.n_steps))

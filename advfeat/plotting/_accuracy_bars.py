@@ -137,7 +137,7 @@ class AccuracyBarDisplay:
             For each training set the classifier trained on it, or one for each seed.
         X : array-like of shape (n, d) or (n, C, H, W)
             The original, unmodified test set.
-        y : array-like of shape (n,)
+        y : array-like of shape (n,), default=None
             Their true labels; None for a torch Dataset given as X, which has its own.
         norm : {2, numpy.inf}
             Norm of the attack; no default, as an accuracy without its norm says nothing.

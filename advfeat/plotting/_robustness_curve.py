@@ -136,7 +136,7 @@ class RobustnessCurveDisplay:
             See `adversarial_examples`.
         X : array-like of shape (n, d) or (n, C, H, W)
             Test samples, in input units (images in [0, 1], or uint8).
-        y : array-like of shape (n,)
+        y : array-like of shape (n,), default=None
             Their true labels; None for a torch Dataset given as X, which has its own.
         norm : {2, numpy.inf}
             Norm of the attack; no default, as an accuracy without its norm says nothing.

@@ -110,14 +110,10 @@ def _work(job, begin, rows):
 
 def _with_joblib(backend, job, begins, cut, n_jobs):
     size, n_losses = len(begins), 0
-    if getattr(backend, "supports_sharedmem", False):
-        call, rows = partial(delayed(_task), job), cut
-    else:
+    call, rows = partial(delayed(_task), job), cut
+    if not getattr(backend, "supports_sharedmem", False):
         call = partial(delayed(_packed_task), *_pack(job))
-
-        def rows(begin):
-            return _sent(cut(begin))
-
+        rows = partial(_sent, cut)
     if type(backend).__name__ == "LokyBackend":  # it keeps all rows sent until its tasks are done
         size = _GROUP * _n_workers(backend, n_jobs)
     for first in range(0, len(begins), size):
@@ -219,8 +215,8 @@ def _pack(job):
     return uuid4().hex, np.frombuffer(packed, dtype=np.uint8)
 
 
-def _sent(rows):
-    return tuple(map(sendable, rows))
+def _sent(cut, begin):
+    return tuple(map(sendable, cut(begin)))
 
 
 def sendable(rows):
@@ -296,7 +292,7 @@ def _on_dask(backend, job, begins, cut):
     def submit(begin):
         nonlocal reading
         reading = True
-        rows = _sent(cut(begin))
+        rows = _sent(cut, begin)
         reading = False
         settings = backend.submit_kwargs
         if places and "workers" not in settings:
@@ -348,7 +344,7 @@ def _on_ray(backend, job, begins, cut, n_jobs):
     task = ray.remote(_packed_task).options(max_retries=_LOSSES, **(backend.ray_remote_args or {}))
 
     def submit(begin):
-        return task.remote(name, packed, begin, *_sent(cut(begin)))
+        return task.remote(name, packed, begin, *_sent(cut, begin))
 
     def finished(references):
         return ray.wait(references, num_returns=1, timeout=_POLL)[0]
