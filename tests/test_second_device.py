@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from second_device import second_device
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from torch import nn
 
@@ -174,3 +175,15 @@ def _on(fitted, device):
     other = type(fitted)()
     other.__setstate__(fitted.__getstate__() | {"device": device})
     return other
+
+
+def test_a_clone_moves_without_its_original(other):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        clf = from_torch(nn.Linear(3, 2), classes=[0, 1], input_shape=(3,), device="cpu")
+    X = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
+    expected = clf.decision_function(X)
+    twin = clone(clf).set_params(device=other)
+    assert {weight.device.type for weight in twin.module_.parameters()} == {other}
+    assert {weight.device.type for weight in clf.module_.parameters()} == {"cpu"}
+    np.testing.assert_allclose(twin.decision_function(X), expected, atol=1e-6)

@@ -363,7 +363,8 @@ def _read_extras(folder, columns):
             and not path.name.startswith(CHECKSUMS)
             and not is_clutter(path.name)
         }
-        kept = json.loads((folder / _EXTRAS).read_bytes()) if extras else {}
+        noted = folder / _EXTRAS
+        kept = json.loads(noted.read_bytes()) if extras or noted.exists() else {}
     except PermissionError:
         raise
     except Exception as error:  # what damaged bytes make of NumPy's reader is of any kind

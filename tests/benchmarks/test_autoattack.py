@@ -44,6 +44,28 @@ def test_the_standard_version_is_that_of_its_authors(n_classes):
     )
 
 
+def test_labels_are_handed_over_as_the_logits_are_numbered(monkeypatch):
+    class Harmless:
+        """Moves nothing, and notes the labels it gets."""
+
+        def run_standard_evaluation(self, images, labels):
+            seen.append(labels.tolist())
+            return images, labels
+
+    seen = []
+    monkeypatch.setattr(measures, "_autoattack", lambda *args: Harmless())
+    rng = np.random.default_rng(0)
+    number = rng.integers(3, size=60)
+    X, y = rng.normal(size=(60, 3)) + 6 * np.eye(3)[number], np.array([10, 20, 30])[number]
+    clf = StandardClassifier(max_epochs=20, random_state=0, verbose=0).fit(X, y)
+    y[:9] = 20  # some of them wrong
+    X, y = X[y > 10], y[y > 10]
+    withstand = measures.withstand_autoattack(clf, X, y, 0.1)
+    assert seen == [[{20: 1, 30: 2}[label] for label in y.tolist()]]
+    assert np.array_equal(withstand, clf.predict(X) == y)
+    assert 0.8 < withstand.mean() < 1
+
+
 @pytest.mark.long
 def test_smoke(tmp_path, capsys):
     autoattack.main(["--smoke", "--out", str(tmp_path)])

@@ -78,29 +78,58 @@ def test_certificates_are_exact():
 
 
 class Says:
-    """A source that predicts given labels."""
+    """A source that predicts given labels, and notes of what."""
 
     def __init__(self, labels):
         self.labels = np.array(labels)
 
     def predict(self, X):
+        self.asked = X
         return self.labels
 
 
-def test_what_is_said_of_constructed_sets():
-    X, y = np.zeros((4, 1, 2, 2), np.uint8), np.array([0, 1, 2, 3])
+def test_what_is_said_of_inverted_sets():
+    X, y = np.zeros((4, 1, 2, 2), np.uint8), np.array([5, 6, 7, 8])
+    X[:, 0, 1, 1] = [0, 51, 102, 204]  # 0.2, 0.4 and 0.8 of white
+    moved = X.astype(np.float32) / 255
+    moved[:, 0, 0, 0] += [0.0, 0.3, 0.3, 0.6]
+    begun = np.array([0, 0, 0, 0])
+    standard, robust = Says([5, 6, 7, 5]), Says([5, 6, 5, 5])
+    found = measures.inverted_set(moved, X, y, begun, standard, robust)
+    assert found == {
+        "mean distance to x": pytest.approx(0.3),
+        "mean distance to the start": pytest.approx(
+            np.mean(np.hypot([0.0, 0.3, 0.3, 0.6], [0.0, 0.2, 0.4, 0.8]))
+        ),
+        "share, standard source says y": 0.75,
+        "share, standard source says the start's label": 0.5,
+        "share, robust source says y": 0.5,
+        "share, robust source says the start's label": 0.75,
+    }
+    assert standard.asked is moved and robust.asked is moved
+    apart = Says([5, 6, 7, 8]), Says([9, 9, 9, 8])
+    assert measures.inverted_set(moved, X, y, None, *apart) == {
+        "mean distance to x": pytest.approx(0.3),
+        "share, standard source says y": 1,
+        "share, robust source says y": 0.25,
+    }
+
+
+def test_what_is_said_of_relabelled_sets():
+    X, y, target = np.zeros((4, 1, 2, 2), np.uint8), np.array([5, 6, 7, 8]), np.array([6, 7, 8, 5])
     moved = np.zeros((4, 1, 2, 2), np.float32)
     moved[:, 0, 0, 0] = [0.0, 0.2, 0.4, 0.6]
-    begun = np.array([1, 2, 3, 0])
-    found = measures.inverted_set(moved, X, y, begun, Says([0, 1, 2, 0]), Says([1, 2, 3, 0]))
-    assert found["mean distance to x"] == pytest.approx(0.3)
-    assert found["share, standard source says y"] == 0.75
-    assert found["share, standard source says the start's label"] == 0.25
-    assert found["share, robust source says the start's label"] == 1
-    data = ConstructedDataset(moved, begun, y, np.arange(4))
-    found = measures.relabelled_set(data, X, Says([0, 1, 2, 0]), Says([1, 2, 0, 0]))
-    assert found["share, standard source says the true label"] == 0.75
-    assert found["share, robust source says the target"] == 0.75
+    data = ConstructedDataset(moved, target, y, np.arange(5, 9))
+    standard, robust = Says([6, 6, 8, 5]), Says([5, 6, 9, 5])
+    found = measures.relabelled_set(data, X, standard, robust)
+    assert found == {
+        "mean distance to x": pytest.approx(0.3),
+        "share, standard source says the target": 0.75,
+        "share, standard source says the true label": 0.25,
+        "share, robust source says the target": 0.25,
+        "share, robust source says the true label": 0.5,
+    }
+    assert standard.asked is data.X and robust.asked is data.X
 
 
 def test_distance_in_parts():

@@ -93,6 +93,33 @@ def test_a_single_wrong_bit_is_found(tmp_path):
         keeping.kept(path)
 
 
+def test_a_wrong_bit_that_hides_values_is_found(tmp_path):
+    """NumPy compares the checksum of what it reads to the end: of no values it reads none."""
+    path = tmp_path / "value.npz"
+    keeping.keep(path, np.zeros(1000))
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"(1000,)", b"(0000,)"))
+    assert path.read_bytes() != whole
+    with pytest.raises(zipfile.BadZipFile, match="does not have its checksum"):
+        keeping.kept(path)
+
+
+def test_pages_note_values_that_are_whole_and_have_no_arrays(tmp_path, capsys):
+    path = tmp_path / "value.npz"
+    value = {0.25: (1, [2, {"a": None}]), "b": 0.5}
+    keeping.keep(path, value)
+    noted = json.loads(json.dumps(keeping.plain_value(path)))
+    assert bits(keeping.of_plain(noted["value"])) == bits(value)
+    keeping.keep(path, {**value, "array": np.zeros(2)})
+    assert keeping.plain_value(path) == {} and not capsys.readouterr().out
+    path.write_bytes(path.read_bytes()[:-9])
+    assert keeping.plain_value(path) == {}
+    assert "stage file value.npz is damaged" in capsys.readouterr().out
+    (tmp_path / "network.safetensors").touch()
+    assert keeping.plain_value(tmp_path / "network.npz") == {}
+    assert keeping.plain_value(tmp_path / "missing.npz") == {}
+
+
 def linear(input_shape, n_classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(input_shape)), n_classes))
 

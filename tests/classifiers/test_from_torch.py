@@ -151,6 +151,17 @@ def test_clones_and_pickles_keep_the_network(clf, digits):
     assert len(other.classes) == len(other.classes_) == 10
 
 
+def test_a_clone_that_is_given_a_device_has_a_network_of_its_own(clf, digits):
+    before = clf.decision_function(digits[2])
+    twin = clone(clf).set_params(device="cpu")
+    theirs = {weight.data_ptr() for weight in twin.module_.state_dict().values()}
+    assert theirs.isdisjoint(weight.data_ptr() for weight in clf.module_.state_dict().values())
+    with torch.no_grad():
+        for weight in twin.module_.parameters():
+            weight.zero_()
+    assert_array_equal(clf.decision_function(digits[2]), before)
+
+
 def test_fit_changes_nothing_but_checks(clf, unchanged, digits):
     X, y, X_test, _ = digits
     before = clf.decision_function(X_test)

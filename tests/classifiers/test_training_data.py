@@ -4,9 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
-from advfeat import StandardClassifier
+from advfeat import StandardClassifier, from_torch
 from advfeat.classifiers import _training_data
+from advfeat.classifiers._training_batches import BatchIterator
 from advfeat.classifiers._training_data import ArrayDataset, input_statistics
 
 
@@ -120,3 +122,50 @@ def test_a_memory_map_with_weights_and_a_split_gives_the_same_bits(tmp_path):
     ]
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
+
+
+def epochs(data, n, *, batch_size=5, first=0, seed=0, augmentation="none"):
+    """The inputs of some epochs, in the order in which training gets them."""
+    batches = BatchIterator(
+        data, batch_size=batch_size, training=True, seed=seed, first_epoch=first,
+        augmentation=augmentation, device=torch.device("cpu"),
+    )  # fmt: skip
+    return [torch.cat([x for x, _ in batches]).numpy() for _ in range(n)]
+
+
+def test_each_epoch_has_an_order_of_its_own():
+    data = dataset(np.arange(40, dtype=np.float32)[:, None])
+    found = epochs(data, 3)
+    assert len({epoch.tobytes() for epoch in found}) == 3
+    for epoch in found:
+        np.testing.assert_array_equal(np.sort(epoch[:, 0]), np.arange(40))
+    np.testing.assert_array_equal(epochs(data, 3), found)
+    np.testing.assert_array_equal(epochs(data, 1, first=2)[0], found[2])  # as training goes on
+    assert not np.array_equal(epochs(data, 1, seed=1)[0], found[0])
+
+
+@pytest.mark.parametrize("augmentation", ["flip-crop", "paper"])
+def test_each_epoch_augments_the_images_anew(augmentation):
+    data = dataset(np.random.default_rng(0).random((6, 3, 16, 16), dtype=np.float32))
+    settings = {"batch_size": 6, "augmentation": augmentation}  # one batch: always in order
+    found = epochs(data, 3, **settings)
+    assert len({epoch.tobytes() for epoch in found}) == 3
+    np.testing.assert_array_equal(epochs(data, 3, **settings), found)
+    np.testing.assert_array_equal(epochs(data, 1, first=2, **settings)[0], found[2])
+    assert not np.array_equal(epochs(data, 1, seed=1, **settings)[0], found[0])
+
+
+def test_the_classes_of_a_fit_are_its_own():
+    """Neither the user's array nor a trained network's."""
+    X, y = np.random.default_rng(0).random((40, 3)), np.arange(40) % 2
+    settings = {"max_epochs": 1, "random_state": 0, "verbose": 0}
+    given = np.array([0, 1])
+    first = StandardClassifier(**settings).partial_fit(X, y, classes=given)
+    trained = from_torch(first.module_, classes=[0, 1], input_shape=(3,))
+    second = StandardClassifier(trained, **settings).fit(X, y)
+    for clf in (first, second):
+        clf.classes_ += 5
+    np.testing.assert_array_equal(given, [0, 1])
+    np.testing.assert_array_equal(trained.classes_, [0, 1])
+    given += 7
+    np.testing.assert_array_equal(first.classes_, [5, 6])

@@ -383,3 +383,13 @@ def test_a_source_in_two_frozen_estimators():
         for frozen in (FrozenEstimator(source), FrozenEstimator(FrozenEstimator(source)))
     )
     assert_array_equal(once.X, twice.X)
+
+
+def test_a_radius_larger_than_the_box_is_that_of_the_box():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(4, 9), nn.Tanh(), nn.Linear(9, 3))
+    source = from_torch(net, classes=range(3), input_shape=(1, 2, 2))
+    X, y = np.random.default_rng(0).random((30, 1, 2, 2), dtype=np.float32), np.arange(30) % 3
+    whole, larger = (relabeler(source, eps=eps, n_steps=3).fit_transform(X, y) for eps in (2, 1e6))
+    assert_array_equal(larger.X, whole.X)

@@ -6,6 +6,7 @@ from gaussian_reference import TYPES, random_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.datasets import load_iris
 
 from advfeat.gaussian import GaussianRobustMLE
@@ -77,8 +78,20 @@ def test_partial_fit_goes_on_with_the_kind_of_covariance_it_began_with(changed):
         model.set_params(**changed).partial_fit(X[1::2], y[1::2])
     assert_array_equal(model.robust_covariance_, before)
     assert_array_equal(model.decision_function(X), scores)
-    with pytest.raises(ValueError, match="'eps' parameter"):
-        GaussianRobustMLE().fit(X, y).set_params(eps=-1).partial_fit(X, y)
+
+
+@pytest.mark.parametrize("wrong", [{"eps": -1}, {"relative_eps": "no"}, {"priors": 0.5}])
+def test_partial_fit_checks_parameters_that_were_set_after_a_fit(wrong):
+    X, y = load_iris(return_X_y=True)
+    model = GaussianRobustMLE().fit(X, y)
+    scores = model.decision_function(X)
+    (name,) = wrong
+    message = f"The '{name}' parameter of GaussianRobustMLE must be"
+    for call in (model.partial_fit, clone(model).partial_fit):
+        call.__self__.set_params(**wrong)
+        with pytest.raises(ValueError, match=message):
+            call(X, y, classes=[0, 1, 2])
+    assert_array_equal(model.decision_function(X), scores)
 
 
 @pytest.mark.parametrize("adversary", ["average", "pointwise"])

@@ -25,6 +25,19 @@ def test_pointwise_in_one_dimension_has_a_closed_form():
     assert_allclose(model.adversary_std_, 0.7, rtol=1e-9)
 
 
+@pytest.mark.parametrize(("kind", "d"), [("full", 1), ("diag", 1), ("spherical", 3)])
+def test_pointwise_multiplier_is_the_mean_over_the_samples_of_all_classes(kind, d):
+    """Where each sample moves straight away from its mean, as far as its multiplier says."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [20, 50, 130])
+    X = rng.normal(size=(200, d)) * np.array([1, 3, 9])[y, None]
+    model = GaussianRobustMLE(0.7, adversary="pointwise", covariance_type=kind, per_class=True)
+    model.fit(X, y)
+    length = linalg.norm(X - model.means_[y], axis=1)
+    std = model.robust_std_[y, 0]
+    assert_allclose(model.lambda_, np.mean((1 + length / 0.7) / std**2), rtol=1e-6)
+
+
 @pytest.mark.parametrize(("kind", "per_class"), TYPES)
 def test_pointwise_is_the_best_reply_to_its_own_attack(kind, per_class):
     X, y = load_iris(return_X_y=True)

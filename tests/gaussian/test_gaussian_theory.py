@@ -310,3 +310,15 @@ def test_what_the_budget_is_a_mean_of(per_class, priors):
     weights = priors if per_class and priors else [0.75, 0.25]
     mean = np.dot(weights, [size[y == c].mean() for c in (0, 1)])
     assert mean == pytest.approx(model.eps_**2)
+
+
+@pytest.mark.parametrize("adversary", ["average", "pointwise"])
+@pytest.mark.parametrize("eps", [0, 0.5])
+def test_perturbed_samples_are_an_array_of_their_own(eps, adversary):
+    X, y = load_iris(return_X_y=True)
+    before = X.copy()
+    model = GaussianRobustMLE(eps, adversary=adversary).fit(X, y)
+    X_adv = model.perturb(X, y)
+    assert not np.shares_memory(X_adv, X)
+    X_adv[:] = 0
+    assert_array_equal(X, before)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import linalg
 
-from advfeat.gaussian.robust_covariance import bracket, robust_std
+from advfeat.gaussian.robust_covariance import bracket, relaxation, robust_std
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -168,3 +168,22 @@ def test_bad_arguments(arguments, name):
 def test_bad_weights(weights):
     with pytest.raises(ValueError, match="The 'weights' parameter of robust_std must"):
         robust_std([1.0], 1.0, weights=weights)
+
+
+def test_the_directions_that_share_a_budget_are_counted_with_their_weights():
+    s, weights = np.array([2.0, 2.0, 2.0]), np.array([1.0, 4.0, 0.0])
+    robust = robust_std(s, [0.5, 0.0, 3.0], weights=weights)
+    d_eff, error = relaxation(robust, s, weights)
+    assert_allclose(d_eff, [5, np.inf, 5], rtol=1e-12)  # all alike
+    moved = robust.adversary_std[:, 0] / robust.std[:, 0]
+    assert_allclose(error, [moved[0] * (1 - moved[0]) / 10, 0, moved[2] * (1 - moved[2]) / 10])
+
+
+def test_directions_that_move_most_count_most_for_the_error():
+    s, weights = np.array([0.0, 1.0, 3.0]), np.array([1.0, 2.0, 1.0])
+    robust = robust_std(s, 0.5, weights=weights)
+    squares = robust.adversary_std**2
+    d_eff, error = relaxation(robust, s, weights)
+    assert_allclose(d_eff, (weights @ squares) ** 2 / (weights @ squares**2), rtol=1e-12)
+    moved = robust.adversary_std * s / robust.std**2  # none where there is no variance
+    assert_allclose(error, moved.max() / (2 * d_eff), rtol=1e-12)

@@ -10,6 +10,7 @@ from torch import nn
 from advfeat import (
     StandardClassifier,
     feature_usefulness,
+    from_torch,
     robust_feature_usefulness,
 )
 
@@ -94,3 +95,33 @@ def test_constant_features_have_no_usefulness():
         clf.net_.module_.body[0].bias[0] = 1
     rho = feature_usefulness(clf, X, y)
     assert np.all(np.isnan(rho[:, 0])) and np.all(np.isfinite(rho[:, 1:]))
+
+
+def test_every_further_restart_begins_elsewhere_and_the_worst_counts(linear_features):
+    """With steps of hardly any length only the starts decide."""
+    X, y, clf, _ = linear_features
+    settings = {"norm": 2, "eps": 0.5, "n_steps": 1, "step_size": 1e-9, "random_start": True}
+    gamma = [
+        robust_feature_usefulness(clf, X[:40], y[:40], n_restarts=n, verbose=0, **settings)
+        for n in range(1, 6)
+    ]
+    assert np.diff(gamma, axis=0).max() < 0
+
+
+class Root(nn.Module):
+    """Its features are no numbers where an input is negative."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.last(x.sqrt())
+
+
+def test_searches_that_meet_no_number_leave_what_the_others_found():
+    X, y = np.random.default_rng(0).uniform(0.05, 0.3, (40, 2)), np.arange(40) % 2
+    clf = from_torch(Root(), classes=[0, 1], input_shape=(2,))
+    settings = {"norm": np.inf, "eps": 0.1, "n_steps": 3, "random_start": True, "verbose": 0}
+    once, often = (robust_feature_usefulness(clf, X, y, n_restarts=n, **settings) for n in (1, 6))
+    assert np.isfinite(often).all() and (often <= once).all() and (often < once).any()

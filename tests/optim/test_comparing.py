@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from advfeat.optim import AttackedNetwork, FrozenNetwork
+from advfeat.optim import AttackedNetwork, FrozenNetwork, _attacked
 from advfeat.optim._comparing import close
+from advfeat.optim._tracing import trace
 
 SHAPE = (3, 8, 8)
 
@@ -310,3 +311,28 @@ def test_a_masked_class_hides_no_difference():
     assert close(a, a.clone()) and close(a, a * (1 + 1e-6))
     assert not close(a, a + torch.tensor([[0.0, 0.0, 0.5]]))
     assert not close(a, torch.tensor([[1.0, -3.0, 2.0]]))
+
+
+def test_a_network_that_told_nothing_at_first_is_traced_once_it_has_gradients():
+    module, x = seeded(conv_net), images()
+    last = module[-1]
+    nn.init.zeros_(last.weight)
+    attacked = attacked_view(module)
+    attacked(x)
+    assert attacked._traced[0] is module
+    nn.init.normal_(last.weight, generator=torch.Generator().manual_seed(0))
+    attacked.refresh()
+    assert_same(attacked, module, x)
+    assert isinstance(attacked._traced[0], torch.fx.GraphModule)
+
+
+def test_a_network_that_never_tells_anything_is_not_traced_for_ever(monkeypatch):
+    module, x = seeded(conv_net), images()
+    nn.init.zeros_(module[-1].weight)
+    traces = []
+    monkeypatch.setattr(_attacked, "trace", lambda module: traces.append(1) or trace(module))
+    attacked = attacked_view(module)
+    for _ in range(25):
+        attacked(x)
+        attacked.refresh()
+    assert len(traces) == _attacked._N_TRIES < 25

@@ -16,6 +16,7 @@ from advfeat.optim import (
     cross_entropy,
     cw_margin,
     feature_distance,
+    into_box,
     make_ball,
     projected_gradient,
 )
@@ -222,6 +223,19 @@ def test_nothing_else_changes(device):
 def test_the_type_of_the_input_stays(keep, dtype):
     found = ascend(small_net(0).to(dtype), uniform(0, 4, 12).to(dtype), keep=keep, bounds=BOX)
     assert found.dtype == dtype
+
+
+def test_bounds_of_more_digits_do_not_change_the_type_of_the_input():
+    x, bounds = uniform(0, 4, 12), (np.full(12, 0.1), np.full(12, 0.9))  # float64
+    for z in (x, x.double()):
+        net = small_net(0).to(z.dtype)
+        assert ascend(net, z, bounds=bounds).dtype == into_box(z, bounds).dtype == z.dtype
+
+
+def test_of_equal_iterates_the_first_is_best():
+    x = torch.tensor([[-0.5], [0.25]])  # a step of 1 leads the first to 0.5
+    found = ascend(lambda z: -z.abs(), x, eps=9.0, step_size=1.0, n_steps=1, keep="best")
+    assert torch.equal(found, x)
 
 
 def test_it_runs_where_gradients_are_switched_off():

@@ -37,6 +37,16 @@ def test_order_dtype_and_shape_count():
     assert len(prints) == 5
 
 
+def test_the_same_bytes_of_another_type_are_other_values():
+    bytes_ = np.ones(4, np.uint8)
+    same = [bytes_.view(kind) for kind in (np.uint8, np.int8, np.bool_)]
+    assert len({fingerprint(values) for values in same}) == 3
+    words = np.zeros(4, np.int32)
+    same = [words.view(kind) for kind in (np.int32, np.uint32, np.float32)]
+    assert len({fingerprint(values) for values in same}) == 3
+    assert len({fingerprint(values[0]) for values in same}) == 3  # without an axis, too
+
+
 def test_labels_of_any_kind():
     text = ["a", "bb", "a"]
     assert fingerprint(np.array(text)) == fingerprint(np.array(text, dtype=object))

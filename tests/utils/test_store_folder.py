@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from store_cases import BEGINS, COLUMNS, N, R, X, check, make, work
 from advfeat.utils import _files, _npy
 from advfeat.utils._files import Lock
 from advfeat.utils._manifest import refuse_other_files
-from advfeat.utils._store import Store
+from advfeat.utils._store import Store, open_finished
 
 
 def test_goes_on_where_it_was(tmp_path):
@@ -121,6 +122,12 @@ def test_another_content_is_refused_and_left_alone(tmp_path):
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
+def test_a_content_that_says_less_is_another_one(tmp_path):
+    work(make(tmp_path, {"n_steps": 5, "solver": "x"}))
+    with pytest.raises(ValueError, match=r"differs in solver \('x' there, None here\)"):
+        work(make(tmp_path))
+
+
 def test_other_weights_come_with_advice(tmp_path):
     here, there = {"threads": 2, "torch": "2.9"}, {"threads": 1, "torch": "2.9"}
     work(make(tmp_path, {"weights": 32 * "a"}, made_with=there))
@@ -225,6 +232,75 @@ def _only_checksums(self, begin, n_rows, real=_npy.RowFile.read):
     return real(self, begin, n_rows)
 
 
+def same_times(folder, change):
+    """Change a column and set its clock back."""
+    status = (folder / "X.npy").stat()
+    change(folder / "X.npy")
+    os.utime(folder / "X.npy", ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+NOT_AS_FINISHED = {
+    "a column is gone": (lambda f: os.remove(f / "residual.npy"), BEGINS),
+    "another size": (lambda f: same_times(f, lambda p: os.truncate(p, 128 + 24 * 12)), BEGINS[2:]),
+    "another checksum": (lambda f: bit(next(f.glob("checksums*"))), [20]),
+    "no note": (lambda f: os.remove(f / "finished.json"), []),
+    "half a note": (lambda f: os.truncate(f / "finished.json", 9), []),
+}
+
+
+@pytest.mark.parametrize("damage", NOT_AS_FINISHED, ids=str)
+def test_quick_believes_only_what_is_as_it_was_finished(tmp_path, damage):
+    spoil, again = NOT_AS_FINISHED[damage]
+    store = make(tmp_path)
+    work(store)
+    store.finish()
+    spoil(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damage, as above
+        assert work(make(tmp_path, quick=True)) == again
+    check(make(tmp_path))
+
+
+@pytest.mark.parametrize("spoil", [os.remove, lambda path: np.save(path, np.arange(3) + 1)])
+def test_small_arrays_that_are_gone_or_others_are_refused_and_mended(tmp_path, spoil):
+    extras = {"y": np.arange(3), "classes": np.arange(2)}
+    work(make(tmp_path, extras=extras))
+    spoil(tmp_path / "y.npy")
+    with pytest.raises(ValueError, match="damaged: y.npy is not what was kept"):
+        open_finished(tmp_path)
+    assert work(make(tmp_path, extras=extras)) == []
+    assert_array_equal(open_finished(tmp_path)["y"], extras["y"])
+
+
+def test_a_finished_store_is_read_only_if_all_of_it_is_there(tmp_path):
+    work(make(tmp_path))
+    found = open_finished(tmp_path)
+    assert_array_equal(found["X"], X)
+    manifest = tmp_path / "manifest.json"
+    written = manifest.read_text()
+    manifest.write_text(written.replace('"format": 2', '"format": 1'))
+    with pytest.raises(ValueError, match="not written by this version.*format is another"):
+        open_finished(tmp_path)
+    manifest.write_text(written)
+    (tmp_path / "residual.npy").unlink()
+    with pytest.raises(ValueError, match="not finished: 5 of 5 batches are missing or damaged"):
+        open_finished(tmp_path)
+
+
+def test_what_is_not_known_early_is_compared_by_what_it_will_be_made_with(tmp_path):
+    def early(content, made_with):
+        make(tmp_path, content, made_with=made_with).check_early()
+
+    known, there = {"n_steps": 5}, {"source lr": 0.1, "source y": "a"}
+    work(make(tmp_path, {**known, "weights": 32 * "a"}, made_with=there))
+    early(known, there)
+    early(known, {"source lr": 0.1, "something new": 3})
+    with pytest.raises(ValueError, match=r"differs in source lr \(0.1 there, 0.2 here\)"):
+        early(known, {"source lr": 0.2, "source y": "a"})
+    with pytest.raises(ValueError, match=r"differs in n_steps \(5 there, 6 here\)"):
+        early({"n_steps": 6}, there)
+
+
 def test_extras_are_kept_and_mended(tmp_path):
     extras = {"y": np.array(["a", "b"]), "classes": np.arange(3)}
     work(make(tmp_path, extras=extras))
@@ -277,3 +353,10 @@ def test_a_lock_whose_file_was_removed_excludes_nobody_and_is_refused(tmp_path, 
     other.release()
     assert late.acquire()
     late.release()
+
+
+def test_the_only_small_array_that_is_gone_is_missed(tmp_path):
+    work(make(tmp_path, extras={"y": np.arange(3)}))
+    (tmp_path / "y.npy").unlink()
+    with pytest.raises(ValueError, match="damaged: y.npy is not what was kept"):
+        open_finished(tmp_path)
