@@ -23,7 +23,7 @@ def read_json(path):
     """Object in a JSON file; an empty one, and a line that says so, if the file is broken."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         _tell(f"Ignored: {path}, which cannot be read ({error}).")
         return {}
     if not isinstance(found, dict):

@@ -56,8 +56,9 @@ def _is_whole(report):
     if not needed <= set(report) or not isinstance(report["records"], list):
         return False
     try:
-        return "settings" not in report or bool(of_settings(report["settings"]))
-    except (KeyError, TypeError):  # of a version with other settings
+        shown = f"{report['title']}{report['data']['label']}", report["seeds"] + 0
+        return bool(shown and ("settings" not in report or of_settings(report["settings"])))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # of another version
         return False
 
 

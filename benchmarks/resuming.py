@@ -44,7 +44,7 @@ def evaluated(classifier, X, y, eps_values, attack, folder):
         part = slice(begin, begin + _ROWS)
         path = folder / f"right-from-{begin}.json"
         found = read_json(path).get("right") if path.exists() else None
-        if found is None:
+        if not _are_counts(found, len(right), len(X[part])):
             curve = measures.accuracy_curve(classifier, X[part], y[part], eps_values, attack)
             found = [round(share * len(X[part])) for share in curve.values()]
             _write(path, {"right": found})
@@ -59,13 +59,26 @@ def autoattack_curve(classifier, X, y, eps_values, folder):
     for eps in sorted(eps_values):  # who falls at a small eps falls at every larger one
         path = folder / f"withstand-{eps}.json"
         found = read_json(path).get("rows") if path.exists() else None
-        if found is None:
+        if not isinstance(found, list) or not set(rows.tolist()).issuperset(map(_hashed, found)):
             withstand = measures.withstand_autoattack(classifier, X[rows], y[rows], eps)
             found = rows[withstand].tolist()
             _write(path, {"rows": found})
         rows = np.array(found, dtype=int)
         curve[eps] = len(rows) / len(X)
     return curve
+
+
+def _are_counts(found, n, most):
+    """Whether what a file holds are n counts of up to so many images."""
+    return (
+        isinstance(found, list)
+        and len(found) == n
+        and all(type(count) is int and 0 <= count <= most for count in found)
+    )
+
+
+def _hashed(value):
+    return value if type(value) is int else None
 
 
 class EpochKept(Callback):

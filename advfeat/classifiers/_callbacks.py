@@ -87,29 +87,55 @@ def check_callbacks(callbacks, held_out):
                 "callbacks must hold skorch callbacks, or pairs of a name and one. Got "
                 f"{given!r}; for a schedule of torch see skorch.callbacks.LRScheduler."
             )
-    if not held_out:
-        given = [one[-1] if isinstance(one, (tuple, list)) else one for one in callbacks]
-        for callback in given:
-            _refuse_without_validation(callback, given)
+    given = [one[-1] if isinstance(one, (tuple, list)) else one for one in callbacks]
+    made = [_made(callback) for callback in given]
+    for callback in made:
+        if not held_out:
+            _refuse_without_validation(callback)
+        _refuse_unknown_monitor(callback, made, held_out)
 
 
-def _refuse_without_validation(callback, others):
-    name = type(callback).__name__
-    if type(callback) in (EpochScoring, BatchScoring) and not callback.on_train:
+def _made(callback):
+    """Return a callback as it is, and what skorch will make of a class of them."""
+    try:
+        return callback() if isinstance(callback, type) else callback
+    except TypeError:  # it needs arguments, which skorch will say
+        return callback
+
+
+def _refuse_without_validation(callback):
+    if isinstance(callback, (EpochScoring, BatchScoring)) and not callback.on_train:
         raise ValueError(
-            f"{name} scores held-out samples, and without early_stopping=True there are none. Use "
-            "that, or on_train=True."
+            f"{type(callback).__name__} scores held-out samples, and without early_stopping=True "
+            "there are none. Use that, or on_train=True."
         )
+
+
+def _refuse_unknown_monitor(callback, others, held_out):
+    """Raise a ValueError for a monitor that nobody writes into the history."""
+    monitor = getattr(callback, "monitor", None)
     # A callback of the user's may record it, of samples that it has itself.
     measured = any(not type(other).__module__.startswith("skorch.") for other in others)
     looks = not isinstance(callback, LRScheduler) or "ReduceLROnPlateau" in str(callback.policy)
-    monitor = getattr(callback, "monitor", None)
-    if looks and not measured and monitor in ("valid_loss", "valid_loss_best"):
+    if not looks or measured or not isinstance(monitor, str):
+        return
+    name, known = type(callback).__name__, {"train_loss", "dur", "attack_steps"}
+    known |= {"valid_loss", "valid_acc", "valid_score"} if held_out else set()
+    known |= {getattr(other, "name", None) for other in others}
+    known |= {getattr(other, "event_name", None) for other in others}
+    plain = monitor.removesuffix("_best")
+    if plain in known or monitor in known:
+        return
+    if not held_out and plain.startswith("valid_"):
         raise ValueError(
             f"{name} monitors {monitor!r}, which is measured on held-out samples, and without "
-            f"early_stopping=True there are none. Use that, or "
-            f"monitor={monitor.replace('valid', 'train')!r}."
+            "early_stopping=True there are none. Use that, or "
+            f"monitor={'train_loss' + monitor.removeprefix(plain)!r}."
         )
+    raise ValueError(
+        f"{name} monitors {monitor!r}, which nothing measures. There are: "
+        f"{', '.join(sorted(filter(None, known)))}."
+    )
 
 
 def _is_a(kind, value):

@@ -119,10 +119,7 @@ def fit_skorch_net(net, X, y, seed):
                 )
         except ForwardError as error:  # callbacks may adapt the module to the data
             misfit = error
-    if X.dtype == np.uint8:
-        X = InUnits(X)
-    elif isinstance(X, np.ndarray) and not X.flags.writeable:
-        X = CastArray(X)  # which gives copies of rows: torch warns of those that are read-only
+    X = as_skorch_takes(X)
     with isolated_torch_seed(device, seed), marked_interrupts() as interrupts:
         try:
             net.fit(X, y.astype(np.int64))
@@ -133,6 +130,15 @@ def fit_skorch_net(net, X, y, seed):
     if interrupts:  # which skorch takes for the end of the training
         raise interrupts[0]
     return net
+
+
+def as_skorch_takes(X):
+    """Give checked data as a skorch net cuts batches of them: float32, in input units."""
+    if X.dtype == np.uint8:
+        return InUnits(X)
+    if isinstance(X, np.ndarray) and not X.flags.writeable:
+        return CastArray(X)  # which gives copies of rows: torch warns of those that are read-only
+    return X
 
 
 class _Log(nn.Module):

@@ -9,6 +9,7 @@ import dis
 import functools
 import signal
 import threading
+import traceback
 
 _SIGNALS = signal.valid_signals()  # slow to ask for
 
@@ -52,21 +53,39 @@ def raised_on_purpose(error):
 
     Two proofs are asked for, as a network that is wrongly taken for finished is worse than a
     training that is wrongly taken for interrupted: nothing in the chain of exceptions was marked,
-    and the innermost traceback stands at a ``raise``. An exception that comes from outside (a
-    handler set after `marked_interrupts`, another thread) strikes at any other instruction.
+    and the innermost traceback stands at a ``raise``, which no handler has called. An exception
+    that comes from outside otherwise (the default handler set after `marked_interrupts`, another
+    thread) strikes at any other instruction.
     """
+    handlers = _code_of_handlers()
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
-            if getattr(error, "from_signal", False) or not _stands_at_raise(error.__traceback__):
+            if getattr(error, "from_signal", False):
+                return False
+            frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+            if any(frame.f_code in handlers for frame in frames):  # set by a callback, say
+                return False
+            if not _stands_at_raise(error.__traceback__):
                 return False
         error = error.__cause__ or error.__context__
     return True
 
 
-def _stands_at_raise(traceback):
-    if traceback is None:
+def _code_of_handlers():
+    """Code of the functions that signals call now, where they are Python's."""
+    found = set()
+    for number in _SIGNALS:
+        handler = signal.getsignal(number)
+        while isinstance(handler, functools.partial):
+            handler = handler.func
+        for function in (handler, vars(type(handler)).get("__call__")):
+            found.add(getattr(function, "__code__", None))
+    return found - {None}
+
+
+def _stands_at_raise(tb):
+    if tb is None:
         return False
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    code = traceback.tb_frame.f_code.co_code
-    return dis.opname[code[traceback.tb_lasti]] == "RAISE_VARARGS"
+    while tb.tb_next is not None:
+        tb = tb.tb_next
+    return dis.opname[tb.tb_frame.f_code.co_code[tb.tb_lasti]] == "RAISE_VARARGS"

@@ -26,6 +26,10 @@ from advfeat.utils._files import resolve_path, writing
 from advfeat.utils._typing import Device, PathOrStr
 
 _FORMAT = 1
+_DTYPES = {  # that all versions of safetensors know
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
+    torch.int16, torch.int8, torch.uint8, torch.bool,
+}  # fmt: skip
 _KINDS = {
     kind.__name__: kind for kind in (StandardClassifier, AdversarialClassifier, TorchClassifier)
 }
@@ -207,9 +211,17 @@ def _plain_tensors(tensors):
     for name, tensor in tensors.items():
         own = getattr(type(tensor), "__torch_dispatch__", None)  # holds its numbers elsewhere
         if not isinstance(tensor, torch.Tensor) or own is not torch.Tensor.__torch_dispatch__:
+            kind = f"a {type(tensor).__name__}"
+        elif tensor.layout is not torch.strided or tensor.is_quantized:
+            kind = "sparse or quantised"
+        elif tensor.dtype not in _DTYPES:
+            kind = f"of {tensor.dtype}"
+        else:
+            kind = None
+        if kind is not None:
             raise TypeError(
-                f"save keeps torch's own tensors only, but {name!r} of the network is "
-                f"{type(tensor).__name__}; use pickle."
+                f"save keeps torch's own dense tensors of the usual types only, but {name!r} of "
+                f"the network is {kind}; use pickle."
             )
         plain[name] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
         plain[name].copy_(tensor.detach())

@@ -1,7 +1,9 @@
 """What a file of a classifier holds, and how the classifier is built from it again."""
 
+import math
 import warnings
 
+import numpy as np
 import torch
 from sklearn import config_context
 from skorch.callbacks import Callback
@@ -18,13 +20,15 @@ from advfeat.classifiers._plain import (
     row_to_plain,
     to_plain,
 )
-from advfeat.optim._network_state import BESIDE, set_beside, tensors_beside
+from advfeat.optim._copying import copy_network
+from advfeat.optim._network_state import BESIDE, load_weights, set_beside, tensors_beside
 from advfeat.utils._device import in_float32_on_cpu, own_modes
 from advfeat.utils._random import isolated_torch_seed
 
 _NUMBERS = ("validation_scores_", "best_validation_score_")
 _LABELS = ("classes_", "feature_names_in_")
 _ROUTED = ("fit", "partial_fit", "score")  # methods that take metadata
+_CLOSE = 0.05  # share of the largest logit by which devices and versions may differ
 _MOMENTUM = "momentum_buffer"  # in the state of torch's SGD
 _CODE = ("callbacks", "random_state")  # not kept where they are objects
 
@@ -47,7 +51,39 @@ def state_of(classifier):
     state, tensors = keep(classifier)
     routing = classifier.get_metadata_routing()
     state["requests"] = {name: getattr(routing, name).requests for name in _ROUTED}
+    state["probe"] = _probe(classifier) if state["network"] else None
     return state, tensors
+
+
+def _probe(classifier):
+    """Logits of two samples that no data are needed for; None where chance decides them."""
+    module, shape = copy_network(classifier.module_).eval(), classifier.input_shape_
+    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+    found = []
+    for seed in (0, 1):
+        try:
+            with own_modes(), torch.no_grad(), isolated_torch_seed(device, seed):
+                x = torch.linspace(0, 1, 2 * math.prod(shape), device=device, dtype=torch.float32)
+                found.append(module(x.reshape(2, *shape)).double().cpu())
+        except Exception:  # whatever the network's own code raises
+            return None
+    finite = all(torch.isfinite(logits).all() for logits in found)
+    return found[0].tolist() if finite and torch.equal(*found) else None
+
+
+def _check_probe(classifier, header):
+    """Raise `DoesNotFit` if the network does not give the logits that it gave when it was kept."""
+    now, then = _probe(classifier), header.get("probe")
+    if now is None or then is None:
+        return
+    now, then = np.array(now), np.array(then)
+    if now.shape != then.shape or np.abs(now - then).max() > _CLOSE * np.abs(then).max():
+        raise DoesNotFit(
+            f"its weights fit network={header['network']}, but the logits are others than when "
+            "it was kept. A file keeps parameters, buffers and tensors that are attributes of "
+            "layers, not layers in plain lists, NumPy arrays or other objects: register these "
+            "(nn.ModuleList, register_buffer), or use pickle."
+        )
 
 
 def classifier_of(kind, params, header, tensors, network):
@@ -70,6 +106,8 @@ def classifier_of(kind, params, header, tensors, network):
     """
     build = _load_torch if kind is TorchClassifier else _load_trained
     classifier = build(kind, params, header, tensors, network)
+    if network is not None:
+        _check_probe(classifier, header)
     requests = header["requests"]
     with config_context(enable_metadata_routing=True):  # else scikit-learn refuses to set them
         for name in _ROUTED:
@@ -225,7 +263,7 @@ def _load_trained(kind, params, header, tensors, network):
 def _load_weights(module, tensors, header, network):
     weights = _part("network.", tensors)
     try:
-        module.load_state_dict(weights)
+        load_weights(module, weights)
     except RuntimeError as error:
         raise DoesNotFit(
             f"its weights do not fit network={name_of(network)}: {_difference(module, weights)}."

@@ -195,7 +195,7 @@ def _class_weights(estimator, index, weight):
     if unknown and missing:  # a fold may lack a class that is named
         raise ValueError(
             f"The 'class_weight' parameter of {type(estimator).__name__} has no weight for "
-            f"{shortened(missing)}, and names {shortened(unknown)}, which is none of the classes."
+            f"{_listed(missing)}, and names {_listed(unknown)}, which is none of the classes."
         )
     try:
         every = [float(weight) for weight in given.values()]
@@ -208,6 +208,10 @@ def _class_weights(estimator, index, weight):
         )
     weights = dict(zip(places, every, strict=True))
     return np.array([weights.get(i, 1.0) for i in range(len(classes))])
+
+
+def _listed(labels):
+    return shortened(list(map(repr, labels)))  # 1 and "1" are two labels
 
 
 def input_statistics(data):

@@ -28,6 +28,7 @@ from advfeat.optim import (
 )
 from advfeat.utils._checks import batch_tensor, check_data
 from advfeat.utils._estimator import as_now
+from advfeat.utils._frames import check_names
 from advfeat.utils._lazy import SelectedRows
 from advfeat.utils._modules import unfrozen
 from advfeat.utils._random import draw_seed, make_rng, normal_rows
@@ -272,6 +273,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
     def _check_init(self, X, **settings):
         """Given starts, checked as X is, in the layout that the network takes."""
         try:
+            check_names(self, self.init)
             start = check_data(self.init, type(self).__name__, **settings)
         except ValueError as error:
             raise ValueError(f"The array given as init cannot be used: {error}") from error

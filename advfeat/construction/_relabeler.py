@@ -299,6 +299,11 @@ class NonRobustRelabeler(TrainTimeTransformer):
                 raise ValueError(
                     f"The 'target' mapping must hold every label of y. It lacks {missing}."
                 )
+            wrong = [v for v in targets.values() if np.ndim(v) or v is None]
+            if wrong:
+                raise ValueError(
+                    f"The 'target' mapping must name one label each. Got {wrong[0]!r}."
+                )
             target = np.asarray([targets[i] for i in range(len(own))])[of_each]
         else:
             try:

@@ -43,7 +43,12 @@ from advfeat.utils._errors import add_hint
 from advfeat.utils._estimator import EstimatorMixin, as_now, draft_of
 from advfeat.utils._frames import library_of
 from advfeat.utils._labels import check_labels
-from advfeat.utils._lazy import LazyArray, images_in_units, items_in_units
+from advfeat.utils._lazy import (
+    LazyArray,
+    extents_remembered,
+    images_in_units,
+    items_in_units,
+)
 from advfeat.utils._modules import refuse_module, unfrozen
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import _fit_context, _raise_for_params, html_block_around
@@ -109,7 +114,7 @@ class TrainTimeTransformer(
         ValueError
             For unusable X, y or parameters.
         """
-        with draft_of(self) as draft:
+        with draft_of(self) as draft, extents_remembered():
             draft._fit_source(X, y, sample_weight, fit_params)
         return self
 
@@ -138,6 +143,10 @@ class TrainTimeTransformer(
         """
         check_folder(self)
         check_backend(self.n_jobs)
+        with extents_remembered():
+            return self._fit_transform(X, y, sample_weight, fit_params)
+
+    def _fit_transform(self, X, y, sample_weight, fit_params):
         with draft_of(self) as draft:
             inputs, labels, source_labels, decided, keeping = draft._fit_source(
                 X, y, sample_weight, fit_params, keep=self.store is not None

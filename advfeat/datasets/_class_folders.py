@@ -159,10 +159,10 @@ def _images_below(folder, root, owners, name, links, seen=None):
         for entry in entries:
             if is_clutter(entry.name):
                 continue
+            _refuse_broken_link(entry.path)
             if entry.is_dir():
                 yield from _images_below(entry.path, root, owners, name, links, seen)
             elif entry.name.lower().endswith(EXTENSIONS):
-                _refuse_broken_link(entry.path)
                 if not entry.is_file() and os.path.exists(entry.path):
                     raise ValueError(
                         f"'{printable(entry.path)}' has the name of an image, but is no file."
@@ -171,8 +171,6 @@ def _images_below(folder, root, owners, name, links, seen=None):
                 if entry.is_symlink() or os.name == "nt" or entry.stat().st_nlink > 1:
                     links.append(entry.path)
                 yield entry.path
-            elif entry.is_symlink():
-                _refuse_broken_link(entry.path)
 
 
 def _refuse_broken_link(path):

@@ -10,6 +10,7 @@ from joblib import delayed, effective_n_jobs
 from sklearn.utils import resample
 from torch.utils.data import Dataset
 
+from advfeat.datasets._class_folders import composed
 from advfeat.datasets._decoding import MAX_PIXELS, decode
 from advfeat.utils._errors import add_hint, shortened
 from advfeat.utils._files import printable
@@ -203,7 +204,7 @@ def _file_fingerprint(paths, root):
     """Hash of names, sizes and times of change: cheap, where a hash of the pixels is not."""
     status = [os.stat(path) for path in paths]
     names = [Path(os.path.relpath(path, root)).as_posix() for path in paths]  # on every system
-    names = [os.fsencode(name).hex() for name in names]
+    names = [os.fsencode(composed(name)).hex() for name in names]
     numbers = np.array([(s.st_size, s.st_mtime_ns) for s in status], dtype=np.int64)
     return fingerprint(np.array(names, dtype=object)) + fingerprint(numbers)
 

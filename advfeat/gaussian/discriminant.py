@@ -8,10 +8,9 @@ from torch.utils.data import Dataset
 
 from advfeat.gaussian.robust_covariance import ratio
 from advfeat.utils._arrays import as_array, as_floats
-from advfeat.utils._checks import refuse_unreal
+from advfeat.utils._checks import refuse_unreal_values
 from advfeat.utils._estimator import as_now
 from advfeat.utils._labels import encode_labels
-from advfeat.utils._lazy import held_dtype
 from advfeat.utils._weight import check_weight, weighted_share
 
 
@@ -131,7 +130,7 @@ def check_table(estimator, X, y="no_validation", *, reset):
             "Dataset: use numpy.stack([x for x, _ in dataset]), and its labels as y."
         )
     X = as_array(X)
-    refuse_unreal(held_dtype(X))
+    refuse_unreal_values(X)
     return validate_data(estimator, X, y, dtype=[np.float64, np.float32], reset=reset)
 
 

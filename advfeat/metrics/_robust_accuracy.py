@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from advfeat.attacks._adversarial_examples import attack_settings
@@ -270,8 +271,23 @@ class _RobustScorer:
         Returns
         -------
         self
+
+        Raises
+        ------
+        RuntimeError
+            Unless metadata routing is switched on: nothing would come of it.
         """
-        self._weight_request = sample_weight
+        if not get_config()["enable_metadata_routing"]:
+            raise RuntimeError(
+                "set_score_request has an effect only with metadata routing. Switch it on before: "
+                "sklearn.set_config(enable_metadata_routing=True)."
+            )
+        given, self._weight_request = self._weight_request, sample_weight
+        try:
+            self.get_metadata_routing()
+        except ValueError:
+            self._weight_request = given
+            raise
         return self
 
     def get_metadata_routing(self):

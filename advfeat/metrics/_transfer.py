@@ -11,10 +11,12 @@ from skorch import NeuralNet
 
 from advfeat.attacks._adversarial_examples import attack_settings
 from advfeat.attacks._attack import AttackTarget
+from advfeat.classifiers._from_skorch import as_skorch_takes
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._batches import Forward, iter_batches
+from advfeat.utils._checks import check_data
 from advfeat.utils._frames import as_frame, library_of
 from advfeat.utils._labels import check_labels, encode_labels
 from advfeat.utils._lazy import images_in_units
@@ -154,8 +156,8 @@ class _Other:
         """Whether each sample is classified correctly; a network may give no class (NaN)."""
         if isinstance(self.estimator, NetworkClassifier):
             return self.estimator._is_right(self.estimator.check_inputs(X), y)
-        if self._skorchs and getattr(X, "dtype", None) == np.float64:
-            X = X.astype(np.float32)  # as it is attacked, too
+        if self._skorchs:  # which takes float32 alone, as it is attacked
+            X = as_skorch_takes(check_data(X, type(self.estimator).__name__, bounds=None))
         said = np.asarray(self.estimator.predict(X)).reshape(len(y))
         if self.classes is None:
             return said == y
@@ -182,7 +184,10 @@ def _refuse_other_units(estimator, X):
         return
     some = np.linspace(0, len(X) - 1, min(len(X), _N_COMPARED)).astype(int)
     X = np.asarray(X[some])
-    said = [estimator.predict(images) for images in (X, images_in_units(X))]
+    try:
+        said = [estimator.predict(images) for images in (X, images_in_units(X))]
+    except RuntimeError:  # a skorch net, whose layers take floats alone
+        return
     if not np.array_equal(*said):
         raise ValueError(
             "X is uint8, and adversarial examples are images in [0, 1]; the estimator must take "

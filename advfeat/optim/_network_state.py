@@ -132,8 +132,51 @@ def set_network_state(module, state):
         If the network has no such layer or buffer.
     """
     weights, beside = state
-    module.load_state_dict(weights)
+    for prefix, layer in module.named_modules():
+        for name in layer._buffers:  # which were not there yet
+            place = f"{prefix}.{name}" if prefix else name
+            if place not in weights and name not in layer._non_persistent_buffers_set:
+                layer._buffers[name] = None
+    load_weights(module, weights)
     set_beside(module, beside)
+
+
+def load_weights(module, weights):
+    """Give a network the weights and buffers of a `state_dict`.
+
+    A buffer of a layer of the user's may have got another shape by use, or may be a view whose
+    values share memory, which cannot be written to: it becomes a new tensor.
+
+    Raises
+    ------
+    RuntimeError
+        If they do not fit.
+    """
+    new = {}
+    device = next((tensor.device for tensor in module.parameters()), None)
+    layers = dict(module.named_modules(remove_duplicate=False))
+    for prefix, layer in layers.items():
+        for name, old in layer._buffers.items():
+            value = weights.get(f"{prefix}.{name}" if prefix else name)
+            own = not type(layer).__module__.startswith("torch.nn.")
+            if value is None or not own or name in layer._non_persistent_buffers_set:
+                continue
+            if old is None:
+                layer._buffers[name] = value.clone().to(device)
+            elif old.shape != value.shape or _overlaps(old):
+                # Wherever layers share a buffer, they share the new one.
+                made = new.setdefault(id(old), (old, value.clone().to(old.device, old.dtype)))[1]
+                layer._buffers[name] = made
+    module.load_state_dict(weights)
+
+
+def _overlaps(tensor):
+    """Whether values of a tensor lie at one place in memory, as those of an expanded one."""
+    if tensor.layout is not torch.strided:
+        return False
+    return any(
+        side > 1 and step == 0 for side, step in zip(tensor.shape, tensor.stride(), strict=True)
+    )
 
 
 _INTERNAL = vars(nn.Module())  # what every layer has, such as its hooks

@@ -4,6 +4,7 @@ import contextlib
 import linecache
 import operator
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -29,7 +30,8 @@ def trace(module):
     Returns
     -------
     GraphModule or None
-        None if the network cannot be traced, or has hooks that a graph would not call.
+        None if the network cannot be traced, has hooks that a graph would not call, or asks what
+        is a tensor.
     """
     root = nn.Sequential(module)  # so that optional arguments keep their defaults
     with tracing:
@@ -39,6 +41,8 @@ def trace(module):
         try:
             with _as_it_was(module):
                 graph = tracer.trace(root)
+            if tracer.was_asked:
+                return None
         except Exception:  # foreign code that is run on symbols may raise anything
             return None
         except BaseException:
@@ -151,17 +155,38 @@ class _Process:
         setattr(*self.flag, self.traces)
 
 
+class _Symbol(fx.Proxy):
+    """Proxy that notes whether a network asks if it is a tensor, which it is not.
+
+    The trace, and so every attack, would go along another branch than the network does.
+    """
+
+    @property  # type: ignore[misc]
+    def __class__(self):
+        asking = sys._getframe(1)
+        foreign = not asking.f_globals.get("__name__", "").startswith(("torch.", "advfeat."))
+        code = asking.f_code
+        if foreign and ("isinstance" in code.co_names or code.co_name == "is_tensor"):
+            self.tracer.was_asked = True
+        return type(self)
+
+
 class _Tracer(fx.Tracer):
     """Tracer that leaves the networks of other threads alone.
 
     While it traces, nn.Module's ``__call__`` and ``__getattr__`` lead here for the whole process.
     """
 
+    was_asked = False  # by a network, whether a symbol is a tensor
     proxy_buffer_attributes = True  # else what is computed of buffers becomes a constant
 
     def __init__(self):
         super().__init__()
         self.thread = threading.get_ident()
+
+    def proxy(self, node):
+        """Stand-in of a value."""
+        return _Symbol(node, self)
 
     def passes_over_hooks(self, module):
         """Whether a trace would hand its symbols to hooks, and its graph not call them any more.

@@ -4,6 +4,7 @@ Data stay NumPy arrays (or memory maps) until a batch is cut from them: float32,
 images in 0..255, which are scaled to [0, 1] batch by batch.
 """
 
+import datetime
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -17,11 +18,13 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._bounds import is_unit_box, resolve_bounds
+from advfeat.utils._frames import library_of
 from advfeat.utils._lazy import ChannelsFirst, LazyArray, extent, held_dtype, lazy
 from advfeat.utils._rounding import warn_of_offset
 
 _TOLERANCE = 1e-5  # rounding in upstream pipelines leaves values such as -3e-8
 _CHANNELS = (1, 2, 3, 4)
+_TIMES = (np.datetime64, np.timedelta64, datetime.date, datetime.time, datetime.timedelta)
 CHANNELS = ("auto", "first", "last")
 
 
@@ -75,7 +78,7 @@ def check_inputs(estimator, X, *, reset=False, bounds="auto", channels="auto"):
             for name in ("n_features_in_", "feature_names_in_"):
                 estimator.__dict__.pop(name, None)
     elif shape != estimator.input_shape_:
-        raise ValueError(_shape_message(estimator, shape))
+        raise ValueError(_shape_message(estimator, shape, channels))
     normalises = getattr(estimator, "_normalises", False)
     _check_bounds(X, ends, resolve_bounds(bounds, shape, owner), normalises)
     return X
@@ -196,7 +199,7 @@ def _with_sample_axis(X):
 
 def _as_table(X, check):
     """X as float32 of shape (n, d) by one of scikit-learn's checks, which knows of frames."""
-    refuse_unreal(held_dtype(X))
+    refuse_unreal_values(X)
     try:
         with np.errstate(over="ignore"):  # what is too large becomes infinity, and is refused then
             return check(X, dtype=np.float32, ensure_all_finite=False)
@@ -231,6 +234,31 @@ def _as_images(X, owner, channels):
             return X.astype(np.float32)
     except (TypeError, ValueError) as error:
         raise ValueError(f"Expected an X of numbers: {error}") from error
+
+
+def refuse_unreal_values(X):
+    """Raise a ValueError if a table, or a column of a frame, holds no real numbers."""
+    refuse_unreal(held_dtype(X))
+    if library_of(X) is not None:
+        for name in X.columns:
+            dtype = getattr(X[name], "dtype", None)
+            temporal = getattr(dtype, "is_temporal", bool)()  # of polars
+            if temporal or getattr(dtype, "kind", "f") in "mM":
+                raise ValueError(
+                    f"Expected an X of numbers, got dates or times ({dtype}) in column {name!r}."
+                )
+            if dtype == "object":
+                _refuse_unreal_objects(X[name].to_numpy())
+    elif isinstance(X, np.ndarray) and X.dtype.kind == "O":
+        _refuse_unreal_objects(X)
+
+
+def _refuse_unreal_objects(values):
+    for kind in set(map(type, values.ravel().tolist())):
+        if issubclass(kind, _TIMES):
+            raise ValueError(f"Expected an X of numbers, got dates or times ({kind.__name__}).")
+        if issubclass(kind, (complex, np.complexfloating)):
+            raise ValueError("Complex data not supported: X must hold real numbers.")
 
 
 def refuse_unreal(dtype):
@@ -319,9 +347,14 @@ def _check_bounds(X, ends, bounds, normalises=False):
     )
 
 
-def _shape_message(estimator, shape):
-    expected = estimator.input_shape_
-    name = type(estimator).__name__
+def _shape_message(estimator, shape, channels):
+    expected, name = estimator.input_shape_, type(estimator).__name__
+    if channels == "last" and len(shape) == len(expected) == 3:  # as they were given
+        seen, fitted = (tuple(sides[i] for i in (1, 2, 0)) for sides in (shape, expected))
+        return (
+            f"X has images of shape {seen}, but {name} with channels='last' is expecting those of "
+            f"shape {fitted}, as seen in fit."
+        )
     if len(shape) == len(expected) == 3 and (shape[2], shape[0], shape[1]) == expected:
         hint = " This looks like NHWC (channels last): use X.transpose(0, 3, 1, 2)."
     elif len(expected) == 3 and len(shape) == 1 and shape[0] == int(np.prod(expected)):

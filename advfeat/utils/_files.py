@@ -22,8 +22,9 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 # names are found by their dot.
 _CLUTTER = {
     "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recycle", "@recently-snapshot",
-    "__macosx", "desktop.ini", "ehthumbs.db", "icon\r", "lost+found",
-    "system volume information", "thumbs.db",
+    "@tmp", "__macosx", "desktop.ini", "ehthumbs.db", "icon\r", "lost+found",
+    "network trash folder", "system volume information", "temporary items", "thumbs.db",
+    "~snapshot",
 }  # fmt: skip
 
 

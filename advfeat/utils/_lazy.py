@@ -1,7 +1,8 @@
 """Arrays whose rows are read when they are asked for, so that data may be larger than memory."""
 
-import os
+import contextlib
 from abc import ABC, abstractmethod
+from contextvars import ContextVar
 from functools import cached_property
 from numbers import Integral
 
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset
 from advfeat.utils._arrays import as_array, positions
 
 _CHUNK = 2**23  # bytes that checks hold at a time
+_known_extents: ContextVar[dict | None] = ContextVar("extents", default=None)
 
 
 class LazyArray(ABC):
@@ -271,8 +273,8 @@ def held_dtype(X):
 def extent(X):
     """Smallest and largest value of each channel or feature; NaN stays NaN.
 
-    Rows are read in chunks; a lazy array remembers what was found, and so does a read-only memory
-    map, as long as its file does not change.
+    Rows are read in chunks; a lazy array remembers what was found. So do memory maps inside
+    `extents_remembered`.
 
     Returns
     -------
@@ -280,23 +282,26 @@ def extent(X):
     """
     if isinstance(X, LazyArray):
         return X.extent
-    file = _state_of_file(X)
-    if file is None:
+    known = _known_extents.get()
+    if known is None or not isinstance(X, np.memmap):
         return _extent(X)
-    if getattr(X, "_extent_found", (None,))[0] != file:
-        X._extent_found = file, _extent(X)
-    return X._extent_found[1]
+    key = X.ctypes.data, X.shape, X.strides, X.dtype.str
+    if key not in known:
+        known[key] = _extent(X)
+    return known[key]
 
 
-def _state_of_file(X):
-    """Size and time of change of the file of a read-only memory map; None for all else."""
-    if not isinstance(X, np.memmap) or X.filename is None or X.mode != "r":
-        return None
+@contextlib.contextmanager
+def extents_remembered():
+    """Read a memory map once inside the block, which ends with the call that was given the map.
+
+    Later its file may be another: neither its size nor its time says so.
+    """
+    token = _known_extents.set({})
     try:
-        status = os.stat(X.filename)
-    except OSError:  # it was removed
-        return None
-    return status.st_size, status.st_mtime_ns
+        yield
+    finally:
+        _known_extents.reset(token)
 
 
 def _extent(X):

@@ -17,7 +17,10 @@ def check_weight(sample_weight, n):
     if sample_weight is None:
         return np.ones(n)
     try:
-        given = np.asarray(as_array(sample_weight), dtype=np.float64)
+        given = as_array(sample_weight)
+        if np.iscomplexobj(given):
+            raise TypeError("complex numbers")
+        given = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"sample_weight must hold one number per sample: {error}.") from error
     given = np.full(n, given) if given.ndim == 0 else given

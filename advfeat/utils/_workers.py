@@ -178,8 +178,7 @@ def _task(job, begin, *rows):
 def end_with_parent(parent):
     """Start a thread that ends this process as soon as process ``parent`` is not its parent.
 
-    A worker whose parent was killed would otherwise wait for minutes, or for the rest of a message
-    for ever.
+    Else a worker whose parent was killed waits for minutes, or for the rest of a message for ever.
     """
     if os.name == "posix" and parent not in _watched:
         _watched.add(parent)
@@ -203,15 +202,18 @@ if type(current_process()).__name__ == "LokyProcess":  # also a worker that a se
 
 
 # A job as one array of bytes. Workers keep the last ones that they unpacked.
-
-
 _unpacked: dict = {}
 _lock = threading.Lock()
 
 
 def _pack(job):
-    """Name and bytes of a job; functions and classes of the user's own script travel with it."""
-    packed = pickle.dumps(wrap_non_picklable_objects(job, keep_wrapper=False))
+    """Name and bytes of a job, with functions and classes of the user's own script."""
+    try:
+        packed = pickle.dumps(wrap_non_picklable_objects(job, keep_wrapper=False))
+    except Exception as error:  # of the user's network, as those of torch.export
+        raise BatchError(
+            f"The network cannot be sent to other processes, only to threads: {error}."
+        ) from error
     return uuid4().hex, np.frombuffer(packed, dtype=np.uint8)
 
 

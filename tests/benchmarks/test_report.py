@@ -1,11 +1,17 @@
 """Differences, errors and claims of a page."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from report_cases import report_of
 
+import index
 import pages
 import tables
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def judge(values, low="b", **table):
@@ -101,3 +107,23 @@ def test_a_claim_says_that_it_was_judged_with_one_seed_among_others_with_more():
     assert "where both are tested on the same images" in said[5]
     (*_, said, _) = pages._claims(table, report_of({"a": [0.5], "c": [0.2]}))
     assert "another seed may differ by more" in said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": []}, {"data": {}}, {"data": None}, {"seeds": "3"}, {"seeds": None},
+        {"settings": {"training": []}}, {"settings": []},
+    ],
+)  # fmt: skip
+def test_results_of_another_version_cost_no_list(change, tmp_path, capsys):
+    whole = json.loads((RESULTS / "digits" / "table8" / "results.json").read_text())
+    for name, report in (("table8", whole), ("table1", {**whole, **change})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(report))
+    (tmp_path / "figure2").mkdir()
+    (tmp_path / "figure2" / "results.json").write_text("[" * 100_000)
+    index.write_list(tmp_path)
+    written = (tmp_path / "README.md").read_text()
+    assert "table8/README.md" in written
+    assert "table1" not in written and "figure2" not in written

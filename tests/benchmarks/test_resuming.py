@@ -284,3 +284,19 @@ def test_autoattack_where_nothing_is_left(tmp_path, standard, digits):
     X = digits[0][:6]
     wrong = np.where(standard.predict(X) == 3, 4, 3)
     assert autoattack_curve(standard, X, wrong, (0.25, 0.5), tmp_path) == {0.25: 0, 0.5: 0}
+
+
+@pytest.mark.parametrize("wrong", [3, [1], ["a", "b"], {}, [-5, 1000], [1.5, 2], None])
+def test_parts_that_hold_something_else_are_measured_again(wrong, tmp_path, monkeypatch):
+    monkeypatch.setattr(measures, "accuracy_curve", lambda *_: {0.0: 0.5, 0.1: 0.25})
+    resuming.write_text(tmp_path / "right-from-0.json", resuming.json.dumps({"right": wrong}))
+    found = evaluated(None, np.zeros(40), np.zeros(40), (0.1,), {}, tmp_path)
+    assert found == {0.0: 0.5, 0.1: 0.25}
+
+
+@pytest.mark.parametrize("wrong", [3, ["a"], {}, [99], [True], [0, [1]]])
+def test_rows_that_are_none_are_attacked_again(wrong, tmp_path, monkeypatch):
+    monkeypatch.setattr(measures, "withstand_autoattack", lambda clf, X, y, eps: y == 1)
+    resuming.write_text(tmp_path / "withstand-0.1.json", resuming.json.dumps({"rows": wrong}))
+    found = autoattack_curve(None, np.zeros(4), np.array([1, 0, 1, 1]), (0.1,), tmp_path)
+    assert found == {0.1: 0.75}

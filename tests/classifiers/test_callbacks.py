@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, LRScheduler
 
 from advfeat import (
     AdversarialClassifier,
@@ -109,3 +109,48 @@ def test_schedules(digits, schedule):
     else:
         assert rates[0] < 0.01 and rates[-1] < 0.001
         assert np.argmax(rates) == pytest.approx(n / 4, abs=2)
+
+
+class Own(EpochScoring):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (EarlyStopping(monitor="valid_acc"), "monitors 'valid_acc', .*early_stopping=True"),
+        (EarlyStopping(monitor="valid_score"), "monitors 'valid_score'"),
+        (Checkpoint(monitor="valid_acc_best"), "monitors 'valid_acc_best'"),
+        (EarlyStopping, "monitors 'valid_loss'"),
+        (("mine", EarlyStopping), "monitors 'valid_loss'"),
+        (Own("accuracy"), "Own scores held-out samples"),
+        (EarlyStopping(monitor="train_los"), "monitors 'train_los', which nothing measures"),
+    ],
+)
+def test_what_nothing_measures_is_refused_before_the_training(callback, message, digits):
+    X, y = digits[0][:40], digits[1][:40]
+    clf = StandardClassifier(callbacks=[callback], max_epochs=1, verbose=0)
+    with pytest.raises(ValueError, match=message):
+        clf.fit(X, y)
+
+
+def test_a_mistyped_monitor_is_refused_with_held_out_samples_too(digits):
+    clf = StandardClassifier(
+        callbacks=[EarlyStopping(monitor="valid_bla")], early_stopping=True, verbose=0
+    )
+    with pytest.raises(ValueError, match="valid_bla.* There are: .*valid_score"):
+        clf.fit(digits[0][:80], digits[1][:80])
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        [EpochScoring("accuracy", name="mine", on_train=True), EarlyStopping("mine")],
+        [EarlyStopping("train_loss")],
+        [EarlyStopping("train_loss_best", threshold_mode="abs")],
+        [EarlyStopping("dur")],
+    ],
+)
+def test_what_is_measured_may_be_monitored(callbacks, digits):
+    clf = StandardClassifier(callbacks=callbacks, max_epochs=2, verbose=0)
+    assert len(clf.fit(digits[0][:40], digits[1][:40]).history_) == 2

@@ -1,6 +1,7 @@
 """Ctrl-C during training: half a training never passes for a whole one."""
 
 import ctypes
+import functools
 import pickle
 import signal
 import subprocess
@@ -250,3 +251,41 @@ print("finished", flush=True)
         out, err = process.communicate(timeout=120)
         assert "finished" not in out
         assert "KeyboardInterrupt" in err
+
+
+class SetsAHandler(Callback):
+    """Puts a handler of its own in place when the training has begun, as a limit of time does."""
+
+    def __init__(self, handler):
+        self.handler = handler
+
+    def on_train_begin(self, net, **kwargs):
+        signal.signal(signal.SIGUSR1, self.handler)
+
+    def on_epoch_end(self, net, **kwargs):
+        signal.raise_signal(signal.SIGUSR1)
+
+
+class Stops:
+    def __call__(self, number, frame):
+        keyboard_interrupt()
+
+    def stop(self, number, frame):
+        raise KeyboardInterrupt
+
+
+def stops(number, frame):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal")
+@pytest.mark.parametrize("handler", [stops, Stops(), Stops().stop, functools.partial(stops)])
+def test_handlers_that_a_callback_sets_interrupt(data, handler):
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        clf = StandardClassifier(callbacks=[SetsAHandler(handler)], **QUICK)
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(*data)
+        assert not hasattr(clf, "net_")
+    finally:
+        signal.signal(signal.SIGUSR1, before)

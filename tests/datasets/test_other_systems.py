@@ -72,3 +72,30 @@ def test_files_without_numbers_are_told_apart_by_their_paths(tmp_path, no_number
     os.symlink(tmp_path / "all" / "zebra", tmp_path / "all" / "horse")
     with pytest.raises(ValueError, match="'horse' and 'zebra'.*one and the same"):
         load_image_folder(tmp_path / "all", **READ)
+
+
+@pytest.mark.parametrize(
+    "name", ["Network Trash Folder", "Temporary Items", "~snapshot", "@tmp", ".TemporaryItems"]
+)
+def test_what_network_drives_keep_beside_the_classes_is_none(tmp_path, name):
+    for folder in ("cat", "dog", name, f"cat/{name}"):
+        save(tmp_path / folder / "0.png")
+    found = load_image_folder(tmp_path, **READ)
+    assert found.target_names.tolist() == ["cat", "dog"]
+    assert len(found.data) == 2
+
+
+def test_a_link_to_itself_is_told(tmp_path):
+    save(tmp_path / "cat" / "0.png")
+    os.symlink("loop", tmp_path / "cat" / "loop")
+    with pytest.raises(ValueError, match="is a link to 'loop', which is not there"):
+        load_image_folder(tmp_path, **READ)
+
+
+def test_a_map_stays_good_when_accents_are_written_otherwise(tmp_path):
+    for form in ("NFC", "NFD"):
+        save(tmp_path / form / written(form, "\u00e9") / "0.png")
+        os.utime(tmp_path / form / written(form, "\u00e9") / "0.png", ns=(1, 1))
+    kept = tmp_path / "kept"
+    load_image_folder(tmp_path / "NFC", as_memmap=kept, **READ)
+    assert len(load_image_folder(tmp_path / "NFD", as_memmap=kept, **READ).data) == 1

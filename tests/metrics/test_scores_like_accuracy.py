@@ -286,3 +286,14 @@ def test_a_bad_batch_size_is_named(table, digits, standard, batch_size):
         more = {} if call is feature_usefulness else {"norm": 2, "eps": 0.1}
         with pytest.raises(ValueError, match="'batch_size' parameter of .*feature_usefulness"):
             call(standard, *digits[2:], batch_size=batch_size, **more)
+
+
+def test_a_request_without_routing_is_refused():
+    scorer = make_robust_scorer(norm=2, eps=0.1)
+    with pytest.raises(RuntimeError, match="enable_metadata_routing=True"):
+        scorer.set_score_request(sample_weight=True)
+    with (
+        sklearn.config_context(enable_metadata_routing=True),
+        pytest.raises(ValueError, match="alias"),
+    ):
+        scorer.set_score_request(sample_weight=3)

@@ -231,3 +231,30 @@ def test_calls_of_other_threads_outlast_a_trace():
     late.ended.set()
     thread.join()
     assert found == [torch.ones(1)]
+
+
+class AsksFirst(nn.Module):
+    """Clips tensors, and nothing else: a stand-in of torch.fx is no tensor."""
+
+    def __init__(self, ask):
+        super().__init__()
+        self.ask = ask
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.layer(x.clamp(-1, 1) if self.ask(x) else x)
+
+
+def is_instance(x):
+    return isinstance(x, torch.Tensor)
+
+
+@pytest.mark.parametrize("ask", [is_instance, torch.is_tensor])
+def test_a_network_that_asks_what_is_a_tensor_is_not_traced(ask):
+    """The trace would go along the other branch, as far away as no data look."""
+    assert trace(AsksFirst(ask)) is None
+    assert trace(AsksFirst(bool)) is None  # nor one that asks for values
+    assert trace(AsksFirst(callable)) is not None
+    frozen = FrozenNetwork(AsksFirst(ask), device="cpu")
+    far = torch.full((3, 2), 50.0)
+    assert torch.equal(frozen(far), frozen(far.clamp(-1, 1)))

@@ -195,15 +195,9 @@ def test_versions(version, specifier, answer):
     assert check_environment.fits(version, specifier) is answer
 
 
-SCRIPTS = ["tools/environment.py", "benchmarks/reproduce.py", "benchmarks/speed.py",
-           "benchmarks/gaussian_speed.py"]  # fmt: skip
-
-
-@pytest.mark.slow  # each starts an interpreter without cached bytecode
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_help_without_docstrings(script):
-    command = [sys.executable, "-OO", str(ROOT / script), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+def test_help_without_docstrings():
+    command = [sys.executable, "-OO", str(ROOT / "tools" / "environment.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import types
 from multiprocessing.connection import Connection
@@ -135,7 +136,7 @@ def views(path):
 @pytest.mark.long
 def test_rows_of_memory_maps_come_to_other_processes_as_they_are(tmp_path):
     for i, (rows, expected) in enumerate(views(tmp_path / "X.npy")):
-        (sent,) = _workers._sent((rows,))
+        (sent,) = _workers._sent(lambda begin, rows=rows: (rows,), 0)
         assert type(sent) is np.ndarray
         assert_array_equal(sent, expected)
         if i % 4:
@@ -260,3 +261,11 @@ def _runs(pid):
     except OSError:
         return False
     return state != "Z"
+
+
+def test_a_job_that_cannot_be_sent_is_told():
+    job = Sums(threading.Lock())
+    with pytest.raises(BatchError, match="cannot be sent to other processes, only to threads"):
+        run_batches(job, (np.zeros((40, 2, 2)),), batch_size=10, n_jobs=2)
+    with joblib.parallel_config("threading"):
+        run_batches(job, (np.zeros((40, 2, 2)),), batch_size=10, n_jobs=2)
