@@ -89,6 +89,7 @@ def test_constructors(other, digits, standard, constructor):
     np.testing.assert_allclose(*found, atol=1e-5)
 
 
+@pytest.mark.long
 def test_attacks(other, digits, standard):
     _, _, X, y = (part[:15] for part in digits)
     attack = {"norm": 2, "n_steps": 3, "verbose": 0}

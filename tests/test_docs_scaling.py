@@ -15,6 +15,7 @@ def run(text):
     assert results.attempted and not results.failed
 
 
+@pytest.mark.long
 def test_page_without_ray():
     pytest.importorskip("distributed")
     before, after = PAGE.split(ON_RAY)

@@ -70,7 +70,7 @@ def test_a_refit_in_another_thread_is_not_mixed_in(table, monkeypatch, kind, ver
     args = (X, names) if verb == "score" else (X,)
     expected = getattr(clf, verb)(*args)
     if kind is StandardClassifier:
-        left = refits(monkeypatch, StandardClassifier, "_logits_of", clf, X, others)
+        left = refits(monkeypatch, StandardClassifier, "_forward", clf, X, others)
     else:
         left = refits(monkeypatch, discriminant, "validate_data", clf, X, others)
     assert_array_equal(getattr(clf, verb)(*args), expected)

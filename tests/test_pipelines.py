@@ -78,6 +78,7 @@ def test_cross_val_score(name, digits):
     assert scores.shape == (2,) and np.all(scores > 0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["threading", pytest.param("loky", marks=pytest.mark.slow)])
 def test_grid_search_over_eps_of_the_relabeler(digits, backend):
     X, y, X_test, y_test = digits

@@ -117,7 +117,8 @@ def load(path: PathOrStr, *, network: Any = None, device: Device | None = None) 
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged, from a newer version, something else, or does not fit the network.
+        If the file is damaged, from a newer version, something else, or does not fit the network,
+        which must have its weights and give the logits that it gave when it was kept.
 
     Warns
     -----

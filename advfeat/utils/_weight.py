@@ -18,7 +18,7 @@ def check_weight(sample_weight, n):
         return np.ones(n)
     try:
         given = as_array(sample_weight)
-        if np.iscomplexobj(given):
+        if getattr(getattr(given, "dtype", None), "kind", None) == "c":
             raise TypeError("complex numbers")
         given = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -28,6 +28,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.long
 def test_overview_from_data_to_page_and_again_from_the_stages(tiny, tmp_path, capsys):
     arguments = ["--preset", "digits", "--seeds", "2", "--out", str(tmp_path)]
     reproduce.main(arguments)

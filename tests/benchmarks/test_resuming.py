@@ -66,6 +66,7 @@ def _same(clf, other):
     assert clf.net_.max_epochs == other.net_.max_epochs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after", [1, 3, "all"])
 @pytest.mark.parametrize("make", [_standard, _adversarial, _followed])
 def test_a_training_goes_on_after_its_last_epoch(make, after, tmp_path, monkeypatch, digits):
@@ -100,6 +101,7 @@ def test_a_training_killed_after_every_epoch_is_the_same(
     _same(trained(_standard(lr_schedule=lr_schedule), X, y, tmp_path), whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_the_guard_goes_on_where_it_was(after, tmp_path, monkeypatch, digits):
     """It strikes in the second epoch, before or after the training is killed."""

@@ -28,6 +28,7 @@ def test_learns_digits(standard, digits):
     assert standard.score(X_test, y_test) > 0.9
 
 
+@pytest.mark.long
 def test_adversarial_training_trades_accuracy_for_robustness(standard, adversarial, digits):
     _, _, X_test, y_test = digits
     attack = {"norm": 2, "eps": 0.5, "n_steps": 10, "verbose": 0}

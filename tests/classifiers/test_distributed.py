@@ -166,6 +166,7 @@ def test_batch_norm_normalises_each_share_by_itself(ranks, alone):
     np.testing.assert_allclose(mine, one, rtol=0.2)
 
 
+@pytest.mark.long
 def test_only_the_first_rank_shows_progress(ranks):
     assert ranks[0]["shown"].tolist() == [True]
     assert ranks[1]["shown"].tolist() == [False]

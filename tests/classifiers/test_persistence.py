@@ -79,6 +79,7 @@ def test_every_named_network(name, path):
     same(clf, again(clf, path), X, y)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fixture", ["standard", "adversarial"])
 def test_both_classifiers(fixture, request, digits, path):
     _, _, X_test, y_test = digits

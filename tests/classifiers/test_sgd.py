@@ -11,6 +11,7 @@ def weights(clf):
     return torch.cat([value.flatten().float() for value in clf.module_.state_dict().values()])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [StandardClassifier, AdversarialClassifier])
 @pytest.mark.parametrize("settings", [{}, {"momentum": 0.0}, {"weight_decay": 0.0}])
 def test_one_call_for_all_tensors_gives_the_same_bits(kind, settings, digits, monkeypatch):

@@ -254,7 +254,7 @@ def test_class_weights_name_what_a_fold_may_lack():
     a = StandardClassifier(class_weight=weights, **QUICK).fit(X[y != "c"], y[y != "c"])
     b = StandardClassifier(class_weight={"b": 2.0}, **QUICK).fit(X[y != "c"], y[y != "c"])
     np.testing.assert_array_equal(a.predict_proba(X), b.predict_proba(X))
-    with pytest.raises(ValueError, match="has no weight for b, and names B, which is none"):
+    with pytest.raises(ValueError, match="has no weight for 'b', and names 'B', which is none"):
         StandardClassifier(class_weight={"a": 1.0, "B": 2.0, "c": 3.0}, **QUICK).fit(X, y)
     for unused in (np.nan, -1.0):
         with pytest.raises(ValueError, match="finite values"):
@@ -274,7 +274,7 @@ def test_balanced_counts_weights_as_repetitions():
 
 def test_bad_class_weights():
     X, y = blobs()
-    with pytest.raises(ValueError, match="no weight for a, b, c, and names d"):
+    with pytest.raises(ValueError, match="no weight for 'a', 'b', 'c', and names 'd'"):
         StandardClassifier(class_weight={"d": 1}).fit(X, y)
     for value in (-1, np.nan, np.inf):
         with pytest.raises(ValueError, match="finite values of at least 0"):
@@ -317,7 +317,7 @@ def test_weights_of_a_score_are_checked_before_the_predictions(weight, monkeypat
     def never(*arguments):
         raise AssertionError("predicted")
 
-    monkeypatch.setattr(StandardClassifier, "_logits_of", never)
+    monkeypatch.setattr(StandardClassifier, "_forward", never)
     with pytest.raises(ValueError, match=r"(?i)sample_weight|weights"):
         clf.score(X[:2], y[:2], sample_weight=weight)
 

@@ -217,6 +217,7 @@ def test_values_that_float16_cannot_hold_are_refused():
 # --- torch Datasets and memory ------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_constructions_of_datasets_and_memory_maps(constructor, digits, tmp_path):
     X, y, X_test, y_test = digits
     X, y = X[:60], y[:60]

@@ -80,6 +80,7 @@ def test_eps_zero_is_plain_accuracy(standard, digits):
     assert score == standard.score(X_test, y_test)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("norm", "eps"), [(2, 0.5), (np.inf, 0.1)])
 def test_examples_are_feasible_and_judged_truly(standard, digits, norm, eps):
     _, _, X_test, y_test = digits
@@ -180,6 +181,7 @@ def test_sources_of_transfer_that_cast_or_do_not_predict(standard, digits):
     assert 0 < transfer_rate(net, standard, X, y, **attack) == expected
 
 
+@pytest.mark.long
 def test_pipeline_is_attacked_after_its_transforms(standard, digits):
     _, _, X_test, y_test = digits
     attack = {"norm": 2, "eps": 0.3, "n_steps": 5, "verbose": 0}

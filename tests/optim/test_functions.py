@@ -218,6 +218,7 @@ def compiled_from_outside():
     return network
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile's own
 @pytest.mark.parametrize("make", [Compiled, CompiledMethod, compiled_from_outside])
 def test_networks_that_compile_themselves_have_features(make):

@@ -76,6 +76,7 @@ def test_rows_that_cannot_be_read_are_no_lost_workers(client):
         run_batches(Sums(np.zeros(1)), (Unreadable(),), batch_size=10, n_jobs=None)
 
 
+@pytest.mark.long
 def test_a_dask_worker_that_is_killed_once(client, tmp_path):
     X = np.arange(100.0)
     with joblib.parallel_config("dask"):

@@ -146,6 +146,7 @@ def test_rows_of_memory_maps_come_to_other_processes_as_they_are(tmp_path):
         assert_array_equal(found, expected.sum((1, 2)))
 
 
+@pytest.mark.long
 def test_rows_of_maps_are_sent_by_name(tmp_path, monkeypatch):
     np.save(tmp_path / "X.npy", np.ones((40, 100, 100)))
     mapped, sizes = np.load(tmp_path / "X.npy", mmap_mode="r"), []
