@@ -248,7 +248,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
     _made = ("residual_", "distance_")
     _columns = {"residual": np.float32, "distance": np.float32}
 
-    def _construct(self, X, y, keeping):
+    def _construct(self, X, y, keeping, init=None):
         X_r, self.residual_, self.distance_ = self._invert(self._check_inputs(X), keeping)
         return self._as_given(X_r)
 
@@ -257,10 +257,11 @@ class RobustFeatureInverter(TrainTimeTransformer):
         check_network(source, X, len(np.unique(y)), needs_features=True)
         if not isinstance(self.init, str):
             inner = unfrozen(source)
-            self._check_init(
+            start = self._check_init(
                 X, bounds=getattr(inner, "bounds", "auto"),
                 channels=getattr(inner, "channels", "first"),
             )  # fmt: skip
+            return {"init": start}  # the store tells values apart, not dtypes or containers
         return {}
 
     def _refuse_one_sample(self, X):

@@ -143,7 +143,7 @@ class Keeping:
         params = constructor.get_params(deep=False)
         known = {"constructor": type(constructor).__name__, "advfeat": __version__}
         known.update((k, _plain(params[k])) for k in params if k not in _ELSEWHERE)
-        known.update((k, fingerprint(np.asarray(v))) for k, v in decided.items())
+        known.update((k, fingerprint(v)) for k, v in decided.items())
         known["X"] = fingerprint(X)
         if isinstance(source, StandardClassifier):
             known["bounds"] = _plain_bounds(resolve_bounds(source.bounds, X.shape[1:]))

@@ -215,3 +215,19 @@ def test_another_default_device_changes_nothing(standard, digits, tmp_path):
         data = relabelled(source, digits[0][:50], digits[1][:50])
     assert clf.predict(digits[2]).shape == (len(digits[2]),)
     assert np.isfinite(data.X).all()
+
+
+def test_starts_are_the_same_in_any_container(adversarial, digits, tmp_path):
+    X, y = digits[0][:20], digits[1][:20]
+    starts = X[::-1].copy()
+    made = []
+    for init in (starts, starts.tolist(), starts.astype(np.float64), torch.from_numpy(starts)):
+        inverter = RobustFeatureInverter(
+            FrozenEstimator(adversarial), init=init, n_steps=2, store=tmp_path / "kept", **QUIET
+        )
+        made.append(inverter.fit_transform(X, y))
+    for again in made[1:]:
+        assert_array_equal(again, made[0])
+    inverter.set_params(init=X)
+    with pytest.raises(ValueError, match="init"):
+        inverter.fit_transform(X, y)

@@ -360,3 +360,11 @@ def test_the_only_small_array_that_is_gone_is_missed(tmp_path):
     (tmp_path / "y.npy").unlink()
     with pytest.raises(ValueError, match="damaged: y.npy is not what was kept"):
         open_finished(tmp_path)
+
+
+def test_a_folder_in_place_of_a_small_array_is_named(tmp_path):
+    work(make(tmp_path, extras={"y": np.arange(3)}))
+    (tmp_path / "y.npy").unlink()
+    (tmp_path / "y.npy").mkdir()
+    with pytest.raises(OSError, match=r"y\.npy' is a folder"):
+        work(make(tmp_path, extras={"y": np.arange(3)}))
