@@ -56,8 +56,9 @@ def _is_whole(report):
     if not needed <= set(report) or not isinstance(report["records"], list):
         return False
     try:
-        shown = f"{report['title']}{report['data']['label']}", report["seeds"] + 0
-        return bool(shown and ("settings" not in report or of_settings(report["settings"])))
+        # What is shown of it; each raises where it is of another type.
+        _ = f"{report['title']}{report['data']['label']}", report["seeds"] + 0
+        return "settings" not in report or bool(of_settings(report["settings"]))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # of another version
         return False
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from torch import nn
@@ -91,6 +92,25 @@ def test_examples_in_any_container_are_transferred_to_skorch_nets(table):
     as_array = np.asarray(table, dtype=np.float32)
     plain = StandardClassifier(**QUICK).fit(as_array, Y)
     assert found == transfer_rate(plain, net, as_array, Y, **ATTACK)
+
+
+class Named(nn.Module):
+    """skorch hands a frame's columns over by their names."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, a, b, c, d):
+        return self.layer(torch.cat([a, b, c, d], 1))
+
+
+def test_a_skorch_net_that_knows_the_columns_gets_the_frame():
+    frame = FRAMES["pandas"]
+    net = NeuralNetClassifier(Named, criterion=nn.CrossEntropyLoss, max_epochs=2, verbose=0)
+    net.fit(frame, Y.astype(np.int64))
+    source = StandardClassifier(**QUICK).fit(frame, Y)
+    assert 0 <= transfer_rate(source, net, frame, Y, **ATTACK) <= 1
 
 
 def test_bytes_of_images_are_transferred_to_skorch_nets(tmp_path):

@@ -62,7 +62,9 @@ def version_of(root):
 def relative_links(text):
     """List where the links and pictures of a page lead to, if to files beside it."""
     text = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
-    targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", text)
+    targets = re.findall(r"\]\(<?([^)\s>]+)[^)]*\)", text)
+    targets += re.findall(r"\b(?:src|href)=[\"']([^\"']+)", text)
+    targets += re.findall(r"^\[[^\]]+\]:\s*<?([^\s>]+)", text, re.M)
     return [target for target in targets if not re.match(r"\w+:|#", target)]
 
 

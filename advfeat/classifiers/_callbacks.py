@@ -97,14 +97,15 @@ def check_callbacks(callbacks, held_out):
 
 def _made(callback):
     """Return a callback as it is, and what skorch will make of a class of them."""
+    ours = isinstance(callback, type) and callback.__module__.startswith("skorch.")
     try:
-        return callback() if isinstance(callback, type) else callback
+        return callback() if ours else callback
     except TypeError:  # it needs arguments, which skorch will say
         return callback
 
 
 def _refuse_without_validation(callback):
-    if isinstance(callback, (EpochScoring, BatchScoring)) and not callback.on_train:
+    if type(callback) in (EpochScoring, BatchScoring) and not callback.on_train:
         raise ValueError(
             f"{type(callback).__name__} scores held-out samples, and without early_stopping=True "
             "there are none. Use that, or on_train=True."
@@ -115,14 +116,15 @@ def _refuse_unknown_monitor(callback, others, held_out):
     """Raise a ValueError for a monitor that nobody writes into the history."""
     monitor = getattr(callback, "monitor", None)
     # A callback of the user's may record it, of samples that it has itself.
-    measured = any(not type(other).__module__.startswith("skorch.") for other in others)
+    kinds = [other if isinstance(other, type) else type(other) for other in others]
+    measured = any(not kind.__module__.startswith("skorch.") for kind in kinds)
     looks = not isinstance(callback, LRScheduler) or "ReduceLROnPlateau" in str(callback.policy)
     if not looks or measured or not isinstance(monitor, str):
         return
-    name, known = type(callback).__name__, {"train_loss", "dur", "attack_steps"}
+    name, known = type(callback).__name__, {"train_loss", "dur", "epoch"}
     known |= {"valid_loss", "valid_acc", "valid_score"} if held_out else set()
-    known |= {getattr(other, "name", None) for other in others}
     known |= {getattr(other, "event_name", None) for other in others}
+    known |= {_scored(other) for other in others if hasattr(other, "scoring")}
     plain = monitor.removesuffix("_best")
     if plain in known or monitor in known:
         return
@@ -136,6 +138,14 @@ def _refuse_unknown_monitor(callback, others, held_out):
         f"{name} monitors {monitor!r}, which nothing measures. There are: "
         f"{', '.join(sorted(filter(None, known)))}."
     )
+
+
+def _scored(callback):
+    """Name under which a scoring of skorch's writes into the history."""
+    scoring = getattr(callback.scoring, "func", callback.scoring)  # of a partial
+    scoring = getattr(scoring, "_score_func", scoring)  # of a scorer of scikit-learn
+    usual = scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")
+    return callback.name or usual
 
 
 def _is_a(kind, value):

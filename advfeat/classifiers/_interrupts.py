@@ -53,9 +53,10 @@ def raised_on_purpose(error):
 
     Two proofs are asked for, as a network that is wrongly taken for finished is worse than a
     training that is wrongly taken for interrupted: nothing in the chain of exceptions was marked,
-    and the innermost traceback stands at a ``raise``, which no handler has called. An exception
-    that comes from outside otherwise (the default handler set after `marked_interrupts`, another
-    thread) strikes at any other instruction.
+    and the innermost traceback stands at a ``raise`` that is not reached through a function that
+    handles signals now (which a callback may have set, and then not call itself to end the
+    training). An exception that comes from outside otherwise (the default handler set after
+    `marked_interrupts`, another thread) strikes at any other instruction.
     """
     handlers = _code_of_handlers()
     while error is not None:
@@ -78,8 +79,8 @@ def _code_of_handlers():
         handler = signal.getsignal(number)
         while isinstance(handler, functools.partial):
             handler = handler.func
-        for function in (handler, vars(type(handler)).get("__call__")):
-            found.add(getattr(function, "__code__", None))
+        for kind in (handler, *(vars(base).get("__call__") for base in type(handler).__mro__)):
+            found.add(getattr(kind, "__code__", None))
     return found - {None}
 
 

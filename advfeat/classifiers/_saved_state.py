@@ -29,6 +29,7 @@ _NUMBERS = ("validation_scores_", "best_validation_score_")
 _LABELS = ("classes_", "feature_names_in_")
 _ROUTED = ("fit", "partial_fit", "score")  # methods that take metadata
 _CLOSE = 0.05  # share of the largest logit by which devices and versions may differ
+_MASKED = 1e30  # stands for the -inf of a class that is masked
 _MOMENTUM = "momentum_buffer"  # in the state of torch's SGD
 _CODE = ("callbacks", "random_state")  # not kept where they are objects
 
@@ -67,8 +68,8 @@ def _probe(classifier):
                 found.append(module(x.reshape(2, *shape)).double().cpu())
         except Exception:  # whatever the network's own code raises
             return None
-    finite = all(torch.isfinite(logits).all() for logits in found)
-    return found[0].tolist() if finite and torch.equal(*found) else None
+    first, second = (torch.nan_to_num(logits, 0.0, 0.0, -_MASKED) for logits in found)
+    return first.tolist() if torch.equal(first, second) else None
 
 
 def _check_probe(classifier, header):
@@ -77,12 +78,15 @@ def _check_probe(classifier, header):
     if now is None or then is None:
         return
     now, then = np.array(now), np.array(then)
-    if now.shape != then.shape or np.abs(now - then).max() > _CLOSE * np.abs(then).max():
+    masked = then == -_MASKED
+    scale = np.abs(then[~masked]).max(initial=0)
+    differing = now.shape != then.shape or not np.array_equal(now == -_MASKED, masked)
+    if differing or np.abs(now - then).max() > _CLOSE * scale + 1e-6:
         raise DoesNotFit(
             f"its weights fit network={header['network']}, but the logits are others than when "
-            "it was kept. A file keeps parameters, buffers and tensors that are attributes of "
-            "layers, not layers in plain lists, NumPy arrays or other objects: register these "
-            "(nn.ModuleList, register_buffer), or use pickle."
+            "it was kept. Either the network is built with other arguments now, or it holds what "
+            "no file keeps, such as layers in plain lists, NumPy arrays or other objects: "
+            "register these (nn.ModuleList, register_buffer), or use pickle."
         )
 
 

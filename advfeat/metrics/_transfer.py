@@ -1,5 +1,6 @@
 """How often adversarial examples of one model fool another."""
 
+import contextlib
 from contextlib import closing
 from typing import Any
 
@@ -156,12 +157,18 @@ class _Other:
         """Whether each sample is classified correctly; a network may give no class (NaN)."""
         if isinstance(self.estimator, NetworkClassifier):
             return self.estimator._is_right(self.estimator.check_inputs(X), y)
-        if self._skorchs:  # which takes float32 alone, as it is attacked
-            X = as_skorch_takes(check_data(X, type(self.estimator).__name__, bounds=None))
-        said = np.asarray(self.estimator.predict(X)).reshape(len(y))
+        said = np.asarray(self._said(X)).reshape(len(y))
         if self.classes is None:
             return said == y
         return (y >= 0) & (said == self.classes[y])
+
+    def _said(self, X):
+        if self._skorchs:  # which takes float32 alone, as it is attacked
+            if library_of(X) is not None:
+                with contextlib.suppress(Exception):  # unless it knows the columns by their names
+                    return self.estimator.predict(X)
+            X = as_skorch_takes(check_data(X, type(self.estimator).__name__, bounds=None))
+        return self.estimator.predict(X)
 
 
 def _source_is_right(target, settings):

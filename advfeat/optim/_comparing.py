@@ -3,6 +3,8 @@
 import contextlib
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 N_ROWS = 4  # inputs compared
 _TOLERANCE = 1e-3  # relative; both do the same operations, so rounding alone is far smaller
@@ -35,7 +37,7 @@ def compare(module, graph, x):
     again = _logits_and_gradient(module, x)
     if not close(expected[0], again[0]):
         return False, True
-    return _agree(expected, graph, x), False
+    return _agree(expected, graph, x) and _goes_the_same_way(module, graph, x), False
 
 
 def agree(module, graph, x):
@@ -50,7 +52,7 @@ def agree(module, graph, x):
     """
     x = x[:N_ROWS]
     expected = _logits_and_gradient(module, x)
-    same = _agree(expected, graph, x)
+    same = _agree(expected, graph, x) and _goes_the_same_way(module, graph, x)
     return None if same and not expected[1].any() else same
 
 
@@ -60,6 +62,29 @@ def _agree(expected, graph, x):
     return graph is not None and all(
         all(map(close, expected, _logits_and_gradient(graph, x))) for _ in range(2)
     )
+
+
+def _goes_the_same_way(module, graph, x):
+    """Whether a graph of which that is not sure does what the network does, step by step."""
+    return not graph.was_asked or _operations(module, x) == _operations(graph, x)
+
+
+def _operations(module, x):
+    """Operations on tensors that a network does; what a graph holds as constants is none."""
+    with torch.inference_mode(False), torch.no_grad(), _Noting() as noting:
+        module(x.clone())
+    return noting.seen
+
+
+class _Noting(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(isinstance(value, torch.Tensor) for value in tree_leaves((args, kwargs))):
+            self.seen.append(func)
+        return func(*args, **(kwargs or {}))
 
 
 def _logits_and_gradient(module, x):

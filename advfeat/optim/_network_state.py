@@ -132,10 +132,11 @@ def set_network_state(module, state):
         If the network has no such layer or buffer.
     """
     weights, beside = state
+    now = module.state_dict()
     for prefix, layer in module.named_modules():
         for name in layer._buffers:  # which were not there yet
             place = f"{prefix}.{name}" if prefix else name
-            if place not in weights and name not in layer._non_persistent_buffers_set:
+            if place in now and place not in weights:
                 layer._buffers[name] = None
     load_weights(module, weights)
     set_beside(module, beside)

@@ -30,8 +30,9 @@ def trace(module):
     Returns
     -------
     GraphModule or None
-        None if the network cannot be traced, has hooks that a graph would not call, or asks what
-        is a tensor.
+        None if the network cannot be traced, or has hooks that a graph would not call.
+        ``was_asked`` says whether it may have taken another branch than the network takes, as
+        the network may have asked whether a symbol is a tensor.
     """
     root = nn.Sequential(module)  # so that optional arguments keep their defaults
     with tracing:
@@ -41,15 +42,15 @@ def trace(module):
         try:
             with _as_it_was(module):
                 graph = tracer.trace(root)
-            if tracer.was_asked:
-                return None
         except Exception:  # foreign code that is run on symbols may raise anything
             return None
         except BaseException:
             before.restore()
             raise
         else:
-            return Traced(tracer.root, graph)  # of buffers that are no symbols any more
+            traced = Traced(tracer.root, graph)  # of buffers that are no symbols any more
+            traced.was_asked = tracer.was_asked
+            return traced
         finally:
             # It leads to itself, and to the network. Threads may still be in its calls.
             for name in vars(tracer).keys() - {"thread", "_autowrap_function_ids"}:
@@ -156,9 +157,10 @@ class _Process:
 
 
 class _Symbol(fx.Proxy):
-    """Proxy that notes whether a network asks if it is a tensor, which it is not.
+    """Proxy that notes whether a network may have asked if it is a tensor, which it is not.
 
-    The trace, and so every attack, would go along another branch than the network does.
+    The trace, and so every attack, could go along another branch than the network does. It cannot
+    say that it is one: torch's own code would take it for one, too.
     """
 
     @property  # type: ignore[misc]
@@ -177,7 +179,7 @@ class _Tracer(fx.Tracer):
     While it traces, nn.Module's ``__call__`` and ``__getattr__`` lead here for the whole process.
     """
 
-    was_asked = False  # by a network, whether a symbol is a tensor
+    was_asked = False
     proxy_buffer_attributes = True  # else what is computed of buffers becomes a constant
 
     def __init__(self):

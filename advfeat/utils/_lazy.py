@@ -286,9 +286,9 @@ def extent(X):
     if known is None or not isinstance(X, np.memmap):
         return _extent(X)
     key = X.ctypes.data, X.shape, X.strides, X.dtype.str
-    if key not in known:
-        known[key] = _extent(X)
-    return known[key]
+    if key not in known:  # with the map itself: another could come to lie where it was
+        known[key] = X, _extent(X)
+    return known[key][1]
 
 
 @contextlib.contextmanager

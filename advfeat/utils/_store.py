@@ -310,8 +310,8 @@ class Store:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"Cannot write into {self.name}: {error.strerror or error}. Finished batches are kept: "
-                "make it possible to write there, and call again with the same settings",
+                f"Cannot write into {self.name}: {error.strerror or error}. Finished batches are "
+                "kept: make it possible to write there, and call again with the same settings",
             ) from error
 
 

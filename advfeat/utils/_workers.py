@@ -109,7 +109,7 @@ def _work(job, begin, rows):
 
 
 def _with_joblib(backend, job, begins, cut, n_jobs):
-    size, n_losses = len(begins), 0
+    size, n_losses = max(1, len(begins)), 0
     call, rows = partial(delayed(_task), job), cut
     if not getattr(backend, "supports_sharedmem", False):
         call = partial(delayed(_packed_task), *_pack(job))

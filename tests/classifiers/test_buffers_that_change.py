@@ -185,3 +185,48 @@ def test_tensors_that_a_file_cannot_hold(buffer, message, tmp_path):
     with pytest.raises(TypeError, match=f"'network.rare' of the network is {message}"):
         save(clf, tmp_path / "file")
     assert not list(tmp_path.iterdir())
+
+
+class Masks(Hidden):
+    """One class is masked."""
+
+    def forward(self, x):
+        return torch.cat([super().forward(x), torch.full((len(x), 1), -torch.inf)], 1)
+
+
+def test_masked_classes_hide_no_difference(tmp_path):
+    clf = from_torch(Masks(kind="array"), classes=[0, 1, 2], input_shape=(4,))
+    save(clf, tmp_path / "file")
+    assert load(tmp_path / "file", network=clf.module).classes_.tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="logits are others"):
+        load(tmp_path / "file", network=Masks(kind="array"))
+
+
+class Renamed(nn.Module):
+    """Its state_dict has its layers under other names, as torch's checkpoint_wrapper does."""
+
+    def __init__(self, n_classes=2):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, n_classes))
+        self._register_state_dict_hook(self._shorten)
+        self.register_load_state_dict_pre_hook(self._lengthen)
+
+    @staticmethod
+    def _shorten(module, state, prefix, metadata):
+        for name in [name for name in state if name.startswith(f"{prefix}inner.")]:
+            state[name.replace("inner.", "", 1)] = state.pop(name)
+
+    @staticmethod
+    def _lengthen(module, state, prefix, *_):
+        own = [name for name in state if name.startswith(prefix) and "inner." not in name]
+        for name in own:
+            state[f"{prefix}inner.{name.removeprefix(prefix)}"] = state.pop(name)
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+def test_early_stopping_of_networks_that_rename_their_state(table):
+    clf = StandardClassifier(Renamed, early_stopping=True, validation_fraction=0.25, **QUICK)
+    clf.fit(*table)
+    assert clf.best_validation_score_ == max(clf.validation_scores_)

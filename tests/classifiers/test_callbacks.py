@@ -1,5 +1,7 @@
 """skorch callbacks of the classifiers, and schedules of the learning rate."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -112,7 +114,14 @@ def test_schedules(digits, schedule):
 
 
 class Own(EpochScoring):
-    pass
+    """Scores samples of its own."""
+
+    def get_test_data(self, dataset_train, dataset_valid, use_caching):
+        return dataset_train, np.zeros(len(dataset_train)), None
+
+
+def score(net, X, y):
+    return 0.5
 
 
 @pytest.mark.parametrize(
@@ -123,7 +132,7 @@ class Own(EpochScoring):
         (Checkpoint(monitor="valid_acc_best"), "monitors 'valid_acc_best'"),
         (EarlyStopping, "monitors 'valid_loss'"),
         (("mine", EarlyStopping), "monitors 'valid_loss'"),
-        (Own("accuracy"), "Own scores held-out samples"),
+        (EpochScoring("accuracy"), "EpochScoring scores held-out samples"),
         (EarlyStopping(monitor="train_los"), "monitors 'train_los', which nothing measures"),
     ],
 )
@@ -149,6 +158,12 @@ def test_a_mistyped_monitor_is_refused_with_held_out_samples_too(digits):
         [EarlyStopping("train_loss")],
         [EarlyStopping("train_loss_best", threshold_mode="abs")],
         [EarlyStopping("dur")],
+        [EarlyStopping("epoch")],
+        [EpochScoring("accuracy", on_train=True), EarlyStopping("accuracy")],
+        [EpochScoring(score, on_train=True), EarlyStopping("score_best", patience=9)],
+        [EpochScoring(functools.partial(score), on_train=True), EarlyStopping("score")],
+        [EpochScoring(None, on_train=True), EarlyStopping("score")],
+        [Own(score, name="own", use_caching=False), EarlyStopping("own")],
     ],
 )
 def test_what_is_measured_may_be_monitored(callbacks, digits):

@@ -274,12 +274,18 @@ class Stops:
         raise KeyboardInterrupt
 
 
+class StopsToo(Stops):
+    pass
+
+
 def stops(number, frame):
     raise KeyboardInterrupt
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal")
-@pytest.mark.parametrize("handler", [stops, Stops(), Stops().stop, functools.partial(stops)])
+@pytest.mark.parametrize(
+    "handler", [stops, Stops(), StopsToo(), Stops().stop, functools.partial(stops)]
+)
 def test_handlers_that_a_callback_sets_interrupt(data, handler):
     before = signal.getsignal(signal.SIGUSR1)
     try:

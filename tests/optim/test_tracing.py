@@ -14,6 +14,7 @@ from torch.fx._symbolic_trace import is_fx_tracing
 
 from advfeat.classifiers.networks import build_network
 from advfeat.optim import AttackedNetwork, FrozenNetwork
+from advfeat.optim._comparing import agree, compare
 from advfeat.optim._tracing import trace
 
 N_THREADS = 8
@@ -233,28 +234,53 @@ def test_calls_of_other_threads_outlast_a_trace():
     assert found == [torch.ones(1)]
 
 
-class AsksFirst(nn.Module):
-    """Clips tensors, and nothing else: a stand-in of torch.fx is no tensor."""
+class Asks(nn.Module):
+    """Asks a question on its way; a stand-in of torch.fx is no tensor."""
 
-    def __init__(self, ask):
+    def __init__(self, forward):
         super().__init__()
-        self.ask = ask
+        self.own_forward = forward
         self.layer = nn.Linear(2, 2)
 
     def forward(self, x):
-        return self.layer(x.clamp(-1, 1) if self.ask(x) else x)
+        return self.layer(self.own_forward(x))
 
 
-def is_instance(x):
-    return isinstance(x, torch.Tensor)
+def clips_tensors(x):
+    return x.clamp(-1, 1) if isinstance(x, torch.Tensor) else x
 
 
-@pytest.mark.parametrize("ask", [is_instance, torch.is_tensor])
-def test_a_network_that_asks_what_is_a_tensor_is_not_traced(ask):
-    """The trace would go along the other branch, as far away as no data look."""
-    assert trace(AsksFirst(ask)) is None
-    assert trace(AsksFirst(bool)) is None  # nor one that asks for values
-    assert trace(AsksFirst(callable)) is not None
-    frozen = FrozenNetwork(AsksFirst(ask), device="cpu")
-    far = torch.full((3, 2), 50.0)
+def clips_what_torch_calls_tensors(x):
+    return x.clamp(-1, 1) if torch.is_tensor(x) else x
+
+
+def takes_the_last_of_several(x):
+    return x[-1] if isinstance(x, (tuple, list)) else x
+
+
+def asks_about_a_number(x):
+    size = 2
+    size = size if isinstance(size, tuple) else (x.shape[1], size)
+    return x.reshape(-1, 1, 1, size[0]).repeat(1, 1, size[1], 1)[:, 0, 0]
+
+
+@pytest.mark.parametrize("forward", [clips_tensors, clips_what_torch_calls_tensors])
+def test_a_trace_that_took_another_branch_is_not_used(forward):
+    """It would go along the other branch as far away as no data look."""
+    network = Asks(forward)
+    near, far = torch.rand(4, 2), torch.full((3, 2), 50.0)
+    graph = trace(network)
+    assert torch.equal(graph(near), network(near)) and not torch.equal(graph(far), network(far))
+    assert compare(network, graph, near) == (False, False)
+    assert agree(network, graph, near) is False
+    frozen = FrozenNetwork(network, device="cpu")
+    frozen(near)
     assert torch.equal(frozen(far), frozen(far.clamp(-1, 1)))
+
+
+@pytest.mark.parametrize("forward", [takes_the_last_of_several, asks_about_a_number])
+def test_questions_that_lead_nowhere_else_do_no_harm(forward):
+    network, x = Asks(forward), torch.rand(4, 2)
+    graph = trace(network)
+    assert compare(network, graph, x) == (True, False)
+    assert agree(network, graph, x) is True

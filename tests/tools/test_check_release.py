@@ -61,6 +61,8 @@ def test_a_whole_release_has_nothing_against_it(release):
         ("CHANGELOG.md", "2030-01-31", "soon", "heading"),
         ("pyproject.toml", "^Repository.*$", "", "Repository's address"),
         ("README.md", r"\Z", "\n[more](docs/more.md)\n", "1 links .*docs/more.md"),
+        ("README.md", r"\Z", '\n<img src="docs/a.png">\n', "1 links .*docs/a.png"),
+        ("README.md", r"\Z", "\n[more]: docs/more.md\n", "1 links .*docs/more.md"),
         ("README.md", r"\Z", "nothing has been released yet", "says that nothing"),
     ],
 )

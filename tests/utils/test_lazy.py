@@ -157,6 +157,9 @@ def test_a_map_is_read_once_inside_a_call_and_anew_in_the_next(tmp_path, monkeyp
     changing[3, 1] = np.nan  # neither size nor time of the file may say so
     with extents_remembered():
         assert np.isnan(extent(images)).tolist() == 2 * [[False, True, False]]
+        for value in range(5):  # maps that come to lie where another was
+            np.save(tmp_path / "y.npy", np.full_like(X, value))
+            assert extent(np.load(tmp_path / "y.npy", mmap_mode="r"))[1].tolist() == [value] * 3
     assert np.isnan(extent(images)).tolist() == 2 * [[False, True, False]]
 
 
