@@ -12,6 +12,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from advfeat.classifiers import _nets, _training_batches
+from advfeat.utils._random import make_generator
+
 DEVICE = torch.device("meta")
 _aten = torch.ops.aten
 _COPIES = {_aten._to_copy.default, _aten.copy_.default}
@@ -112,3 +115,18 @@ def second_device(float64=True):
     """Make "meta" a device that computes, in float64 too or not; give its name."""
     with _Functions(), _Mode(float64):
         yield str(DEVICE)
+
+
+def draw_on_the_cpu(monkeypatch):
+    """Let training draw on the CPU: the device has no generator of its own."""
+    for module in (_nets, _training_batches):
+        monkeypatch.setattr(
+            module, "make_generator", lambda device, *key: make_generator("cpu", *key)
+        )
+
+
+def on_device(fitted, device):
+    """Copy of a fitted classifier that computes on the device."""
+    other = type(fitted)()
+    other.__setstate__(fitted.__getstate__() | {"device": device})
+    return other

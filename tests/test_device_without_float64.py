@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from second_device import second_device
+from second_device import draw_on_the_cpu, on_device, second_device
 from sklearn.frozen import FrozenEstimator
 
 from advfeat import (
@@ -15,10 +15,8 @@ from advfeat import (
     from_torch,
     robust_accuracy_curve,
 )
-from advfeat.classifiers import _nets, _training_batches
 from advfeat.optim import L2Ball, row_norms
 from advfeat.utils import _device
-from advfeat.utils._random import make_generator
 
 QUICK = {"max_epochs": 2, "random_state": 0, "verbose": 0}
 
@@ -26,10 +24,7 @@ QUICK = {"max_epochs": 2, "random_state": 0, "verbose": 0}
 @pytest.fixture
 def other(monkeypatch):
     """Name of the device, active during the test."""
-    for module in (_nets, _training_batches):  # it has no generator of its own
-        monkeypatch.setattr(
-            module, "make_generator", lambda device, *key: make_generator("cpu", *key)
-        )
+    draw_on_the_cpu(monkeypatch)
     monkeypatch.setattr(_device, "_WITHOUT_FLOAT64", ("meta",))
     with second_device(float64=False) as device:
         yield device
@@ -81,7 +76,7 @@ def test_constructors(other, digits, standard, constructor):
     X, y, _, _ = digits
     constructor.set_params(random_state=0, verbose=0)
     found = []
-    for source in (standard, _on(standard, other)):
+    for source in (standard, on_device(standard, other)):
         made = constructor.set_params(estimator=FrozenEstimator(source)).fit_transform(
             X[:20], y[:20]
         )
@@ -98,7 +93,9 @@ def test_attacks(other, digits, standard):
         lambda clf: adversarial_examples(clf, X, y, eps=0.3, n_restarts=2, **attack)[0],
         lambda clf: robust_accuracy_curve(clf, X, y, eps_values=(0.2, 0.5), **attack),
     ):
-        np.testing.assert_allclose(measure(standard), measure(_on(standard, other)), atol=1e-5)
+        np.testing.assert_allclose(
+            measure(standard), measure(on_device(standard, other)), atol=1e-5
+        )
 
 
 def test_a_network_whose_rounding_shows_is_not_refused(other):
@@ -115,10 +112,3 @@ def test_a_network_whose_rounding_shows_is_not_refused(other):
 
     found = from_torch(Blows(), classes=[0, 1], input_shape=(3,), device=other)
     assert found.predict(np.zeros((2, 3), dtype="f")).shape == (2,)
-
-
-def _on(fitted, device):
-    """Copy of a fitted classifier that computes on the device."""
-    other = type(fitted)()
-    other.__setstate__(fitted.__getstate__() | {"device": device})
-    return other

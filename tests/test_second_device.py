@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from second_device import second_device
+from second_device import draw_on_the_cpu, on_device, second_device
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from torch import nn
@@ -21,8 +21,6 @@ from advfeat import (
     robust_feature_usefulness,
     transfer_rate,
 )
-from advfeat.classifiers import _nets, _training_batches
-from advfeat.utils._random import make_generator
 
 QUICK = {"max_epochs": 2, "random_state": 0, "verbose": 0}
 
@@ -30,10 +28,7 @@ QUICK = {"max_epochs": 2, "random_state": 0, "verbose": 0}
 @pytest.fixture
 def other(monkeypatch):
     """Name of the second device, active during the test."""
-    for module in (_nets, _training_batches):  # it has no generator of its own
-        monkeypatch.setattr(
-            module, "make_generator", lambda device, *key: make_generator("cpu", *key)
-        )
+    draw_on_the_cpu(monkeypatch)
     with second_device() as device:
         yield device
 
@@ -148,7 +143,7 @@ def test_constructors(other, digits, standard, constructor):
     X, y, _, _ = digits
     constructor.set_params(random_state=0, verbose=0)
     found = []
-    for source in (standard, _on(standard, other)):
+    for source in (standard, on_device(standard, other)):
         made = constructor.set_params(estimator=FrozenEstimator(source)).fit_transform(
             X[:50], y[:50]
         )
@@ -159,7 +154,7 @@ def test_constructors(other, digits, standard, constructor):
 @pytest.mark.long
 def test_metrics(other, digits, standard, adversarial):
     _, _, X, y = (part[:15] for part in digits)
-    on_other = _on(standard, other), _on(adversarial, other)
+    on_other = on_device(standard, other), on_device(adversarial, other)
     attack = {"norm": 2, "n_steps": 2, "verbose": 0}
     for measure in (
         lambda first, _: robust_accuracy_curve(first, X, y, eps_values=(0.2, 0.5), **attack),
@@ -168,13 +163,6 @@ def test_metrics(other, digits, standard, adversarial):
         lambda first, second: transfer_rate(first, second, X, y, eps=0.5, **attack),
     ):
         np.testing.assert_array_equal(measure(standard, adversarial), measure(*on_other))
-
-
-def _on(fitted, device):
-    """Copy of a fitted classifier that computes on the device."""
-    other = type(fitted)()
-    other.__setstate__(fitted.__getstate__() | {"device": device})
-    return other
 
 
 def test_a_clone_moves_without_its_original(other):

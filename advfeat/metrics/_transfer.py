@@ -1,7 +1,6 @@
 """How often adversarial examples of one model fool another."""
 
-import contextlib
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import numpy as np
@@ -165,7 +164,7 @@ class _Other:
     def _said(self, X):
         if self._skorchs:  # which takes float32 alone, as it is attacked
             if library_of(X) is not None:
-                with contextlib.suppress(Exception):  # unless it knows the columns by their names
+                with suppress(Exception):  # unless it knows the columns by their names
                     return self.estimator.predict(X)
             X = as_skorch_takes(check_data(X, type(self.estimator).__name__, bounds=None))
         return self.estimator.predict(X)
