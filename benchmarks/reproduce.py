@@ -32,7 +32,7 @@ import work
 from advfeat.classifiers.networks import check_network_name
 from advfeat.datasets import fetch_cifar10, load_digits, load_image_folder
 from advfeat.utils._device import resolve_device
-from arguments import positive
+from arguments import minutes, positive
 from experiment import Experiment
 from files import make_folder
 from index import write_list
@@ -135,7 +135,7 @@ def _parse(arguments):
     )
     parser.add_argument(
         "--budget",
-        type=float,
+        type=minutes,
         metavar="MINUTES",
         help="begin no further stage after so many minutes, say what is left, and write the pages "
         "of what there is",

@@ -68,6 +68,12 @@ def _refuse_unusable(module):
                 f"torch.jit modules are not supported (found {type(layer).__name__}): pass the "
                 "nn.Module that was scripted or traced."
             )
+    if any(is_lazy(buffer) for buffer in module.buffers()):  # torch cannot copy them
+        raise ValueError(
+            f"{name_of(module)} has lazy layers whose statistics have no shape yet. Run it once on "
+            "a batch before it is passed; as a classifier's network, also pass a function that "
+            "builds it."
+        )
     for name, weight in module.named_parameters():
         if weight.is_meta:
             raise ValueError(f"{name} of {name_of(module)} is on the meta device: load weights.")

@@ -49,6 +49,8 @@ def load_arrays(path, names, optional=()):
     if not path.is_file():
         raise FileNotFoundError(f"Expected a kept set in '{path}', found nothing of that name.")
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no .npz file")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             # NumPy compares the checksum only of what it reads to the end, and zipfile none of
             # what there is; files of earlier versions have no comment.

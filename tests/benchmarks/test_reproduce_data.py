@@ -169,6 +169,8 @@ def test_the_original_cifar10_by_name(monkeypatch, tmp_path):
         ["--data", "nowhere"],
         ["--preset", "huge"],
         ["--seeds", "0"],
+        ["--budget", "nan"],
+        ["--budget", "-1"],
         ["--preset", "small"],
         ["table99", "table99. There are: overview, figure2"],
         ["--network", "nonsense"],

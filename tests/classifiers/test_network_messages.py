@@ -232,3 +232,17 @@ def test_functions_may_give_other_layers_each_time(table):
         return nn.Sequential(OrderedDict({next(names): nn.Linear(n_features, n_classes)}))
 
     StandardClassifier(build, max_epochs=1, verbose=0).fit(*table)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_lazy_statistics_of_a_module(affine, table):
+    def build():
+        norm = nn.LazyBatchNorm1d(affine=affine)
+        return nn.Sequential(nn.Flatten(), norm, nn.LazyLinear(len(np.unique(table[1]))))
+
+    module = build()
+    with pytest.raises(ValueError, match="lazy layers .* no shape yet. Run it once on a batch"):
+        StandardClassifier(module, max_epochs=1, verbose=0).fit(*table)
+    StandardClassifier(build, max_epochs=1, verbose=0).fit(*table)
+    module(torch.from_numpy(table[0]))
+    StandardClassifier(module, max_epochs=1, verbose=0).fit(*table)
