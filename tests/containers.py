@@ -6,6 +6,7 @@ import pytest
 import scipy.sparse
 import torch
 from sklearn.utils import _safe_indexing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from advfeat import (
@@ -112,6 +113,14 @@ REFUSED = {
     "items that are pictures": (lambda X, y: Items(list("abc"), y[:3]), "tensors or arrays"),
     "sparse": (lambda X, y: scipy.sparse.csr_array(X.reshape(N, -1)), "[Ss]parse.*dense"),
     "sparse tensor": (lambda X, y: torch.from_numpy(X).to_sparse(), "[Ss]parse.*to_dense"),
+    "jagged tensor": (
+        lambda X, y: torch.nested.nested_tensor(
+            [*torch.from_numpy(X).reshape(N, -1)], layout=torch.jagged
+        ),
+        "nested.*padded",
+    ),
+    "tensor without data": (lambda X, y: torch.from_numpy(X).to("meta"), "a meta tensor"),
+    "fake tensor": (lambda X, y: FakeTensorMode().from_tensor(torch.from_numpy(X)), "FakeTensor"),
     "3 axes": (lambda X, y: X.reshape(N, 1, -1), r"\(n, d\) or \(n, C, H, W\)"),
     "5 axes": (lambda X, y: X.reshape(N, 1, 1, 1, -1), r"\(n, d\) or \(n, C, H, W\)"),
     "1 axis": (lambda X, y: X.reshape(-1), r"\(n, d\) or \(n, C, H, W\)|2D array"),

@@ -207,6 +207,11 @@ class TrainingNet(NeuralNetClassifier):
         loss = self._loss(logits, y, weight)
         if n is not None:
             loss = self.ranks_.scaled(loss, len(x), n)
+        if not loss.requires_grad:
+            raise ValueError(
+                "Nothing is left to train: a callback has set requires_grad=False on all "
+                "parameters of the network. Leave some trainable, such as the last layer's."
+            )
         loss.backward()
         return loss.detach(), logits.detach()  # what is let go of leaves no graph behind
 

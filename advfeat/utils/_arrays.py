@@ -33,7 +33,8 @@ def as_array(X):
     ------
     ValueError
         For a masked array of which values are masked, that is, missing; for tensors that NumPy
-        cannot hold: sparse, quantised or without data; and for what polars has not computed yet.
+        cannot hold: sparse, nested, quantised or without data; and for what polars has not
+        computed yet.
     """
     if isinstance(X, (list, tuple)) and len(X) and isinstance(X[0], torch.Tensor):
         return np.stack([as_array(x) for x in X])
@@ -49,17 +50,38 @@ def as_array(X):
             raise ValueError("A LazyFrame of polars holds no data yet: call its collect().")
         return X
     X = X.detach()
-    if X.layout is not torch.strided or X.is_quantized or X.is_meta:
-        kind = "quantised" if X.is_quantized else "meta" if X.is_meta else "sparse"
+    kind = _not_dense(X)
+    if kind:
+        method = {
+            "quantised": "dequantize()",
+            "sparse": "to_dense()",
+            "nested": "to_padded_tensor()",
+        }
         raise ValueError(
-            f"Dense tensors of numbers are needed. Got a {kind} tensor; use its "
-            f"{'dequantize()' if X.is_quantized else 'to_dense()'} or an array."
+            f"Dense tensors of numbers are needed. Got a {kind} tensor; use "
+            f"{f'its {method[kind]} or ' if kind in method else ''}an array."
         )
     X = X.cpu().resolve_conj().resolve_neg()
     try:
         return X.numpy()
     except TypeError:  # bfloat16 and the float8s: every value is a float32 too
         return X.float().numpy()
+    except RuntimeError as error:  # subclasses: of torch.compile, of distributed tensors
+        raise ValueError(
+            f"Dense tensors of numbers are needed. Got a {type(X).__name__}, which gives no array "
+            f"({first_line(error)}); use an array."
+        ) from error
+
+
+def _not_dense(X):
+    """Say what a tensor is that holds no number for each of its entries."""
+    if X.is_nested:
+        return "nested"
+    if X.is_quantized:
+        return "quantised"
+    if X.is_meta:
+        return "meta"
+    return "sparse" if X.layout is not torch.strided else None
 
 
 def as_floats(value, what):

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, LRScheduler
+from skorch.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    EpochScoring,
+    Freezer,
+    LRScheduler,
+)
 
 from advfeat import (
     AdversarialClassifier,
@@ -169,3 +176,9 @@ def test_a_mistyped_monitor_is_refused_with_held_out_samples_too(digits):
 def test_what_is_measured_may_be_monitored(callbacks, digits):
     clf = StandardClassifier(callbacks=callbacks, max_epochs=2, verbose=0)
     assert len(clf.fit(digits[0][:40], digits[1][:40]).history_) == 2
+
+
+@pytest.mark.parametrize("Kind", [StandardClassifier, AdversarialClassifier])
+def test_a_network_that_callbacks_freeze_whole_is_refused(Kind, digits):
+    with pytest.raises(ValueError, match="Nothing is left to train"):
+        Kind(callbacks=[Freezer("body.*")], **QUICK).fit(*digits)
