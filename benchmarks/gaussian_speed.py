@@ -24,7 +24,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 import provenance
 from advfeat import GaussianRobustMLE
 from arguments import positive
-from files import make_folder
+from files import make_folder, write_text
 
 BUDGETS = np.logspace(-4, 3, 100)
 _ESTIMATORS = ("GaussianRobustMLE", "LDA svd", "LDA eigen")
@@ -180,7 +180,7 @@ def main(arguments=None):
         "versions": {name: version(name) for name in ("numpy", "scipy", "scikit-learn")},
     }
     path = options.out / "gaussian_speed.json"
-    path.write_text(json.dumps({"settings": settings, "records": records}, indent=2))
+    write_text(path, json.dumps({"settings": settings, "records": records}, indent=2) + "\n")
     print(f"Written to {path}")
 
 

@@ -96,8 +96,8 @@ def pages_of(results):
         ("gaussian/gaussian_speed.json", gaussian_speed.page),
         ("scale/scale.json", scale_page.report),
     ):
-        if (results / name).exists():
-            made[(results / name).with_name("README.md")] = write_page(read_json(results / name))
+        if (results / name).exists() and (report := read_json(results / name)):
+            made[(results / name).with_name("README.md")] = write_page(report)
     return made
 
 
@@ -115,7 +115,7 @@ def documents_of(results, root=_ROOT):
 def _speeds(results):
     """Read what `speed.py` wrote, the largest network first."""
     found = [read_json(path) for path in sorted((results / "speed").glob("*.json"))]
-    return sorted(found, key=lambda report: -report["forward_gflop"])
+    return sorted(filter(None, found), key=lambda report: -report["forward_gflop"])
 
 
 def _quoted(results, begin, name, columns, end):

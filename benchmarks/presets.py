@@ -63,10 +63,8 @@ class Preset:
     more_sets: tuple[str, ...]  # extra rows: relabelled sets at another eps
     test_eps: tuple[float, ...]
     overview_eps: tuple[float, ...]  # of the overview alone
-    attack_steps: int
     autoattack_samples: int | None  # test images for AutoAttack, for Figure 8 and for usefulness
     curve_samples: int | None
-    curve_steps: tuple[int, ...]
     usefulness_samples: int | None
     usefulness_steps: int
     architectures: tuple  # Figure 3; the first is that of the sources
@@ -75,11 +73,13 @@ class Preset:
     grid_sets: tuple[str, ...]
     early_epochs: int  # of the model whose own mistakes make a set
     slight_eps: tuple[float, ...]  # of the slightly robust sources
-    noise_eps: tuple[float, ...]  # of the perturbations on images of noise
     n_compared: tuple[int | None, int | None]  # training and test images of our own comparisons
     precision: str = "fp32"
     attack_precision: str = "fp32"  # of the test; what an attack finds is judged in fp32
     image_size: int | None = None  # pixels of Restricted ImageNet
+    attack_steps: int = 20
+    curve_steps: tuple[int, ...] = (5, 10, 25, 50, 100, 250, 500, 1000, 2500)
+    noise_eps: tuple[float, ...] = (0.5, 1.0, 2.0)  # of the perturbations on images of noise
 
     def training_of(self, name):
         """Training on D ("standard", "adversarial") or on a set, whatever its variant."""
@@ -107,7 +107,6 @@ def of_settings(settings):
     return dataclasses.replace(PRESETS["paper"], training=training, **read, **plain)
 
 
-_CURVE = (5, 10, 25, 50, 100, 250, 500, 1000, 2500)
 _SMALL = ("small_resnet", small_vgg, small_densenet, small_inception)
 _AT_EPS_1 = ("D_rand, eps 1", "D_other, eps 1", "D_det, eps 1")
 _GRID_SETS = ("D_R", "D_NR", "D_rand", "D_det")
@@ -131,10 +130,8 @@ PRESETS = {
         more_sets=_AT_EPS_1,
         test_eps=(0.25, 0.5),
         overview_eps=(0.5,),
-        attack_steps=20,
         autoattack_samples=None,
         curve_samples=None,
-        curve_steps=_CURVE,
         usefulness_samples=None,
         usefulness_steps=20,
         architectures=("small_cnn", *_SMALL),
@@ -143,7 +140,6 @@ PRESETS = {
         grid_sets=_GRID_SETS,
         early_epochs=2,
         slight_eps=(0.0, 0.1, 0.25, 0.5, 1.0),
-        noise_eps=(0.5, 1.0, 2.0),
         n_compared=(None, None),
     ),
     # 10,000 images of 32x32 pixels: the overview takes about an hour of one core a seed. After 60
@@ -163,10 +159,8 @@ PRESETS = {
         more_sets=_AT_EPS_1,
         test_eps=(0.25, 0.5),
         overview_eps=(0.25, 0.5),
-        attack_steps=20,
         autoattack_samples=None,
         curve_samples=500,
-        curve_steps=_CURVE,
         usefulness_samples=500,
         usefulness_steps=10,
         architectures=(*_SMALL, "small_cnn"),
@@ -175,7 +169,6 @@ PRESETS = {
         grid_sets=("D_R", "D_det"),
         early_epochs=2,
         slight_eps=(0.0, 0.1, 0.25, 0.5),
-        noise_eps=(0.5, 1.0, 2.0),
         n_compared=(5_000, None),
     ),
     # All 50,000 training and 10,000 test images. With --precision bf16 the overview takes minutes
@@ -200,10 +193,8 @@ PRESETS = {
         more_sets=(),
         test_eps=(0.25, 0.5),
         overview_eps=(0.25, 0.5),
-        attack_steps=20,
         autoattack_samples=1_000,
         curve_samples=500,
-        curve_steps=_CURVE,
         usefulness_samples=500,
         usefulness_steps=5,
         architectures=("resnet9", *_SMALL),
@@ -212,7 +203,6 @@ PRESETS = {
         grid_sets=("D_R", "D_det"),
         early_epochs=1,
         slight_eps=(0.0, 0.1, 0.25, 0.5),
-        noise_eps=(0.5, 1.0, 2.0),
         n_compared=(10_000, None),
         attack_precision="bf16",
     ),
@@ -234,10 +224,8 @@ PRESETS = {
         more_sets=(),
         test_eps=(0.25, 0.5),
         overview_eps=(0.25, 0.5),
-        attack_steps=20,
         autoattack_samples=1_000,
         curve_samples=1_000,
-        curve_steps=_CURVE,
         usefulness_samples=None,
         usefulness_steps=20,
         architectures=("resnet50", "resnet18", "vgg16", "densenet121", "inception_v3"),
@@ -246,7 +234,6 @@ PRESETS = {
         grid_sets=_GRID_SETS,
         early_epochs=2,
         slight_eps=(0.0, 0.1, 0.25, 0.5),
-        noise_eps=(0.5, 1.0, 2.0),
         n_compared=(None, None),
     ),
 }

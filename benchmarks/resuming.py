@@ -97,7 +97,9 @@ class EpochKept(Callback):
         self.max_epochs_ = net.max_epochs
         if self.path.exists():
             try:
-                if bad := zipfile.ZipFile(self.path).testzip():  # torch compares no checksums
+                with zipfile.ZipFile(self.path) as archive:
+                    bad = archive.testzip()  # torch compares no checksums
+                if bad:
                     raise ValueError(f"{bad} does not have its checksum")
                 state = torch.load(self.path, map_location=net.device, weights_only=True)
             except Exception as error:  # whatever reading half a file raises

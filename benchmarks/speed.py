@@ -23,7 +23,7 @@ import provenance
 from advfeat.classifiers.networks import NETWORKS, build_network
 from advfeat.utils._device import resolve_device
 from arguments import positive
-from files import make_folder
+from files import make_folder, write_text
 
 PACKAGES = ("torch", "torchvision", "torchattacks", "foolbox", "adversarial-robustness-toolbox")
 _WARM_UP = 3  # calls; on a GPU graphs are captured after some twenty steps of one kind
@@ -200,7 +200,7 @@ def _write(options, rows, device, flops, peak):
         "rows": rows,
     }
     path = options.out / "speed.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    write_text(path, json.dumps(report, indent=1) + "\n")
     print(f"Written to {path}")
 
 

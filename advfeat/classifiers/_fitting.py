@@ -23,7 +23,7 @@ def draft_of_net(net):
     if isinstance(net.module__network, str):
         tensors += net.module_.buffers()
     memo.update({id(v): v.clone() for v in tensors if isinstance(v, torch.Tensor)})
-    # Of one's weights.
+    # Together, so that the copied optimizer holds the copied weights.
     module, optimizer = deep_copy((net.module_, net.optimizer_), net.module_, memo)
     vars(draft).update(
         vars(net), module_=compact(module), optimizer_=optimizer, history_=copy.copy(net.history_)

@@ -13,8 +13,8 @@ from advfeat.classifiers.networks import build_network, resolve_name
 from advfeat.utils._device import in_float32_on_cpu, resolve_device
 from advfeat.utils._random import isolated_torch_seed
 
-# Weights: with more, a CPU takes longer with one call for all tensors than with one for each.
-_FEW = 100_000
+# Parameters below which a CPU takes less time with one call for all tensors (foreach).
+_FOREACH_BELOW = 100_000
 
 
 def make_net(estimator, statistics, max_epochs, seed, callbacks):
@@ -175,6 +175,6 @@ class HashableSGD(torch.optim.SGD):
 def sgd(groups, **settings):
     """SGD; for a small network on a CPU in one call for all tensors: the same bits, sooner."""
     parameters = [parameter for group in groups for parameter in group["params"]]
-    few = sum(parameter.numel() for parameter in parameters) < _FEW
+    few = sum(parameter.numel() for parameter in parameters) < _FOREACH_BELOW
     small = few and all(parameter.device.type == "cpu" for parameter in parameters)
     return HashableSGD(groups, foreach=True if small else None, **settings)

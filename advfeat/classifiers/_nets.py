@@ -18,7 +18,7 @@ from advfeat.classifiers._interrupts import (
     marked_interrupts,
     raised_on_purpose,
 )
-from advfeat.classifiers._overfitting import FEW, raised
+from advfeat.classifiers._overfitting import MAX_GUARDED_STEPS, raised
 from advfeat.classifiers._training_batches import BatchIterator
 from advfeat.classifiers._training_data import ArrayDataset
 from advfeat.optim import (
@@ -33,7 +33,7 @@ from advfeat.utils._device import autocast
 from advfeat.utils._logits import usable
 from advfeat.utils._random import draws_in_training, isolated_torch_seed, make_generator
 
-_OURS = "skorch.", "advfeat.", "builtins"  # modules whose code draws nothing
+_NO_DRAWS = "skorch.", "advfeat.", "builtins"  # modules whose code draws nothing
 _N_LOOKED_AT = 64  # samples, once the training has ended
 
 
@@ -259,7 +259,7 @@ def _has_foreign_code(callback):
     parts = [*vars(callback).values(), *(kwargs.values() if isinstance(kwargs, dict) else ())]
     code = [part for part in parts if callable(part) and not isinstance(part, type)]
     return any(
-        not (getattr(part, "__module__", None) or "").startswith(_OURS)
+        not (getattr(part, "__module__", None) or "").startswith(_NO_DRAWS)
         for part in (type(callback), *code)
     )
 
@@ -268,7 +268,9 @@ def _acts_between_batches(callback):
     """Whether foreign code may change the training within an epoch, which replays do not see."""
     kinds = "on_batch_begin", "on_batch_end", "on_grad_computed"
     hooks = [getattr(type(callback), kind) for kind in kinds]
-    return any(not (getattr(hook, "__module__", None) or "").startswith(_OURS) for hook in hooks)
+    return any(
+        not (getattr(hook, "__module__", None) or "").startswith(_NO_DRAWS) for hook in hooks
+    )
 
 
 def _in_mode(layer, training):
@@ -290,7 +292,7 @@ class AdversarialNet(TrainingNet):
     def take_settings(self, settings):
         """Take the attack of the estimator's parameters, with as many steps as the guard has."""
         attack = settings["attack"]
-        keep = self.attack["raised"] and attack["n_steps"] <= FEW
+        keep = self.attack["raised"] and attack["n_steps"] <= MAX_GUARDED_STEPS
         self.attack = raised(attack) if keep else attack
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
@@ -306,7 +308,8 @@ class AdversarialNet(TrainingNet):
             return
         self.retrace(anew=training)
         super().run_single_epoch(iterator, training, *args, **kwargs)
-        self._warn_unless_moved()
+        if training:
+            self._warn_unless_moved()
 
     def retrace(self, anew=False):
         """Bring what is attacked up to date, whatever callbacks have made of the network."""

@@ -12,8 +12,8 @@ from advfeat.optim._copying import copy_state
 from advfeat.optim._network_state import network_state, set_network_state
 from advfeat.utils._random import make_rng
 
-FEW = 3  # attack steps up to which the guard looks
-_MANY = 7  # steps of the paper, taken after it has struck
+MAX_GUARDED_STEPS = 3  # attack steps up to which the guard looks
+_PAPER_STEPS = 7  # steps of the paper, taken after it has struck
 _STRONG = 10  # steps of its own attack
 _N_SAMPLES = 128
 _GAP = 0.25  # five standard errors
@@ -67,7 +67,7 @@ class OverfittingGuard(Callback):
             f"Catastrophic overfitting in epoch {len(net.history)}: of the training samples "
             f"{few:.0%} withstand the training attack (n_steps={n_steps}), but only {strong:.0%} "
             f"one of {_STRONG} steps. The epoch was taken back, and training goes on with "
-            f"{_MANY} steps. Pass a larger n_steps or random_start=True to avoid it.",
+            f"{_PAPER_STEPS} steps. Pass a larger n_steps or random_start=True to avoid it.",
             ConvergenceWarning,
             stacklevel=2,
         )
@@ -91,13 +91,13 @@ class OverfittingGuard(Callback):
 
 
 def _has_few_steps(net):
-    return net.attack["n_steps"] <= FEW and net.attack["eps"] > 0
+    return net.attack["n_steps"] <= MAX_GUARDED_STEPS and net.attack["eps"] > 0
 
 
 def raised(attack):
     """Give an attack the paper's seven steps."""
-    step_size = crossing_step(attack["eps"], _MANY)
-    return {**attack, "n_steps": _MANY, "step_size": step_size, "raised": True}
+    step_size = crossing_step(attack["eps"], _PAPER_STEPS)
+    return {**attack, "n_steps": _PAPER_STEPS, "step_size": step_size, "raised": True}
 
 
 def _state(net):

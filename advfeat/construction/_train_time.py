@@ -333,7 +333,6 @@ class TrainTimeTransformer(
 
     def _check_source(self, source):
         inner = unfrozen(source)
-        refuse_module(inner)
         if isinstance(inner, NeuralNet):
             check_skorch_net(inner)
         elif not isinstance(inner, NetworkClassifier):

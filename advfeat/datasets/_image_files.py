@@ -1,4 +1,4 @@
-"""Image files in class folders: finding, decoding and reading them, lazily or into an array."""
+"""Image files as a torch Dataset, and read into one array or memory map."""
 
 import os
 from numbers import Integral

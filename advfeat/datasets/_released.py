@@ -198,8 +198,11 @@ def _read(path):
         )
     try:
         # torch does not compare the checksums; the oldest of its formats has none.
-        if zipfile.is_zipfile(path) and (bad := zipfile.ZipFile(path).testzip()):
-            raise ValueError(f"{bad} does not have its checksum")
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                bad = archive.testzip()
+            if bad:
+                raise ValueError(f"{bad} does not have its checksum")
         found = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise

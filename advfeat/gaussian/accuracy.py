@@ -253,7 +253,8 @@ class GaussianAccuracyMixin:
         # From budgets that hardly reach the weakest direction to those that hide the strongest.
         scale = float(np.linalg.norm(self.std_)) or 1.0
         weakest = float(self.std_[self.std_ > 1e-12 * scale].min(initial=scale))
-        low, high = np.log10([min(1e-4 * scale, 1e-2 * weakest), 1e3 * scale])
+        high = max(1e3 * scale, 10 * self._hiding_eps(eps_test, norm))
+        low, high = np.log10([min(1e-4 * scale, 1e-2 * weakest), high])
         grid = np.logspace(low, high, int(10 * (high - low)) + 1)
         if self.std_.any():  # else a budget of zero leaves no model
             grid = np.append(0.0, grid)
@@ -266,6 +267,18 @@ class GaussianAccuracyMixin:
         )
         candidates = np.array([grid[best], np.exp(refined.x)])
         return float(candidates[np.argmax(accuracy(candidates))])
+
+    def _hiding_eps(self, eps_test, norm):
+        """Budget whose model, under attack, still decides by the priors; 0 if they are equal.
+
+        A large budget gives standard deviations of eps / sqrt(d), all alike, and the attack
+        changes the score by its radius times the shift of the means over their square.
+        """
+        odds = abs(np.diff(np.log(self.priors_))[0]) if self.priors_.all() else 0.0
+        if odds == 0:
+            return 0.0
+        shift = dual_norm(self.means_[1] - self.means_[0], norm)
+        return np.sqrt(self.n_features_in_ / odds) * np.sqrt(eps_test) * np.sqrt(shift)
 
     def _check_two_classes(self, method):
         """Refuse where the closed forms of a linear decision with two classes do not hold."""
@@ -286,7 +299,7 @@ def _one_budget(eps, name, method):
 
 def dual_norm(w, norm):
     """Largest change of ``w'x`` under perturbations of unit norm, for each row of ``w``."""
-    if not isinstance(norm, Real) or not norm >= 1:
+    if not isinstance(norm, Real) or isinstance(norm, bool) or not norm >= 1:
         raise ValueError(f"The 'norm' parameter must be a number from 1 to inf. Got {norm!r}.")
     order = np.inf if norm == 1 else 1 if norm == np.inf else norm / (norm - 1)
     largest = np.abs(w).max(axis=-1, keepdims=True)

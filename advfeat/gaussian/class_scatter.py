@@ -41,6 +41,13 @@ class ClassScatter:
         """Numbers of the classes that share each element of ``axes``."""
         return np.split(np.arange(len(self.weight)), len(self.axes))
 
+    def members(self, y):
+        """Rows of the samples of each of ``groups``, found in one sort; ``y`` as in `update`."""
+        if not self.per_class:
+            return [slice(None)]
+        order = np.argsort(y, kind="stable")
+        return np.split(order, np.searchsorted(y[order], np.arange(1, len(self.weight))))
+
     @property
     def per_class(self):
         """Whether every class has a covariance of its own."""
@@ -83,11 +90,10 @@ class ClassScatter:
         shift *= np.sqrt(self.weight * share)[:, None]
 
         axes = []
-        for group, old in zip(self.groups, self.axes, strict=True):
+        for group, member, old in zip(self.groups, self.members(y), self.axes, strict=True):
             if not batch_weight[group].any():
                 axes.append(old)
                 continue
-            member = slice(None) if len(self.axes) == 1 else y == group
             total = weight[group].sum()
             old_root = np.sqrt(self.weight[group].sum() / total) * old.root
             extra = np.vstack([old_root, shift[group] / np.sqrt(total)])

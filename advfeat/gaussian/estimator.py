@@ -302,7 +302,8 @@ class GaussianRobustMLE(
         y = None if y is None else check_labels(y, None)  # None has scikit-learn's message
         X, y = check_table(self, X, y, reset=reset)
         weight = check_weight(sample_weight, len(X))
-        if weight.max() > np.finfo(float).max / len(weight):
+        so_far = 0.0 if reset else self._scatter.weight.sum()
+        if weight.max() > (np.finfo(float).max - so_far) / len(weight):
             raise ValueError("Expected weights of a finite sum, got infinity. Rescale them.")
         return X, y, weight
 

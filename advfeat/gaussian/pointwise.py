@@ -284,9 +284,9 @@ def robust_std_of_samples(X, y, sample_weight, scatter, eps, start):
     std, adversary_std = starts.copy(), np.zeros_like(starts)
     share = np.full_like(starts, 1 / starts.shape[1])
     multiplier, n_iter = 0.0, 0
-    for g, (group, axes) in enumerate(zip(scatter.groups, scatter.axes, strict=True)):
-        member = np.isin(y, group)
-        if not member.any():  # a class whose samples all have weight zero
+    for g, member in enumerate(scatter.members(y)):
+        group, axes = scatter.groups[g], scatter.axes[g]
+        if not len(y[member]):  # a class whose samples all have weight zero
             continue
         weight = sample_weight[member] / sample_weight[member].sum()
         V, _ = rotated(X[member] - scatter.mean[y[member]], axes)

@@ -2,11 +2,12 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from advfeat.gaussian.discriminant import check_table
 from advfeat.gaussian.pointwise import rotated, without_rounding, worst_perturbation
 from advfeat.gaussian.robust_covariance import lambda_bounds, min_alignment, vulnerability
-from advfeat.utils._arrays import as_array, as_floats
+from advfeat.utils._arrays import as_floats
 from advfeat.utils._estimator import as_now
 from advfeat.utils._labels import encode_labels
 
@@ -61,7 +62,7 @@ class GaussianTheoryMixin:
         """
         self = as_now(self)
         check_is_fitted(self)
-        given, X = X, validate_data(self, as_array(X), dtype=np.float64, reset=False)
+        given, X = X, check_table(self, X, reset=False).astype(np.float64, copy=False)
         adversary = self._adversary if adversary is None else adversary
         if not isinstance(adversary, str) or adversary not in ("average", "pointwise"):
             raise ValueError(
@@ -81,8 +82,8 @@ class GaussianTheoryMixin:
         robust, adversary_std = np.atleast_2d(self.robust_std_), np.atleast_2d(self.adversary_std_)
         share = [None] * len(robust) if self._share is None else self._share
         X_adv = X.copy()
-        for g, axes in enumerate(self._scatter.axes):
-            member = np.isin(number, self._scatter.groups[g])
+        for g, member in enumerate(self._scatter.members(number)):
+            axes = self._scatter.axes[g]
             if adversary == "average":
                 coordinates, _ = axes.rotate(V[member])
                 X_adv[member] += axes.rotate_back(coordinates * (adversary_std[g] / axes.std))

@@ -187,6 +187,7 @@ def robust_feature_usefulness(
     mean, std = _standardise(features)
     n, n_hidden = features.shape
     radius = useful_radius(norm, eps, view.bounds, view.X.shape[1:])
+    batch_size = int(batch_size)  # NumPy's small integers overflow
     job = ExtremeSearch(
         network=view.network,
         judge=judge,
@@ -202,7 +203,7 @@ def robust_feature_usefulness(
     extremes = run_batches(
         job,
         (view.X,),
-        batch_size=max(1, int(batch_size) // (2 * n_hidden)),
+        batch_size=max(1, batch_size // (2 * n_hidden)),
         n_jobs=n_jobs,
         desc=f"usefulness eps={eps:g}",
         verbose=verbose,

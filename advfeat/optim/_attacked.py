@@ -16,7 +16,7 @@ from advfeat.optim._tracing import is_repeatable, trace
 from advfeat.utils._device import autocast, check_precision
 from advfeat.utils._typing import Device
 
-_MANY = 10_000  # members of containers and objects, which are looked through at every step
+_MAX_MEMBERS = 10_000  # members of containers and objects, which are looked through at every step
 _N_TRIES = 20  # traces of a network without any gradient
 
 
@@ -168,7 +168,7 @@ def _containers(module):
         if name not in TABLES and (isinstance(value, CONTAINERS) or is_plain_object(value))
     ]
     n_members = len(members([value for *_, value in found], objects=True))
-    return [(layer, name) for layer, name, _ in found] if n_members <= _MANY else None
+    return [(layer, name) for layer, name, _ in found] if n_members <= _MAX_MEMBERS else None
 
 
 def _is_value(value):

@@ -37,7 +37,7 @@ from advfeat.utils._typing import Device
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_FEW = 0.05  # share of features without a gradient that is no reason for a warning
+_MAX_STUCK_SHARE = 0.05  # share of features without a gradient that is no reason for a warning
 
 
 class FrozenNetwork:
@@ -157,7 +157,7 @@ class FrozenNetwork:
         Else units are off and there is no way around their ReLU, as in networks that cannot be
         traced.
         """
-        return self.has_features and self._parts().stuck_share <= _FEW
+        return self.has_features and self._parts().stuck_share <= _MAX_STUCK_SHARE
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits of a batch.

@@ -7,7 +7,7 @@ from torch import fx
 
 from advfeat.utils._device import is_autocast
 
-_MANY = 0.01  # share of random values from which something does not happen by chance
+_MIN_SHARE = 0.01  # share of random values from which something does not happen by chance
 _N_VALUES = 500  # tried, at least
 _N_LOGITS = 8  # tried
 
@@ -121,7 +121,7 @@ class Operations:
                 return False
             n_off += int(((out == 0) & (gradient == 0)).sum())
             n_tried += out.numel()
-        return _MANY < n_off / n_tried < 1 - _MANY
+        return _MIN_SHARE < n_off / n_tried < 1 - _MIN_SHARE
 
     def _carries(self, node):
         """Whether it only pools, reshapes, selects or joins: f(2a) = 2 f(a), no weight below 0."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from advfeat.optim._graphs import output_and_gradient
 from advfeat.utils._typing import Box
 
 
+@torch.inference_mode(False)
 def projected_gradient(
     network: Callable[[Tensor], Tensor],
     x: Tensor,
@@ -76,7 +78,8 @@ def projected_gradient(
     Raises
     ------
     ValueError
-        If ``keep`` is neither of both, or the network has no gradient with respect to its input.
+        If ``keep`` is neither of both, a number is out of its range, the low bound is above the
+        high one, x holds integers, or the network has no gradient with respect to its input.
 
     Examples
     --------
@@ -90,8 +93,10 @@ def projected_gradient(
     >>> projected_gradient(lambda z: z, x, x, value, ball=L2Ball(1.0), step_size=0.5, n_steps=5)
     tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
     """
-    if keep not in ("last", "best"):
-        raise ValueError(f"keep must be 'last' or 'best'. Got {keep!r}.")
+    _check_settings(keep, step_size, n_steps, momentum, bounds)
+    x, target, start = (_differentiable(tensor) for tensor in (x, target, start))
+    if not x.is_floating_point():
+        raise ValueError(f"x must be of floating point, as its gradient is. Got {x.dtype}.")
 
     def project(z):
         if math.isfinite(ball.eps):
@@ -158,9 +163,29 @@ def into_box(z: Tensor, bounds: Box) -> Tensor:
     return z if bounds is None else z.clamp(*_box_like(bounds, z))
 
 
+def _check_settings(keep, step_size, n_steps, momentum, bounds):
+    if keep not in ("last", "best"):
+        raise ValueError(f"keep must be 'last' or 'best'. Got {keep!r}.")
+    if not callable(step_size) and not step_size >= 0:
+        raise ValueError(f"step_size must be a number of at least 0. Got {step_size!r}.")
+    if not n_steps >= 0:
+        raise ValueError(f"n_steps must be at least 0. Got {n_steps!r}.")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be at least 0 and below 1. Got {momentum!r}.")
+    # Of tensors only on the CPU: a GPU would have to be waited for.
+    on_cpu = bounds is not None and all(getattr(b, "is_cpu", True) for b in bounds)
+    if on_cpu and (np.asarray(bounds[0]) > np.asarray(bounds[1])).any():
+        raise ValueError(f"bounds must be (low, high), low nowhere above high. Got {bounds!r}.")
+
+
+def _differentiable(tensor):
+    """Tensors that were made in inference mode take part in no gradient: a copy."""
+    return tensor.clone() if tensor is not None and tensor.is_inference() else tensor
+
+
 def _box_like(bounds, x):
     """Bounds as `torch.clamp` takes them; arrays go to the device of x."""
-    if bounds is None or isinstance(bounds[0], Real):
+    if bounds is None or all(isinstance(side, Real) for side in bounds):
         return bounds
     return tuple(torch.as_tensor(side, dtype=x.dtype, device=x.device) for side in bounds)
 
@@ -201,7 +226,12 @@ class HalfCosine:
     first : float
         Length of the first step, in input units.
     n_steps : int
-        Steps until the length would be zero.
+        Steps until the length would be zero, 1 or more.
+
+    Raises
+    ------
+    ValueError
+        If ``n_steps`` is below 1.
 
     Examples
     --------
@@ -212,6 +242,8 @@ class HalfCosine:
     """
 
     def __init__(self, first: float, n_steps: int) -> None:
+        if not n_steps >= 1:
+            raise ValueError(f"n_steps must be at least 1. Got {n_steps!r}.")
         self.first = float(first)
         self.n_steps = n_steps
 

@@ -153,8 +153,9 @@ class GaussianMetricDisplay:
             If it is no `GaussianRobustMLE`.
         ValueError
             If it has other than two classes, two features and one covariance, or one that is not
-            positive definite; if X and y are no samples with two features and of two classes; if
-            the columns of a frame are not those of the fit, in their order.
+            positive definite; if a class has a prior of zero; if X and y are no samples with two
+            features and of two classes; if the columns of a frame are not those of the fit, in
+            their order.
         """
         refuse_module(estimator)
         check_is_fitted(estimator)
@@ -168,6 +169,11 @@ class GaussianMetricDisplay:
                 f"{cls.__name__} needs a model of two classes, two features and one covariance. "
                 f"Got class means of shape {np.shape(estimator.means_)} and covariances of shape "
                 f"{np.shape(estimator.covariance_)} instead."
+            )
+        if not np.all(estimator.priors_):
+            raise ValueError(
+                f"{cls.__name__} needs a model with a boundary. Got priors of "
+                f"{estimator.priors_.tolist()}: a class of probability zero is never predicted."
             )
         X, y, _ = check_plane_of([estimator], X, y)
         display = cls(

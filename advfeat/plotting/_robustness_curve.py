@@ -19,6 +19,7 @@ from advfeat.plotting._style import (
     check_eps,
     describe,
     get_axes,
+    import_pyplot,
     style_accuracy_axis,
 )
 from advfeat.utils._norms import norm_name
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from typing_extensions import Self
 
+_OF_PLOT = {"scalex", "scaley", "data"}  # what Axes.plot takes beside a line's keywords
 _MARGIN = 0.03  # of the axes, by which a marker may reach out of them
 
 
@@ -240,11 +242,15 @@ class RobustnessCurveDisplay:
         -------
         self
         """
-        ax = get_axes(f"{type(self).__name__}.plot", ax, (4.8, 3.4))
+        import_pyplot(f"{type(self).__name__}.plot")
         from matplotlib.cbook import normalize_kwargs
         from matplotlib.lines import Line2D
         from matplotlib.transforms import Bbox, TransformedBbox
 
+        kwargs = normalize_kwargs(kwargs, Line2D)
+        # Before there are axes: a wrong keyword leaves no empty figure.
+        Line2D([], []).set(**{key: kwargs[key] for key in kwargs.keys() - _OF_PLOT})
+        ax = get_axes(f"{type(self).__name__}.plot", ax, (4.8, 3.4))
         settings = describe(self.norm, self.n_steps, self.n_samples)
         axis_label = f"ε (input units)\n{settings}"
         label = self.name if name is None else name
@@ -262,9 +268,7 @@ class RobustnessCurveDisplay:
             "label": label,
             "zorder": 3,
         }
-        (self.line_,) = ax.plot(
-            self.eps, self.accuracy, **{**style, **normalize_kwargs(kwargs, Line2D)}
-        )
+        (self.line_,) = ax.plot(self.eps, self.accuracy, **{**style, **kwargs})
         # Markers at 0 % and at eps = 0 stay whole.
         around = Bbox.from_extents(-_MARGIN, -_MARGIN, 1 + _MARGIN, 1 + _MARGIN)
         self.line_.set_clip_path(None)

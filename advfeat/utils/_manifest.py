@@ -22,7 +22,8 @@ class Manifest:
         Everything that decides what the folder holds.
     made_with : dict of str to str, int, float, bool or None
         What may change the content, such as versions and what a source was trained with. It is
-        only told where the contents differ, and compared only before the content is known.
+        told where the contents differ, and compared only by an early check, when the rest of the
+        content is not known yet.
     """
 
     def __init__(self, folder, name, content, made_with):

@@ -91,6 +91,7 @@ class Store:
     ):
         self.folder = resolve_folder(folder, name)
         self.name = f"{name}={str(folder)!r}"
+        batch_size = int(batch_size)  # NumPy's small integers overflow
         self.n, self.batch_size = n, batch_size
         self.quick = quick
         self.verbose = verbose

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from sets import SECOND
 from tables._table import Claim, Table, bars_of
 
 _MISTAKES = "own unperturbed mistakes"
@@ -17,7 +18,7 @@ def _measure(experiment):
     X, y = experiment.X, experiment.y
     row = experiment.preset.training["standard"]
     weak = experiment.unfitted("standard", row=replace(row, epochs=experiment.preset.early_epochs))
-    again = experiment.unfitted("standard, second")
+    again = experiment.unfitted(SECOND)
 
     def fit():
         found = weak.fit(X, y).predict(X)
@@ -37,7 +38,7 @@ def _measure(experiment):
         (
             experiment.preset.early_epochs,
             experiment.classifier_key("standard"),
-            experiment.classifier_key("standard, second"),
+            experiment.classifier_key(SECOND),
             experiment.test_key,
         ),
         fit,

@@ -133,10 +133,17 @@ class Rounded(Detached):
 
 @pytest.mark.parametrize("random_start", [False, True])
 def test_adversarial_training_with_zero_gradients_warns(table, random_start):
-    with pytest.warns(ConvergenceWarning, match="The attack moved no sample"):
-        AdversarialClassifier(
-            Rounded, n_steps=7, random_start=random_start, max_epochs=2, verbose=0
-        ).fit(*table)
+    for early_stopping in (False, True):
+        with pytest.warns(ConvergenceWarning, match="The attack moved no sample") as told:
+            AdversarialClassifier(
+                Rounded,
+                n_steps=7,
+                random_start=random_start,
+                max_epochs=2,
+                early_stopping=early_stopping,
+                verbose=0,
+            ).fit(*table)
+        assert len(told) == 1
     # Without a perturbation there is nothing to move.
     AdversarialClassifier(Rounded, eps=0.0, max_epochs=1, verbose=0).fit(*table)
 

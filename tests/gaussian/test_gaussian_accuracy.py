@@ -304,3 +304,22 @@ def test_a_class_of_which_nothing_was_seen_is_never_predicted(per_class):
     X_1 = rng.normal(size=(20, 3)) + 110
     model.partial_fit(X_1, np.ones(20))
     assert_allclose(model.priors_, [0.2, 0.5, 0.3])
+
+
+@pytest.mark.parametrize("norm", [1, 2, np.inf])
+@pytest.mark.parametrize(
+    ("unit", "eps_test"), [(1, 1e4), (1, 1e6), (1, 1e9), (1, 1e300), (1e-6, 1.0), (1e-100, 1.0)]
+)
+def test_under_attacks_far_beyond_the_data_the_priors_are_left(norm, unit, eps_test):
+    rng = np.random.default_rng(3)
+    y = np.repeat([1, 0], [60, 140])
+    X = unit * (rng.normal(size=(200, 4)) + y[:, None])
+    eps = GaussianRobustMLE(0).fit(X, y).select_eps(eps_test, norm=norm)
+    chosen = GaussianRobustMLE(eps).fit(X, y)
+    assert chosen.accuracy_curve(eps_test, norm=norm) == pytest.approx(0.7)
+
+
+def test_a_norm_is_no_truth_value():
+    model = GaussianRobustMLE(1).fit([[0.0], [1], [2], [3]], [0, 0, 1, 1])
+    with pytest.raises(ValueError, match="must be a number from 1 to inf. Got True"):
+        model.accuracy_curve(0.1, norm=True)

@@ -240,3 +240,19 @@ def test_weights_whose_sum_overflows_are_refused():
     X, y = random_data(0)
     with pytest.raises(ValueError, match="Expected weights of a finite sum"):
         GaussianRobustMLE(0.5).fit(X, y, sample_weight=np.full(len(X), 1e308))
+
+
+@pytest.mark.parametrize(
+    "kind", [{}, {"covariance_type": "diag"}, {"per_class": True}, {"adversary": "average"}]
+)
+def test_weights_whose_sum_over_batches_overflows_are_refused(kind):
+    X, y = random_data(0)
+    model = GaussianRobustMLE(0.5, **kind)
+    weight = np.full(len(X), 0.4 * np.finfo(float).max / len(X))
+    for _ in range(2):
+        model.partial_fit(X, y, classes=np.unique(y), sample_weight=weight)
+    before = model.robust_std_.copy()
+    with pytest.raises(ValueError, match="Expected weights of a finite sum"):
+        model.partial_fit(X, y, sample_weight=weight)
+    assert_array_equal(model.robust_std_, before)
+    model.fit(X, y, sample_weight=weight)  # begins anew

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import linalg
 from sklearn.datasets import load_iris
 from sklearn.exceptions import DataConversionWarning
+from torch.utils.data import TensorDataset
 
 from advfeat.gaussian import GaussianRobustMLE
 
@@ -322,3 +323,35 @@ def test_perturbed_samples_are_an_array_of_their_own(eps, adversary):
     assert not np.shares_memory(X_adv, X)
     X_adv[:] = 0
     assert_array_equal(X, before)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda X: X.astype("datetime64[s]"), "date"),
+        (lambda X: X + 0j, "[Cc]omplex"),
+        (lambda X: TensorDataset(torch.from_numpy(X)), "table in memory"),
+        (lambda X: np.full_like(X, np.nan), "NaN"),
+    ],
+)
+def test_samples_to_perturb_are_checked_as_those_to_predict(spoil, message):
+    X = np.arange(12.0).reshape(6, 2)
+    y = np.repeat([0, 1], 3)
+    model = GaussianRobustMLE(0.5).fit(X, y)
+    for method in (model.predict, lambda X: model.perturb(X, y, adversary="pointwise")):
+        with pytest.raises(ValueError, match=message):
+            method(spoil(X))
+
+
+def test_classes_may_be_many():
+    """Their samples are found in one sort, whatever the order."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(900, 2)), rng.permutation(np.repeat(np.arange(300), 3))
+    model = GaussianRobustMLE(0.5, per_class=True, covariance_type="diag").fit(X, y)
+    X_adv = model.perturb(X, y, adversary="pointwise")
+    assert_allclose(np.linalg.norm(X_adv - X, axis=1), 0.5)
+    for label in (0, 17, 299):
+        assert_allclose(model.means_[label], X[y == label].mean(0))
+        assert_allclose(model.covariance_[label], np.diag(X[y == label].var(0)))
+    order = rng.permutation(len(X))
+    assert_allclose(model.perturb(X[order], y[order], adversary="pointwise"), X_adv[order])

@@ -307,3 +307,43 @@ def test_an_unknown_iterate_is_refused():
             lambda z: z, x, x, lambda output, target: output.sum(1),
             ball=L2Ball(1.0), step_size=0.5, n_steps=5, keep="bset",
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"step_size": float("nan")}, "step_size must be a number of at least 0. Got nan"),
+        ({"step_size": -0.1}, "step_size must be a number of at least 0"),
+        ({"n_steps": -1}, "n_steps must be at least 0"),
+        ({"momentum": 1.0}, "momentum must be at least 0 and below 1"),
+        ({"bounds": (1.0, 0.0)}, "low nowhere above high"),
+        ({"bounds": (0.0, np.array([1.0, -1.0, 1.0]))}, "low nowhere above high"),
+        ({"bounds": (torch.ones(3), torch.zeros(3))}, "low nowhere above high"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ascend(lambda z: z, torch.zeros(2, 3), **settings)
+
+
+def test_inputs_that_have_no_gradient_are_refused():
+    with pytest.raises(ValueError, match="x must be of floating point.*torch.int64"):
+        ascend(lambda z: z, torch.zeros(2, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("sides", [(0, np.ones(3)), (np.zeros(3), 1), (0.0, torch.ones(3))])
+def test_a_bound_may_be_a_number_beside_an_array(sides):
+    z = torch.tensor([[-1.0, 0.5, 2.0]])
+    assert torch.equal(into_box(z, sides), z.clamp(0, 1))
+    found = ascend(lambda z: z, z, bounds=sides, eps=np.inf, step_size=1.0)
+    assert torch.equal(found, torch.tensor([[1.0, 0.5, 1.0]]))
+
+
+def test_inference_mode_changes_nothing():
+    network, x, target = small_net(0), uniform(0, 4, 12), torch.zeros(4)
+    wanted = ascend(network, x, target=target, start=x + 0.1)
+    with torch.inference_mode():
+        made = x.clone(), target.clone(), x + 0.1
+        assert torch.equal(ascend(network, x, target=target, start=x + 0.1), wanted)
+    found = ascend(network, made[0], target=made[1], start=made[2])
+    assert torch.equal(found, wanted)

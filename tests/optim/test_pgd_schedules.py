@@ -98,3 +98,8 @@ def test_huge_steps_and_radii_still_climb(norm, size, bounds):
         assert (value(found @ weight.T, None) > 1e21).all()
     else:
         assert torch.equal(found, torch.tensor([[1.0, 0.0, 1.0]]).expand(4, 3))
+
+
+def test_a_schedule_without_steps_is_refused():
+    with pytest.raises(ValueError, match="n_steps must be at least 1. Got 0"):
+        HalfCosine(1.0, 0)

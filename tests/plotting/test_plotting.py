@@ -350,3 +350,14 @@ def test_more_curves_and_bars_than_colours_can_be_told_apart():
     radii = np.linspace(0, 1, 8)
     bars = AccuracyBarDisplay.from_predictions({"D": 1 - radii}, eps=radii, norm=2).bars_
     assert len({(bar[0].get_facecolor(), bar[0].get_hatch()) for bar in bars}) == 8
+
+
+def test_a_wrong_keyword_of_a_curve_leaves_no_figure():
+    before = plt.get_fignums()
+    with pytest.raises(AttributeError, match="bogus"):
+        RobustnessCurveDisplay.from_predictions([0, 1], [0.9, 0.5], norm=2, bogus=1)
+    assert plt.get_fignums() == before
+    display = RobustnessCurveDisplay.from_predictions(
+        [0, 1], [0.9, 0.5], norm=2, c="r", scalex=True
+    )
+    assert display.line_.get_color() == "r"

@@ -308,7 +308,7 @@ def test_a_prior_of_zero_has_no_boundary():
     model = GaussianRobustMLE(1.5, priors=[1, 0]).fit(X, y)
     with pytest.raises(ValueError, match="needs finite scores. Those of 'g' are not"):
         LinearBoundaryDisplay.from_estimators({"g": model}, X, y, eps=0.1)
-    with pytest.raises(ValueError, match="intercept must be one finite number"):
+    with pytest.raises(ValueError, match=r"a boundary. Got priors of \[1.0, 0.0\]"):
         GaussianMetricDisplay.from_estimator(model, X, y)
 
 
