@@ -1,7 +1,6 @@
 """AdversarialClassifier: perturbs each batch before the training step."""
 
 from numbers import Integral, Real
-from typing import Any
 
 from advfeat.classifiers._callbacks import OURS
 from advfeat.classifiers._nets import AdversarialNet
@@ -182,7 +181,7 @@ class AdversarialClassifier(StandardClassifier):
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         label_smoothing: float = 0.0,
-        class_weight: Any = None,
+        class_weight: dict | str | None = None,
         lr_schedule: str = "one-cycle",
         augmentation: str = "none",
         early_stopping: bool = False,
@@ -228,8 +227,8 @@ class AdversarialClassifier(StandardClassifier):
         self.n_steps = n_steps
         self.random_start = random_start
 
-    def _training_data(self, X, y, sample_weight, **how):
-        data = super()._training_data(X, y, sample_weight, **how)
+    def _checked_data(self, X, y, sample_weight, **how):
+        data = super()._checked_data(X, y, sample_weight, **how)
         warn_of_rounding(data.source, self.norm, self.eps)
         return data
 

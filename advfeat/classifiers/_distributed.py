@@ -7,12 +7,12 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from advfeat.classifiers._own_modules import name_of
+from advfeat.utils._errors import first_line
 from advfeat.utils._fingerprint import fingerprint
 
-_DECISIVE = (
-    "seed", "lr", "batch_size", "max_epochs", "augmentation", "label_smoothing", "precision",
-    "optimizer__momentum", "optimizer__weight_decay", "attack",
-)  # fmt: skip
+# Parameters that may differ: the first rank's seed is taken, and networks are compared as built.
+_FREE = {"network", "device", "verbose", "random_state", "callbacks"}
 
 
 class Ranks:
@@ -85,8 +85,38 @@ class Ranks:
         """Whether the flag is true on some rank."""
         return any(self._all(bool(flag))) if self.size > 1 else flag
 
-    def check_same(self, data, net):
-        """Raise a ValueError on every rank unless all have the same data and settings."""
+    @contextlib.contextmanager
+    def preparing(self):
+        """Raise on every rank what one rank raises before the training: no other waits for it."""
+        failure = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        if self.size > 1:
+            told = self._all(failure and f"{type(failure).__name__}: {first_line(failure)}")
+            if failure is None and any(told):
+                rank = next(i for i, text in enumerate(told) if text)
+                raise ValueError(
+                    f"Rank {rank} of the {self.size} processes that train together could not "
+                    f"begin. {told[rank]}"
+                )
+        if failure is not None:
+            raise failure
+
+    def check_same(self, estimator, data, net, goes_on):
+        """Raise a ValueError on every rank unless all have the same data, settings and network.
+
+        Parameters
+        ----------
+        estimator : StandardClassifier
+        data : ArrayDataset
+        net : TrainingNet
+            Ready to be trained.
+        goes_on : bool
+            Whether it was trained before, so that its weights and momentum must be the same too;
+            new weights, which a network may draw from elsewhere, are those of the first rank.
+        """
         if self.size == 1:
             return
         parts = {
@@ -95,9 +125,24 @@ class Ranks:
             "sample_weight": (data.sample_weight,),
         }
         own = {name: [fingerprint(array) for array in arrays] for name, arrays in parts.items()}
-        own.update({name: _told(getattr(net, name, None)) for name in _DECISIVE})
+        settings = estimator.get_params(deep=False)
+        own |= {name: _told(value) for name, value in settings.items() if name not in _FREE}
+        callbacks = [name_of(type(callback)) for _, callback in net.callbacks_]
+        weights = net.module_.state_dict()
+        own |= {
+            "classes": repr(estimator.classes_.tolist()),
+            "callbacks": callbacks,
+            "network": [(name, tuple(values.shape)) for name, values in weights.items()],
+            "attack": _told(getattr(net, "attack", None)),
+        }
+        if goes_on:
+            momenta = [s.get("momentum_buffer") for s in net.optimizer_.state.values()]
+            held = [*net.module_.parameters(), *(m for m in momenta if m is not None)]
+            own["weights or momentum of the earlier training"] = [
+                fingerprint(tensor.detach().cpu().numpy()) for tensor in held
+            ]
         found = self._all(own)
-        different = [name for name in own if any(other[name] != own[name] for other in found)]
+        different = [name for name in own if any(o.get(name) != own[name] for o in found)]
         if different:
             raise ValueError(
                 f"The {self.size} processes that train together must have the same data and "

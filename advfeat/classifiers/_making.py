@@ -6,7 +6,7 @@ from collections import defaultdict
 import numpy as np
 import torch
 
-from advfeat.classifiers._fitting import check_single_rows
+from advfeat.classifiers._fitting import check_single_rows, draft_of_net, on_device
 from advfeat.classifiers._from_torch import TorchClassifier, starting_point
 from advfeat.classifiers._own_modules import name_of
 from advfeat.classifiers.networks import build_network, resolve_name
@@ -96,7 +96,21 @@ def set_for_one_epoch(net, estimator, callbacks, data):
     check_single_rows(net, data)
 
 
-def check_same_network(estimator):
+def net_to_go_on_with(estimator):
+    """Copy the net of the last fit, to be trained with the estimator's parameters as they are now.
+
+    Raises
+    ------
+    ValueError
+        If ``network`` is another one now.
+    """
+    _check_same_network(estimator)
+    net = draft_of_net(on_device(estimator.net_, resolve_device(estimator.device)))
+    net.take_settings(estimator._net_class()[1])
+    return net
+
+
+def _check_same_network(estimator):
     """Raise a ValueError if the ``network`` given now is not that of the last fit."""
     net, network = estimator.net_, estimator.network
     fitted = net.module__network

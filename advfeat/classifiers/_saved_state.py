@@ -220,7 +220,7 @@ def _load_trained(kind, params, header, tensors, network):
     if params.get("callbacks") is not None:
         params["callbacks"] = list(params["callbacks"])
     classifier = kind(**params)
-    classifier._validate_params()
+    classifier._check_params()
     for name in _LABELS:
         if name in header:
             setattr(classifier, name, labels_from_plain(header[name]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from numpy.typing import ArrayLike
@@ -20,9 +20,9 @@ from advfeat.classifiers._callbacks import (
     make_schedule,
 )
 from advfeat.classifiers._distributed import Ranks
-from advfeat.classifiers._fitting import draft_of_net, initialize, on_device
+from advfeat.classifiers._fitting import initialize, on_device
 from advfeat.classifiers._from_torch import TorchClassifier, refuse_estimator_as_network
-from advfeat.classifiers._making import check_same_network, make_net, set_for_one_epoch
+from advfeat.classifiers._making import make_net, net_to_go_on_with, set_for_one_epoch
 from advfeat.classifiers._nets import TrainingNet
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers._training_batches import n_batches
@@ -191,7 +191,6 @@ class StandardClassifier(NetworkClassifier):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
-
     _normalises = True  # the network's first layer, by the training data
 
     def __init__(
@@ -204,7 +203,7 @@ class StandardClassifier(NetworkClassifier):
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         label_smoothing: float = 0.0,
-        class_weight: Any = None,
+        class_weight: dict | str | None = None,
         lr_schedule: str = "one-cycle",
         augmentation: str = "none",
         early_stopping: bool = False,
@@ -276,19 +275,19 @@ class StandardClassifier(NetworkClassifier):
         return self
 
     def _fit(self, X, y, sample_weight):
-        keep = self.warm_start and hasattr(self, "net_")
+        ranks, keep = Ranks(), self.warm_start and hasattr(self, "net_")
         state = network_state(self.net_.module_, settings=False) if keep else None
-        ranks = Ranks()
         seed = ranks.agreed(draw_seed(self.random_state))
-        data = self._training_data(X, y, sample_weight, reset=not keep)
-        if self.early_stopping:
-            data = data.with_validation(self.validation_fraction, seed)
-        steps = int(self.max_epochs) * n_batches(len(data), self.batch_size)
-        schedule = make_schedule(self.lr_schedule, steps, self.callbacks or [])
-        callbacks = self._callbacks(steps, schedule)
-        net = make_net(self, input_statistics(data), self.max_epochs, seed, callbacks)
-        ranks.check_same(data, net)
-        initialize(net, data, state)
+        with ranks.preparing():
+            data = self._checked_data(X, y, sample_weight, reset=not keep)
+            if self.early_stopping:
+                data = data.with_validation(self.validation_fraction, seed)
+            steps = int(self.max_epochs) * n_batches(len(data), self.batch_size)
+            schedule = make_schedule(self.lr_schedule, steps, self.callbacks or [])
+            callbacks = self._callbacks(steps, schedule)
+            net = make_net(self, input_statistics(data), self.max_epochs, seed, callbacks)
+            initialize(net, data, state)
+        ranks.check_same(self, data, net, goes_on=keep)
         net.partial_fit(data, None)
         self.net_ = net
         best = dict(net.callbacks_).get(OURS + "best_epoch")
@@ -328,27 +327,28 @@ class StandardClassifier(NetworkClassifier):
         for name, value in (("early_stopping", True), ("class_weight", "balanced")):
             if getattr(self, name) == value:
                 raise ValueError(
-                    f"partial_fit does not support {name}={value!r}: it needs all the data. Use "
-                    "fit, or change the parameter."
+                    f"partial_fit does not support {name}={value!r}, which needs all the data: "
+                    "use fit, or change the parameter."
                 )
         with draft_of(self) as draft, own_modes():
             draft._partial_fit(X, y, classes, sample_weight)
         return self
 
     def _partial_fit(self, X, y, classes, sample_weight):
-        first, ranks = not hasattr(self, "net_"), Ranks()
-        data = self._training_data(X, y, sample_weight, reset=first, classes=classes, whole=False)
-        callbacks = self._callbacks(n_batches(len(data), self.batch_size), Callback())
-        if first:
-            seed = ranks.agreed(draw_seed(self.random_state))
-            net = make_net(self, input_statistics(data), 1, seed, callbacks)
-            initialize(net, data)
-        else:
-            check_same_network(self)
-            net = draft_of_net(on_device(self.net_, resolve_device(self.device)))
-            net.take_settings(self._net_class()[1])
-        set_for_one_epoch(net, self, callbacks, data)
-        ranks.check_same(data, net)
+        ranks, first = Ranks(), not hasattr(self, "net_")
+        seed = ranks.agreed(draw_seed(self.random_state)) if first else None
+        with ranks.preparing():
+            data = self._checked_data(
+                X, y, sample_weight, reset=first, classes=classes, whole=False
+            )
+            callbacks = self._callbacks(n_batches(len(data), self.batch_size), Callback())
+            if first:
+                net = make_net(self, input_statistics(data), 1, seed, callbacks)
+                initialize(net, data)
+            else:
+                net = net_to_go_on_with(self)
+            set_for_one_epoch(net, self, callbacks, data)
+        ranks.check_same(self, data, net, goes_on=not first)
         net.partial_fit(data, None)
         self.net_ = net
         if first:
@@ -360,6 +360,10 @@ class StandardClassifier(NetworkClassifier):
         return list(self.net_.history)
 
     def _validate_params(self):
+        with Ranks().preparing():
+            self._check_params()
+
+    def _check_params(self):
         refuse_estimator_as_network(self.network, type(self).__name__)
         super()._validate_params()
 
@@ -373,7 +377,7 @@ class StandardClassifier(NetworkClassifier):
         # Small enough for it, and a row's result does then not depend on its batch.
         return X.ndim == 2 and isinstance(self.network, str)
 
-    def _training_data(self, X, y, sample_weight, **how):
+    def _checked_data(self, X, y, sample_weight, **how):
         check_network_name(self.network)
         validate_bounds(self.bounds, type(self).__name__)
         resolve_device(self.device)
@@ -381,13 +385,10 @@ class StandardClassifier(NetworkClassifier):
         return check_training_data(self, X, y, sample_weight, **how)
 
     def _callbacks(self, n_steps, schedule):
-        best = BestEpoch(self.n_iter_no_change, self.tol)
-        return [
-            *([(OURS + "best_epoch", best)] if self.early_stopping else []),
-            (OURS + "schedule", schedule),
-            (OURS + "progress", Progress(type(self).__name__, n_steps, self.verbose)),
-            *(self.callbacks or []),
-        ]
+        best = [(OURS + "best_epoch", BestEpoch(self.n_iter_no_change, self.tol))]
+        progress = Progress(type(self).__name__, n_steps, self.verbose)
+        own = [(OURS + "schedule", schedule), (OURS + "progress", progress)]
+        return [*(best if self.early_stopping else []), *own, *(self.callbacks or [])]
 
     def _net_class(self):
         return TrainingNet, {}

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from advfeat._version import __version__
 from advfeat.classifiers import StandardClassifier
+from advfeat.classifiers._distributed import Ranks
 from advfeat.construction._network_fingerprint import network_fingerprint
 from advfeat.datasets._torch_data import inputs_of
 from advfeat.optim import into_box
@@ -77,13 +78,20 @@ def check_dtype(X, dtype):
             raise ValueError(_too_large(largest))
 
 
-def check_folder(constructor):
+def check_folder(constructor, trained):
     """Refuse a ``store`` that cannot be used, before anything is read.
+
+    Parameters
+    ----------
+    constructor : RobustFeatureInverter or NonRobustRelabeler
+    trained : bool
+        Whether its source is trained already.
 
     Raises
     ------
     ValueError
-        If the path is empty, the folder holds other files, or ``random_state`` is no integer.
+        If the path is empty, the folder holds other files, or ``random_state`` is no integer; if
+        processes of torch.distributed would train the source together, and then all write.
     FileExistsError
         If there is a file of that name.
     """
@@ -97,6 +105,11 @@ def check_folder(constructor):
             f"{constructor.random_state!r}."
         )
     name = f"store={str(constructor.store)!r}"
+    if not trained and Ranks().size > 1:
+        raise ValueError(
+            f"{name} would be written by every process of torch.distributed. Train the source "
+            "first, then construct in one of them, with FrozenEstimator(source)."
+        )
     refuse_other_files(folder, name, unless=lambda: is_begun(folder))
 
 

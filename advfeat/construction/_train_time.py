@@ -141,7 +141,7 @@ class TrainTimeTransformer(
         -------
         The constructed set, see the class.
         """
-        check_folder(self)
+        check_folder(self, _is_trained(self.estimator))
         check_backend(self.n_jobs)
         with extents_remembered():
             return self._fit_transform(X, y, sample_weight, fit_params)

@@ -71,7 +71,7 @@ class RowFile:
                     return None
                 file.seek(len(self._head) + begin * self._row_size)
                 content = file.read(size)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return None
         return np.frombuffer(content, np.uint8) if len(content) == size else None
 

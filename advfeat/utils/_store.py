@@ -357,15 +357,18 @@ def open_finished(folder):
 def _read_extras(folder, columns):
     """Read the small arrays beside the columns; a ValueError if they are not what was kept."""
     try:
-        extras = {
-            path.stem: np.load(path, allow_pickle=False)
-            for path in sorted(folder.glob("*.npy"))
+        noted = folder / _EXTRAS
+        others = [
+            path
+            for path in folder.glob("*.npy")
             if path.stem not in columns
             and not path.name.startswith(CHECKSUMS)
             and not is_clutter(path.name)
-        }
-        noted = folder / _EXTRAS
-        kept = json.loads(noted.read_bytes()) if extras or noted.exists() else {}
+        ]
+        # Whose they are only the list says: a user may have put one there.
+        kept = json.loads(noted.read_bytes()) if others or noted.exists() else {}
+        files = {key: folder / f"{key}.npy" for key in kept}
+        extras = {k: np.load(f, allow_pickle=False) for k, f in files.items() if f.exists()}
     except PermissionError:
         raise
     except Exception as error:  # what damaged bytes make of NumPy's reader is of any kind

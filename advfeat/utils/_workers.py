@@ -41,13 +41,12 @@ def check_backend(n_jobs):
     Raises
     ------
     ValueError
-        For ``n_jobs=0``, and for joblib's "multiprocessing" backend.
+        For ``n_jobs=0``, and for processes of joblib's "multiprocessing" backend.
     """
     backend, configured = get_active_backend()
-    n_jobs = configured if n_jobs is None else n_jobs
-    if n_jobs == 0:
+    if (configured if n_jobs is None else n_jobs) == 0:
         raise ValueError("n_jobs=0 has no meaning. Use 1 for this process, or -1 for all cores.")
-    if type(backend).__name__ == "MultiprocessingBackend" and n_jobs != 1:
+    if type(backend).__name__ == "MultiprocessingBackend" and n_jobs not in (None, 1):
         raise ValueError(
             "joblib's 'multiprocessing' backend forks this process, and torch does not survive a "
             "fork. Use 'loky' (the default), 'threading', 'dask' or 'ray'."
@@ -64,7 +63,8 @@ def run_tasks(job, begins, cut, n_jobs):
     cut : callable
         Gives the rows of one task.
     n_jobs : int or None
-        1 works in this process, everything else is joblib's.
+        1 works in this process, everything else is joblib's; None under "multiprocessing", where
+        a search refits what it has found, is 1.
 
     Raises
     ------
@@ -79,6 +79,8 @@ def run_tasks(job, begins, cut, n_jobs):
     backend, configured = get_active_backend()
     n_jobs = configured if n_jobs is None else n_jobs
     kind = type(backend).__name__
+    if kind == "MultiprocessingBackend":
+        n_jobs = 1
     if kind == "LokyBackend" and (len(begins) == 1 or _n_workers(backend, n_jobs) == 1):
         n_jobs = 1  # in this process, with the network that is here
     if n_jobs == 1 or (kind == "DaskDistributedBackend" and _in_dask_task()):
@@ -159,6 +161,8 @@ class Bounded(Parallel):
 
 def _parallel(backend, call, begins, rows, n_jobs):
     settings = {"n_jobs": n_jobs, "return_as": "generator_unordered", "batch_size": 1}
+    if _n_workers(backend, n_jobs) > len(begins):
+        settings["n_jobs"] = n_jobs = len(begins)
     if type(backend).__name__ == "LokyBackend":
         settings["max_nbytes"] = _SMALL
         if "initializer" not in backend.backend_kwargs:

@@ -6,15 +6,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from skorch.callbacks import EarlyStopping
 from torch import nn
 
-from advfeat import AdversarialClassifier, StandardClassifier
+from advfeat import AdversarialClassifier, NonRobustRelabeler, StandardClassifier
+from advfeat.classifiers import _nets, _standard
 from advfeat.classifiers._distributed import Ranks
 
+SHORT = {"max_epochs": 1, "batch_size": 16, "verbose": 0}
 N = 45  # no multiple of the batch size, nor of two
 
 
@@ -102,11 +105,69 @@ def trained_on_one_of_two(out):
             clf.set_params(network=Convolution).fit(*change)
         except ValueError as error:
             found[f"different {name}"] = str(error)
-    try:
-        clf.set_params(lr=0.1 + rank).fit(X, y)
-    except ValueError as error:
-        found["different lr"] = str(error)
+    found |= {f"told of {name}": told(call) for name, call in mistakes(rank).items()}
+    clf = StandardClassifier(Convolution, random_state=0, **SHORT).fit(X, y)
+    found["after all"] = state(clf)
     np.savez(out, **found)
+
+
+def told(call):
+    try:
+        call()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def mistakes(rank):
+    """What differs between the two ranks, or is wrong on one of them alone."""
+    X, y, _ = data()
+
+    def fit(network=Convolution, X=X, y=y, **settings):
+        return StandardClassifier(network, **{**SHORT, **settings}).fit(X, y)
+
+    def go_on(method, **settings):
+        part = slice(10 * rank, None)
+        with (
+            mock.patch.object(_standard, "Ranks", Alone),
+            mock.patch.object(_nets, "Ranks", Alone),
+        ):
+            clf = fit(X=X[part], y=y[part], random_state=0, **settings)
+        return getattr(clf, method)(X, y)
+
+    stop = EarlyStopping("train_loss", patience=9)
+    return {
+        "lr": lambda: fit(lr=0.1 + rank),
+        "lr_schedule": lambda: fit(lr_schedule=("one-cycle", "constant")[rank]),
+        "tol": lambda: fit(early_stopping=True, tol=0.1 * rank),
+        "classes": lambda: fit(y=y if rank else np.char.upper(y)),
+        "more classes": lambda: StandardClassifier(Convolution, **SHORT).partial_fit(
+            X, y, classes=["down", "up", "left"][: 2 + rank]
+        ),
+        "network": lambda: fit(("mlp", "small_cnn")[rank]),
+        "callbacks": lambda: fit(callbacks=[stop] if rank else None),
+        "attack": lambda: AdversarialClassifier(
+            Convolution, n_steps=2, eps=0.1 * (1 + rank), **SHORT
+        ).fit(X, y),
+        "momentum": lambda: go_on("partial_fit"),
+        "warm start": lambda: go_on("fit", warm_start=True),
+        "an invalid parameter": lambda: fit(batch_size=16 - 16 * rank),
+        "an unknown network": lambda: fit(("mlp", "linear")[rank]),
+        "a NaN": lambda: fit(X=np.where(rank and X > 0.9, np.nan, X)),
+        "a class alone": lambda: StandardClassifier(Convolution, **SHORT).partial_fit(
+            X, y, classes=["down", "up"][rank:]
+        ),
+        "a store": lambda: NonRobustRelabeler(
+            StandardClassifier(Convolution, **SHORT), n_steps=1, store="never", random_state=0
+        ).fit_transform(X, y),
+    }
+
+
+class Alone(Ranks):
+    """What a process finds that trains by itself."""
+
+    def __init__(self):
+        self.size, self.rank, self.module = 1, 0, None
 
 
 SCRIPT = """
@@ -149,6 +210,8 @@ def alone():
 @pytest.mark.long
 def test_ranks_end_with_the_same_bits(ranks):
     for name in ranks[0].keys() - {"shown"}:
+        if name.startswith("told of"):
+            continue  # one rank may only hear what is wrong on the other
         np.testing.assert_array_equal(ranks[0][name], ranks[1][name], name)
     assert len(ranks[0]) > 20
 
@@ -180,13 +243,43 @@ def test_only_the_first_rank_shows_progress(ranks):
         ("sample_weight", "sample_weight."),
         ("order", "X."),
         ("length", "X, y, sample_weight."),
-        ("lr", "lr."),
     ],
 )
 def test_ranks_with_different_data_are_told_so(ranks, difference, named):
     for rank in ranks:
         message = str(rank[f"different {difference}"])
         assert f"They differ in: {named} Give every rank the whole data set" in message
+
+
+@pytest.mark.parametrize(
+    ("mistake", "named"),
+    [
+        ("lr", r"differ in: lr\."),
+        ("lr_schedule", r"differ in: lr_schedule\."),
+        ("tol", r"differ in: tol\."),
+        ("classes", r"differ in: classes\."),
+        ("more classes", "differ in: y, classes, network"),
+        ("network", "differ in: network"),
+        ("callbacks", r"differ in: callbacks\."),
+        ("attack", "differ in: eps, attack"),
+        ("momentum", "differ in: weights or momentum of the earlier training"),
+        ("warm start", "differ in: weights or momentum of the earlier training"),
+        ("an invalid parameter", "'batch_size' parameter of StandardClassifier"),
+        ("an unknown network", "'network' parameter must be one of"),
+        ("a NaN", "NaN"),
+        ("a class alone", "samples of at least 2 classes"),
+        ("a store", "store='never'.*every process.*FrozenEstimator"),
+    ],
+)
+def test_a_mistake_on_one_rank_is_told_on_both(ranks, mistake, named):
+    messages = [str(rank[f"told of {mistake}"]) for rank in ranks]
+    assert all(re.search(named, message) for message in messages), messages
+    if mistake in ("an invalid parameter", "an unknown network", "a NaN"):
+        assert messages[0].startswith("Rank 1 of the 2 processes that train together")
+
+
+def test_ranks_train_after_their_mistakes(ranks):
+    np.testing.assert_array_equal(ranks[0]["after all"], ranks[1]["after all"])
 
 
 def test_shares_cut_a_batch():

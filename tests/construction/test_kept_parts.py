@@ -11,7 +11,8 @@ from kept_cases import QUIET, relabelled
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline, make_pipeline
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from torch import nn
@@ -153,14 +154,53 @@ def test_a_loaded_store_has_names_and_believes_no_other_labels(tmp_path):
     assert_array_equal(ConstructedDataset.load(tmp_path / "s").y, made.y)
 
 
-@pytest.mark.parametrize("settings", [{"n_jobs": 0}, {}])
-def test_what_cannot_share_the_work_is_refused_before_the_source_is_trained(settings, digits):
+def test_files_of_the_user_in_a_store_are_left_alone(digits, tmp_path):
+    X, y, store = digits[0][:40], digits[1][:40], tmp_path / "s"
+    source = FrozenEstimator(StandardClassifier(max_epochs=1, **QUIET).fit(X, y))
+    made = relabelled(source, X, y, store=store)
+    (store / "notes.npy").write_bytes(b"not an array")
+    (store / "folder.npy").mkdir()
+    assert_array_equal(ConstructedDataset.load(store).y, made.y)
+    assert_array_equal(relabelled(source, X, y, store=store).X, made.X)
+    assert (store / "notes.npy").read_bytes() == b"not an array"
+
+
+def test_a_folder_in_the_place_of_the_inputs_is_told(digits, tmp_path):
+    X, y, store = digits[0][:40], digits[1][:40], tmp_path / "s"
+    source = FrozenEstimator(StandardClassifier(max_epochs=1, **QUIET).fit(X, y))
+    relabelled(source, X, y, store=store)
+    (store / "X.npy").unlink()
+    (store / "X.npy").mkdir()
+    with pytest.raises(ValueError, match="batches are missing or damaged. Repeat the call"):
+        ConstructedDataset.load(store)
+    with pytest.raises(OSError, match="Cannot write into store=.*[Dd]irectory"):
+        relabelled(source, X, y, store=store)
+
+
+@pytest.mark.filterwarnings("ignore:The source takes only")
+def test_a_search_under_multiprocessing_refits_here(digits):
+    X, y = digits[0][:40], np.arange(40) % 2
+    source = FrozenEstimator(StandardClassifier(max_epochs=1, **QUIET).fit(X, y))
+    pipe = Pipeline(
+        [
+            ("make", NonRobustRelabeler(source, n_steps=2, batch_size=10, **QUIET)),
+            ("learn", StandardClassifier(max_epochs=1, **QUIET)),
+        ]
+    )
+    with joblib.parallel_config("multiprocessing", n_jobs=2):
+        search = GridSearchCV(pipe, {"make__eps": [0.1, 0.5]}, cv=2).fit(X, y)
+    alone = GridSearchCV(pipe, {"make__eps": [0.1, 0.5]}, cv=2).fit(X, y)
+    assert_array_equal(search.decision_function(X), alone.decision_function(X))
+
+
+@pytest.mark.parametrize("n_jobs", [0, 2])
+def test_what_cannot_share_the_work_is_refused_before_the_source_is_trained(n_jobs, digits):
     def never(**kwargs):
         raise AssertionError("trained")
 
-    relabeler = NonRobustRelabeler(StandardClassifier(never, **QUIET), **QUIET, **settings)
-    backend = "loky" if settings else "multiprocessing"
-    match = "n_jobs=0 has no meaning" if settings else "forks this process"
+    relabeler = NonRobustRelabeler(StandardClassifier(never, **QUIET), **QUIET, n_jobs=n_jobs)
+    backend = "multiprocessing" if n_jobs else "loky"
+    match = "forks this process" if n_jobs else "n_jobs=0 has no meaning"
     with joblib.parallel_config(backend, n_jobs=2), pytest.raises(ValueError, match=match):
         relabeler.fit_transform(digits[0][:20], digits[1][:20])
 

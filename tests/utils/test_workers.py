@@ -50,11 +50,22 @@ def test_an_error_names_the_rows_wherever_it_happens():
             run_batches(failing, (X,), batch_size=10, n_jobs=n_jobs)
 
 
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_there_are_no_more_workers_than_tasks(backend):
+    X = np.arange(20.0)
+    with joblib.parallel_config(backend):
+        found = run_batches(failing, (X,), batch_size=10, n_jobs=10**7)
+    assert len(found[0]) == 20
+
+
 def test_multiprocessing_is_refused():
     with joblib.parallel_config("multiprocessing"):
         with pytest.raises(ValueError, match="'multiprocessing' backend forks.*'loky'"):
             run_batches(failing, (np.arange(3.0),), batch_size=1, n_jobs=2)
-        assert len(run_batches(failing, (np.arange(3.0),), batch_size=1, n_jobs=1)[0]) == 3
+        for n_jobs in (1, None):  # None: a search that refits asks for nothing
+            assert (
+                len(run_batches(failing, (np.arange(3.0),), batch_size=1, n_jobs=n_jobs)[0]) == 3
+            )
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
