@@ -17,7 +17,7 @@ from advfeat.optim import (
 )
 from advfeat.utils._checks import take_batch
 from advfeat.utils._device import own_modes
-from advfeat.utils._rounding import warn_of_rounding
+from advfeat.utils._rounding import warn_of_eps
 
 _N_SAMPLES = 64
 _N_PROBES = 8
@@ -50,7 +50,7 @@ def warn_if_blind(target, norm, eps):
     network, X = target.judge, target.view.X
     if eps == 0 or len(X) == 0:
         return False
-    warn_of_rounding(X, norm, eps)
+    warn_of_eps(X, norm, eps)
     if network.random:
         _warn(
             "The network is random: its logits for one input differ from call to call, so that "

@@ -10,7 +10,7 @@ from advfeat.optim import useful_radius
 from advfeat.optim._balls import crossing_step
 from advfeat.utils._bounds import resolve_bounds
 from advfeat.utils._norms import NORM_CONSTRAINT
-from advfeat.utils._rounding import warn_of_rounding
+from advfeat.utils._rounding import warn_of_eps
 from advfeat.utils._sklearn import Interval
 from advfeat.utils._typing import Bounds, Device, Network, RandomState
 
@@ -229,7 +229,7 @@ class AdversarialClassifier(StandardClassifier):
 
     def _checked_data(self, X, y, sample_weight, **how):
         data = super()._checked_data(X, y, sample_weight, **how)
-        warn_of_rounding(data.source, self.norm, self.eps)
+        warn_of_eps(data.source, self.norm, self.eps)
         return data
 
     def _net_class(self):

@@ -40,7 +40,7 @@ from advfeat.utils._labels import check_labels, encode_labels, positions_of
 from advfeat.utils._logits import classified_as
 from advfeat.utils._norms import NORM_CONSTRAINT
 from advfeat.utils._random import draw_seed, make_rng
-from advfeat.utils._rounding import warn_of_rounding
+from advfeat.utils._rounding import warn_of_eps
 from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
 from advfeat.utils._typing import Inputs, PathOrStr, RandomState
 
@@ -268,7 +268,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         else:
             classes = self._source.classes_
         index = encode_labels(y, classes, len(y))
-        warn_of_rounding(X, self.norm, self.eps, self.dtype)
+        warn_of_eps(X, self.norm, self.eps, self.dtype)
         seeded = isinstance(self.random_state, Integral) and len(classes) > 1
         if isinstance(self.target, str) and not (seeded and self.store is not None):
             return {}

@@ -43,6 +43,12 @@ def unpack_labelled_data(estimator, X, y):
             _check_given(y, labels, source)
         return X, labels, source
     if y is None:
+        if hasattr(estimator, "__array__") or isinstance(estimator, (list, tuple)):
+            raise ValueError(
+                f"The first argument must be a fitted classifier. Got {type(estimator).__name__}: "
+                "an attack needs the classifier, not its predictions. For searches take "
+                "make_robust_scorer, not sklearn's make_scorer."
+            )
         # Of another library: neither an array nor a frame.
         foreign = hasattr(X, "__getitem__") and not isinstance(X, (str, list, tuple, dict))
         if foreign and not (hasattr(X, "__array__") or hasattr(X, "columns")):

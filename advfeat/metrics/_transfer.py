@@ -22,6 +22,7 @@ from advfeat.utils._labels import check_labels, encode_labels
 from advfeat.utils._lazy import images_in_units
 from advfeat.utils._logits import classified_as
 from advfeat.utils._modules import refuse_module, unfrozen
+from advfeat.utils._rounding import warn_of_eps
 from advfeat.utils._typing import Inputs
 
 _N_COMPARED = 256  # images
@@ -107,6 +108,7 @@ def transfer_rate(
             "are not in the units of X. Pass its last step and transformed X instead."
         )
     y = check_labels(y, len(target.view.X))
+    warn_of_eps(target.view.X, norm, eps)
     others = [_Other(each, X, y) for each in estimators]
     source_right = _source_is_right(target, settings)
     with closing(iter_batches(**target.plan(settings))) as parts:

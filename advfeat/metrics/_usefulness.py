@@ -26,7 +26,7 @@ from advfeat.utils._batches import Forward, run_batches
 from advfeat.utils._checks import batch_tensor
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._random import draw_seed
-from advfeat.utils._rounding import warn_of_rounding
+from advfeat.utils._rounding import warn_of_eps
 from advfeat.utils._sklearn import validate_params
 from advfeat.utils._typing import Bounds, Inputs, RandomState
 
@@ -181,7 +181,7 @@ def robust_feature_usefulness(
     X, y = unpack_data(estimator, X, y)
     view = _view(estimator, X, precision, bounds)
     judge = view.network.in_fp32(view.X)
-    warn_of_rounding(view.X, norm, eps)
+    warn_of_eps(view.X, norm, eps)
     sign = _signs(y, view)
     features = _features(judge, view.X, batch_size)
     mean, std = _standardise(features)

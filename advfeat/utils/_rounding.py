@@ -40,8 +40,11 @@ def warn_of_offset(given):
         )
 
 
-def warn_of_rounding(X, norm, eps, dtype="float32"):
-    """Warn if rounding to the dtype may move samples by a tenth of eps, beside the attack.
+def warn_of_eps(X, norm, eps, dtype="float32"):
+    """Warn if eps does not fit the samples: beside it they are rounded, or it is in 0..255.
+
+    Rounding to the dtype counts from a tenth of eps on; of uint8 images, which are read in
+    [0, 1], an eps that leads from any image to any other.
 
     Parameters
     ----------
@@ -52,6 +55,13 @@ def warn_of_rounding(X, norm, eps, dtype="float32"):
         float32 is warned of where values lie far from zero, beside their range.
     """
     if X.dtype == np.uint8:
+        if eps > (1.0 if norm == np.inf else np.sqrt(np.prod(X.shape[1:]))):
+            warnings.warn(
+                f"eps={eps:g} leads from any of these images to any other: uint8 images are read "
+                "in [0, 1], and eps is in this scale, such as 8 / 255.",
+                UserWarning,
+                stacklevel=4,
+            )
         return
     kind = np.dtype(dtype).type
     low, high = np.float64(extent(X))

@@ -21,7 +21,7 @@ from advfeat import (
     from_torch,
 )
 from advfeat.datasets import make_planted_features
-from advfeat.utils._rounding import warn_of_rounding
+from advfeat.utils._rounding import warn_of_eps
 
 
 def relabeler(source, **settings):
@@ -289,7 +289,7 @@ def test_rounding_that_reaches_eps_is_warned_of():
     NonRobustRelabeler(source, **settings).fit_transform(small, y)
     images = rng.random((4, 3, 224, 224), dtype=np.float32)
     images[:, :, 0, 0] = 1.0
-    warn_of_rounding(images, 2, 1.0, "float16")
+    warn_of_eps(images, 2, 1.0, "float16")
     NonRobustRelabeler(source, **{**settings, "dtype": "float32"}).fit_transform(X, y)
 
 
