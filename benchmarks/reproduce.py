@@ -67,7 +67,10 @@ def main(arguments=None):
     except ValueError as error:
         sys.exit(f"--known: {error}")
     if changed := work.changed():
-        print(f"Code that differs from what work.json records: {', '.join(changed)}.")
+        print(
+            f"The code of these kinds of work is not that of work.json: {', '.join(changed)}. "
+            "Stages that are kept may differ from what it gives now (CONTRIBUTING.md)."
+        )
     try:
         runs = [(table, *_experiments(table, options, preset, stages)) for table in wanted]
     except (ValueError, OSError) as error:
@@ -105,7 +108,9 @@ def _parse(arguments):
         help="see --list; or a group: 'all', 'debate'",
     )
     parser.add_argument("--list", action="store_true", help="say what there is")
-    parser.add_argument("--preset", choices=PRESETS, default="digits")
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="digits", help="size and settings of the run (digits)"
+    )
     parser.add_argument(
         "--data",
         metavar="FOLDER",
@@ -117,12 +122,20 @@ def _parse(arguments):
         type=Path,
         default=Path("~/.cache/advfeat"),
         metavar="FOLDER",
-        help="of CIFAR-10",
+        help="where CIFAR-10 is kept (~/.cache/advfeat)",
     )
     parser.add_argument("--label", help="name of the data in tables (default: the folder's)")
     parser.add_argument("--imagenet", metavar="FOLDER", help="ILSVRC2012, for figure11")
-    parser.add_argument("--seeds", type=positive, default=1, metavar="K")
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER")
+    parser.add_argument(
+        "--seeds", type=positive, default=1, metavar="K", help="runs of everything (1)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results"),
+        metavar="FOLDER",
+        help="pages go to FOLDER/TABLE (results)",
+    )
     parser.add_argument(
         "--stages", type=Path, metavar="FOLDER", help="where stages are kept (OUT/stages)"
     )
@@ -140,7 +153,7 @@ def _parse(arguments):
         help="begin no further stage after so many minutes, say what is left, and write the pages "
         "of what there is",
     )
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (auto)")
     parser.add_argument("--network", help="architecture of sources and classifiers")
     parser.add_argument(
         "--precision",

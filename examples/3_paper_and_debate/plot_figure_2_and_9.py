@@ -3,7 +3,8 @@ The four sets of the paper: Figures 2 and 9
 ===========================================
 
 From one standard and one adversarially trained source: D_R and D_NR (Figure 2), D_rand and D_det
-(Figure 9), with D_other between them, and what plain training on each gives on the test set.
+(Figure 9), D_other, which is not in the paper, and what plain training on each gives on the test
+set.
 """
 
 from sklearn.frozen import FrozenEstimator
