@@ -17,6 +17,7 @@ import torch
 
 from advfeat.optim._copying import copy_network
 from advfeat.optim._functions import content_of
+from advfeat.optim._network_state import MODULE_INTERNALS
 from advfeat.utils._arrays import as_array
 from advfeat.utils._device import own_modes
 from advfeat.utils._fingerprint import fingerprint
@@ -24,7 +25,6 @@ from advfeat.utils._random import isolated_torch_seed
 
 _DEEP = 6  # levels of containers in one another
 _PLAIN = (Number, str, bytes, np.generic, torch.dtype, torch.device, Enum, slice, range)
-_OF_EVERY_LAYER = {*vars(torch.nn.Module()), "training"}
 
 
 def network_fingerprint(module, input_shape):
@@ -85,7 +85,7 @@ def _layers(module):
         seen.add(id(value))
         if isinstance(value, torch.nn.Module):
             layers[place] = value
-            own = {k: v for k, v in sorted(vars(value).items()) if k not in _OF_EVERY_LAYER}
+            own = {k: v for k, v in sorted(vars(value).items()) if k not in MODULE_INTERNALS}
             inside = (own | value._modules).items()
         else:
             inside = enumerate(_parts(value) or ())
@@ -98,7 +98,7 @@ def _attributes(module):
         ours = type(layer).__module__.split(".")[0] in ("torch", "torchvision", "advfeat")
         for name, value in sorted(vars(layer).items()):
             derived = isinstance(value, (torch.Tensor, np.ndarray)) or name.startswith("_")
-            if name not in _OF_EVERY_LAYER and not (ours and derived):
+            if name not in MODULE_INTERNALS and not (ours and derived):
                 yield f"{prefix}.{name}", _constant(value)
 
 

@@ -11,7 +11,7 @@ from advfeat.optim._comparing import agree
 from advfeat.optim._folding import fold_batch_norm
 from advfeat.optim._functions import CONTAINERS, is_plain_object, members
 from advfeat.optim._graphs import REPEATS, Steps, capture
-from advfeat.optim._network_state import SETTINGS, TABLES
+from advfeat.optim._network_state import MODULE_INTERNALS, SETTINGS
 from advfeat.optim._tracing import is_repeatable, trace
 from advfeat.utils._device import autocast, check_precision
 from advfeat.utils._typing import Device
@@ -147,7 +147,7 @@ def _watched(module, graph):
         for place, layer in nn.Sequential(module).named_modules()  # as it is traced
         if not type(layer).__module__.startswith("torch.nn.")
         for name, value in vars(layer).items()
-        if (value is None or _is_value(value)) and name not in TABLES
+        if (value is None or _is_value(value)) and name not in MODULE_INTERNALS
     ]
     targets = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
     read = {id(value) for *_, place, value in found if place in targets}
@@ -165,7 +165,8 @@ def _containers(module):
         for layer in module.modules()
         if not type(layer).__module__.startswith("torch.nn.")
         for name, value in vars(layer).items()
-        if name not in TABLES and (isinstance(value, CONTAINERS) or is_plain_object(value))
+        if name not in MODULE_INTERNALS
+        and (isinstance(value, CONTAINERS) or is_plain_object(value))
     ]
     n_members = len(members([value for *_, value in found], objects=True))
     return [(layer, name) for layer, name, _ in found] if n_members <= _MAX_MEMBERS else None

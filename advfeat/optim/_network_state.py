@@ -14,7 +14,8 @@ from advfeat.optim._copying import copy_state, tensors_in
 from advfeat.optim._functions import members
 
 SETTINGS = Number, str
-TABLES = set(vars(nn.Module()))  # of a layer's weights, layers, hooks; and its mode
+# What every layer has: the tables of its weights, layers and hooks, and its mode.
+MODULE_INTERNALS = frozenset(vars(nn.Module()))
 BESIDE = _BUFFER, _ATTRIBUTE = "buffer.", "attribute."
 
 
@@ -61,7 +62,7 @@ def own_values(layer):
     if type(layer).__module__.startswith("torch.nn."):
         return
     for name, value in vars(layer).items():
-        inside = members([value]) if name not in TABLES else ()
+        inside = members([value]) if name not in MODULE_INTERNALS else ()
         if any(isinstance(v, (torch.Tensor, *SETTINGS)) for v in inside):
             of_layers = any(isinstance(v, nn.Module) for v in inside)
             if not of_layers and not isinstance(value, torch.Tensor):
@@ -180,9 +181,6 @@ def _overlaps(tensor):
     )
 
 
-_INTERNAL = vars(nn.Module())  # what every layer has, such as its hooks
-
-
 def tensors_beside(module):
     """Tensors that the network's `state_dict` lacks, by their kind and place.
 
@@ -215,7 +213,7 @@ def set_beside(module, tensors):
         layer = layers.get(path)
         if layer is None or (f"{kind}." == _BUFFER and leaf not in layer._buffers):
             raise LookupError(f"the network has no {kind} {place}")
-        code = leaf in _INTERNAL or callable(getattr(type(layer), leaf, None))
+        code = leaf in MODULE_INTERNALS or callable(getattr(type(layer), leaf, None))
         if code and isinstance(value, torch.Tensor):
             raise LookupError(f"{place} of the network is no tensor")
         held = layer._buffers if leaf in layer._buffers else vars(layer)
