@@ -22,7 +22,7 @@ from advfeat.classifiers._from_skorch import from_skorch
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.optim import FrozenNetwork
 from advfeat.optim._balls import LARGEST
-from advfeat.utils._arrays import as_array, from_list
+from advfeat.utils._arrays import as_array, from_list, row_slices
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import check_data
 from advfeat.utils._estimator import as_now
@@ -221,9 +221,7 @@ def _has_values(X, given):
     if X.shape != given.shape:
         return False
     try:
-        step = max(1, _CHUNK * len(X) // max(1, X.nbytes))
-        parts = (slice(i, i + step) for i in range(0, len(X), step))
-        return all(_are_equal(X[part], given[part]) for part in parts)
+        return all(_are_equal(X[rows], given[rows]) for rows in row_slices(X, _CHUNK))
     except (TypeError, ValueError):  # text, dates or pandas.NA, of which a step made numbers
         return False
 

@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 
+from advfeat.utils._arrays import row_slices
 from advfeat.utils._files import resolve_path, writing
 from advfeat.utils._store import open_finished
 
@@ -76,6 +77,5 @@ def _directory(archive):
 def _write_array(file, array):
     head = {"descr": np.lib.format.dtype_to_descr(array.dtype), "shape": tuple(array.shape)}
     np.lib.format.write_array_header_1_0(file, {**head, "fortran_order": False})
-    step = max(1, _CHUNK // max(1, array.nbytes // max(1, len(array))))
-    for i in range(0, len(array), step):
-        file.write(np.ascontiguousarray(array[i : i + step]).tobytes())
+    for rows in row_slices(array, _CHUNK):
+        file.write(np.ascontiguousarray(array[rows]).tobytes())

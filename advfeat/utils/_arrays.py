@@ -24,6 +24,12 @@ def positions(rows, n):
     return np.where(rows < 0, rows + n, rows)
 
 
+def row_slices(X, n_bytes):
+    """Slices that cut X into rows of about so many bytes, and of one row at least."""
+    step = max(1, n_bytes * len(X) // max(1, X.nbytes))
+    return [slice(i, i + step) for i in range(0, len(X), step)]
+
+
 def as_array(X):
     """Turn a tensor of any device and dtype, or a list of them, into an array.
 

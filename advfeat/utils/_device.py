@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 import torch
 
+from advfeat.utils._arrays import row_slices
 from advfeat.utils._lazy import LazyArray
 
 _BLOCK = 2**25  # bytes
@@ -79,9 +80,8 @@ def on_accelerator(X, device):
 def _in_blocks(X, device):
     """Copy an array, which may be a read-only map, without a whole copy on the way."""
     found = torch.empty(X.shape, dtype=torch.from_numpy(X[:0].copy()).dtype, device=device)
-    step = max(1, _BLOCK // max(1, X[0].nbytes))
-    for i in range(0, len(X), step):
-        found[i : i + step] = torch.from_numpy(np.array(X[i : i + step]))
+    for rows in row_slices(X, _BLOCK):
+        found[rows] = torch.from_numpy(np.array(X[rows]))
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from advfeat.utils._arrays import as_array, positions
+from advfeat.utils._arrays import as_array, positions, row_slices
 
 _CHUNK = 2**23  # bytes that checks hold at a time
 _known_extents: ContextVar[dict | None] = ContextVar("extents", default=None)
@@ -310,8 +310,7 @@ def _extent(X):
     def ends(part):  # a function, so that no chunk is held while the next is read
         return part.min(axes), part.max(axes)
 
-    step = max(1, _CHUNK // max(1, X.nbytes // len(X)))
-    found = [ends(X[i : i + step]) for i in range(0, len(X), step)]
+    found = [ends(X[rows]) for rows in row_slices(X, _CHUNK)]
     low, high = zip(*found, strict=True)
     return np.min(low, axis=0), np.max(high, axis=0)
 
