@@ -1,18 +1,25 @@
 """Data-parallel training: the processes of torch.distributed share every batch."""
 
 import contextlib
+import re
+from numbers import Real
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from skorch.callbacks import LRScheduler, ParamMapper
 from torch.nn.parallel import DistributedDataParallel
 
 from advfeat.classifiers._own_modules import name_of
+from advfeat.utils._arrays import as_array
 from advfeat.utils._errors import first_line
 from advfeat.utils._fingerprint import fingerprint
+from advfeat.utils._random import draw_seed
 
-# Parameters that may differ: the first rank's seed is taken, and networks are compared as built.
+# Parameters that may differ: the first rank's seed is taken, networks are compared as built, and
+# callbacks of one rank may log; those that set rates or freeze weights are compared.
 _FREE = {"network", "device", "verbose", "random_state", "callbacks"}
+_TRAINING = LRScheduler, ParamMapper
 
 
 class Ranks:
@@ -75,11 +82,35 @@ class Ranks:
 
     def agreed(self, value):
         """Give all ranks the first one's value."""
-        if self.size == 1:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values, src=0)
-        return values[0]
+        return self._all(value)[0] if self.size > 1 else value
+
+    def begin(self, estimator, goes_on, draws=True):
+        """Check the parameters, and give the first rank's seed for the training.
+
+        Parameters
+        ----------
+        estimator : StandardClassifier
+        goes_on : bool
+            Whether it begins with what an earlier training has left.
+        draws : bool, default=True
+            Whether it needs a new seed; else None is given.
+
+        Raises
+        ------
+        ValueError
+            For parameters that one of the ranks refuses, or if some were trained and some not.
+        """
+        with self.preparing():
+            if self.size > 1:
+                estimator._check_params()
+            seed = draw_seed(estimator.random_state) if draws else None
+        found = self._all((seed, goes_on)) if self.size > 1 else [(seed, goes_on)]
+        if len({trained for _, trained in found}) > 1:
+            raise ValueError(
+                "Some of the processes that train together go on from an earlier training, and "
+                "some do not: fit, or load, the classifier on all of them."
+            )
+        return found[0][0]
 
     def any(self, flag):
         """Whether the flag is true on some rank."""
@@ -127,22 +158,21 @@ class Ranks:
         own = {name: [fingerprint(array) for array in arrays] for name, arrays in parts.items()}
         settings = estimator.get_params(deep=False)
         own |= {name: _told(value) for name, value in settings.items() if name not in _FREE}
-        callbacks = [name_of(type(callback)) for _, callback in net.callbacks_]
         weights = net.module_.state_dict()
         own |= {
             "classes": repr(estimator.classes_.tolist()),
-            "callbacks": callbacks,
-            "network": [(name, tuple(values.shape)) for name, values in weights.items()],
+            "callbacks": [name_of(type(c)) for _, c in net.callbacks_ if isinstance(c, _TRAINING)],
+            "network": [(name, getattr(v, "shape", None)) for name, v in weights.items()],
             "attack": _told(getattr(net, "attack", None)),
+            "earlier training": None,
         }
         if goes_on:
             momenta = [s.get("momentum_buffer") for s in net.optimizer_.state.values()]
             held = [*net.module_.parameters(), *(m for m in momenta if m is not None)]
-            own["weights or momentum of the earlier training"] = [
-                fingerprint(tensor.detach().cpu().numpy()) for tensor in held
-            ]
+            weights = [fingerprint(as_array(tensor)) for tensor in held]
+            own["earlier training"] = [net.seed, len(net.history), weights]
         found = self._all(own)
-        different = [name for name in own if any(o.get(name) != own[name] for o in found)]
+        different = [name for name in own if any(other[name] != own[name] for other in found)]
         if different:
             raise ValueError(
                 f"The {self.size} processes that train together must have the same data and "
@@ -157,9 +187,13 @@ class Ranks:
 
 
 def _told(value):
-    """Text of a setting; of arrays in it, such as bounds, of all their values."""
+    """Text of a setting, the same for equal ones; of arrays, such as bounds, of all values."""
     if isinstance(value, dict):
-        return repr({name: _told(part) for name, part in value.items()})
+        return repr(sorted((_told(name), _told(part)) for name, part in value.items()))
     if isinstance(value, (list, tuple)):
         return repr([_told(part) for part in value])
-    return fingerprint(value) if isinstance(value, np.ndarray) else repr(value)
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return fingerprint(as_array(value))
+    if isinstance(value, Real):
+        return repr(float(value))
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

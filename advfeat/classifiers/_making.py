@@ -96,13 +96,23 @@ def set_for_one_epoch(net, estimator, callbacks, data):
     check_single_rows(net, data)
 
 
+def refuse_for_parts(estimator):
+    """Raise a ValueError for parameters that partial_fit, which sees parts, cannot follow."""
+    for name, value in (("early_stopping", True), ("class_weight", "balanced")):
+        if getattr(estimator, name) == value:
+            raise ValueError(
+                f"partial_fit does not support {name}={value!r}, which needs all the data: use "
+                "fit, or change the parameter."
+            )
+
+
 def net_to_go_on_with(estimator):
     """Copy the net of the last fit, to be trained with the estimator's parameters as they are now.
 
     Raises
     ------
     ValueError
-        If ``network`` is another one now.
+        If ``network`` is another one now, or one of other classes.
     """
     _check_same_network(estimator)
     net = draft_of_net(on_device(estimator.net_, resolve_device(estimator.device)))

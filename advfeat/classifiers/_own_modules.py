@@ -71,7 +71,7 @@ def _refuse_unusable(module):
     if any(is_lazy(buffer) for buffer in module.buffers()):  # torch cannot copy them
         raise ValueError(
             f"{name_of(module)} has lazy layers whose statistics have no shape yet. Run it once "
-            "on a batch before it is passed, or let a classifier have a function that builds it."
+            "on a batch before it is passed, or pass the classifier a function that builds it."
         )
     for name, weight in module.named_parameters():
         if weight.is_meta:

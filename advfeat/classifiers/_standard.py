@@ -22,7 +22,12 @@ from advfeat.classifiers._callbacks import (
 from advfeat.classifiers._distributed import Ranks
 from advfeat.classifiers._fitting import initialize, on_device
 from advfeat.classifiers._from_torch import TorchClassifier, refuse_estimator_as_network
-from advfeat.classifiers._making import make_net, net_to_go_on_with, set_for_one_epoch
+from advfeat.classifiers._making import (
+    make_net,
+    net_to_go_on_with,
+    refuse_for_parts,
+    set_for_one_epoch,
+)
 from advfeat.classifiers._nets import TrainingNet
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.classifiers._training_batches import n_batches
@@ -33,7 +38,6 @@ from advfeat.utils._bounds import validate_bounds
 from advfeat.utils._checks import CHANNELS
 from advfeat.utils._device import own_modes, resolve_device
 from advfeat.utils._estimator import draft_of
-from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import Interval, StrOptions, _fit_context
 from advfeat.utils._typing import Bounds, Device, Inputs, Network, RandomState
 
@@ -277,7 +281,7 @@ class StandardClassifier(NetworkClassifier):
     def _fit(self, X, y, sample_weight):
         ranks, keep = Ranks(), self.warm_start and hasattr(self, "net_")
         state = network_state(self.net_.module_, settings=False) if keep else None
-        seed = ranks.agreed(draw_seed(self.random_state))
+        seed = ranks.begin(self, goes_on=keep)
         with ranks.preparing():
             data = self._checked_data(X, y, sample_weight, reset=not keep)
             if self.early_stopping:
@@ -324,20 +328,15 @@ class StandardClassifier(NetworkClassifier):
             ``early_stopping`` or ``class_weight="balanced"``, which need all the data.
         """
         self._validate_params()  # which scikit-learn leaves out once there is a fit
-        for name, value in (("early_stopping", True), ("class_weight", "balanced")):
-            if getattr(self, name) == value:
-                raise ValueError(
-                    f"partial_fit does not support {name}={value!r}, which needs all the data: "
-                    "use fit, or change the parameter."
-                )
         with draft_of(self) as draft, own_modes():
             draft._partial_fit(X, y, classes, sample_weight)
         return self
 
     def _partial_fit(self, X, y, classes, sample_weight):
         ranks, first = Ranks(), not hasattr(self, "net_")
-        seed = ranks.agreed(draw_seed(self.random_state)) if first else None
+        seed = ranks.begin(self, goes_on=not first, draws=first)
         with ranks.preparing():
+            refuse_for_parts(self)
             data = self._checked_data(
                 X, y, sample_weight, reset=first, classes=classes, whole=False
             )
@@ -360,7 +359,7 @@ class StandardClassifier(NetworkClassifier):
         return list(self.net_.history)
 
     def _validate_params(self):
-        with Ranks().preparing():
+        if Ranks().size == 1:  # else when all ranks can be told, see `Ranks.begin`
             self._check_params()
 
     def _check_params(self):

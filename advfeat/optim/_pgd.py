@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from numbers import Real
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -172,9 +171,13 @@ def _check_settings(keep, step_size, n_steps, momentum, bounds):
         raise ValueError(f"n_steps must be at least 0. Got {n_steps!r}.")
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be at least 0 and below 1. Got {momentum!r}.")
-    # Of tensors only on the CPU: a GPU would have to be waited for.
-    on_cpu = bounds is not None and all(getattr(b, "is_cpu", True) for b in bounds)
-    if on_cpu and (np.asarray(bounds[0]) > np.asarray(bounds[1])).any():
+    if bounds is None:
+        return
+    if any(side is None for side in bounds):
+        raise ValueError(f"bounds must be None or (low, high), infinite for none. Got {bounds!r}.")
+    low, high = (torch.as_tensor(side).detach() for side in bounds)
+    # Those on a GPU would have to be waited for.
+    if low.is_cpu and high.is_cpu and (low > high).any():
         raise ValueError(f"bounds must be (low, high), low nowhere above high. Got {bounds!r}.")
 
 

@@ -41,10 +41,10 @@ def warn_of_offset(given):
 
 
 def warn_of_eps(X, norm, eps, dtype="float32"):
-    """Warn if eps does not fit the samples: beside it they are rounded, or it is in 0..255.
+    """Warn of an eps that does not fit the samples.
 
-    Rounding to the dtype counts from a tenth of eps on; of uint8 images, which are read in
-    [0, 1], an eps that leads from any image to any other.
+    Either rounding to the dtype moves them by a tenth of eps or more, or they are uint8 images,
+    which are read in [0, 1], and eps is larger than all of that: it was meant for 0..255.
 
     Parameters
     ----------

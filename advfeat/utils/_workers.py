@@ -21,7 +21,7 @@ from uuid import uuid4
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed, wrap_non_picklable_objects
+from joblib import Parallel, cpu_count, delayed, wrap_non_picklable_objects
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
@@ -63,8 +63,8 @@ def run_tasks(job, begins, cut, n_jobs):
     cut : callable
         Gives the rows of one task.
     n_jobs : int or None
-        1 works in this process, everything else is joblib's; None under "multiprocessing", where
-        a search refits what it has found, is 1.
+        1 works in this process, everything else is joblib's. Under "multiprocessing" None counts
+        as 1: a search that refits its best estimator passes None.
 
     Raises
     ------
@@ -161,8 +161,9 @@ class Bounded(Parallel):
 
 def _parallel(backend, call, begins, rows, n_jobs):
     settings = {"n_jobs": n_jobs, "return_as": "generator_unordered", "batch_size": 1}
-    if _n_workers(backend, n_jobs) > len(begins):
-        settings["n_jobs"] = n_jobs = len(begins)
+    most = max(len(begins), cpu_count())  # with fewer, joblib would end workers and start others
+    if _n_workers(backend, n_jobs) > most:
+        settings["n_jobs"] = n_jobs = most
     if type(backend).__name__ == "LokyBackend":
         settings["max_nbytes"] = _SMALL
         if "initializer" not in backend.backend_kwargs:

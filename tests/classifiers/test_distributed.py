@@ -10,8 +10,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from skorch.callbacks import EarlyStopping
+import torch
+from skorch.callbacks import EarlyStopping, Freezer, LRScheduler, PrintLog
 from torch import nn
+from torch.optim.lr_scheduler import StepLR
 
 from advfeat import AdversarialClassifier, NonRobustRelabeler, StandardClassifier
 from advfeat.classifiers import _nets, _standard
@@ -108,6 +110,7 @@ def trained_on_one_of_two(out):
     found |= {f"told of {name}": told(call) for name, call in mistakes(rank).items()}
     clf = StandardClassifier(Convolution, random_state=0, **SHORT).fit(X, y)
     found["after all"] = state(clf)
+    found["allowed"] = allowed(rank)
     np.savez(out, **found)
 
 
@@ -135,7 +138,16 @@ def mistakes(rank):
             clf = fit(X=X[part], y=y[part], random_state=0, **settings)
         return getattr(clf, method)(X, y)
 
-    stop = EarlyStopping("train_loss", patience=9)
+    def parts(clf, **settings):
+        return clf.set_params(**settings).partial_fit(X, y)
+
+    def on_rank_1(**settings):
+        """Trained alone before, on one rank."""
+        if rank:
+            return lambda method: go_on(method, **settings)
+        return lambda method: getattr(StandardClassifier(Convolution, **SHORT), method)(X, y)
+
+    rate = LRScheduler(policy=StepLR, step_size=1)
     return {
         "lr": lambda: fit(lr=0.1 + rank),
         "lr_schedule": lambda: fit(lr_schedule=("one-cycle", "constant")[rank]),
@@ -145,12 +157,24 @@ def mistakes(rank):
             X, y, classes=["down", "up", "left"][: 2 + rank]
         ),
         "network": lambda: fit(("mlp", "small_cnn")[rank]),
-        "callbacks": lambda: fit(callbacks=[stop] if rank else None),
+        "callbacks": lambda: fit(
+            lr_schedule="constant", callbacks=[rate] if rank else [Freezer("0.*")]
+        ),
         "attack": lambda: AdversarialClassifier(
             Convolution, n_steps=2, eps=0.1 * (1 + rank), **SHORT
         ).fit(X, y),
         "momentum": lambda: go_on("partial_fit"),
         "warm start": lambda: go_on("fit", warm_start=True),
+        "seed": lambda: parts(another_seed(fit(random_state=0), rank)),
+        "a fit on one rank": lambda: on_rank_1()("partial_fit"),
+        "a warm start on one rank": lambda: on_rank_1(warm_start=True)("fit"),
+        "early stopping in parts": lambda: parts(
+            StandardClassifier(Convolution, **SHORT), early_stopping=bool(rank)
+        ),
+        "an invalid parameter in parts": lambda: parts(
+            StandardClassifier(Convolution, **SHORT), lr=0.1 - rank
+        ),
+        "an invalid random_state": lambda: fit(random_state="a" if rank else 0),
         "an invalid parameter": lambda: fit(batch_size=16 - 16 * rank),
         "an unknown network": lambda: fit(("mlp", "linear")[rank]),
         "a NaN": lambda: fit(X=np.where(rank and X > 0.9, np.nan, X)),
@@ -161,6 +185,55 @@ def mistakes(rank):
             StandardClassifier(Convolution, **SHORT), n_steps=1, store="never", random_state=0
         ).fit_transform(X, y),
     }
+
+
+def another_seed(clf, rank):
+    clf.net_.seed += rank
+    return clf
+
+
+def allowed(rank):
+    """What may differ: what is the same in another form, and who logs."""
+    X, y, _ = data()
+    log = [PrintLog(sink=lambda *words: None)] if rank else None
+    mixed = [
+        StandardClassifier(Stateful, callbacks=log, random_state=0, **SHORT).fit(X, y),
+        StandardClassifier(
+            Convolution,
+            lr=(0.1, np.float64(0.1))[rank],
+            weight_decay=(0, 0.0)[rank],
+            class_weight=({"up": 1, "down": 2}, {"down": 2.0, "up": 1.0})[rank],
+            bounds=(torch.zeros(1), np.ones(1)),
+            random_state=0,
+            **SHORT,
+        ).fit(X, y),
+    ]
+    half = StandardClassifier(HalfBuffer, random_state=0, **SHORT)
+    mixed.append(half.partial_fit(X, y).partial_fit(X, y))
+    return np.concatenate([parameters(clf) for clf in mixed])
+
+
+def parameters(clf):
+    return np.concatenate([p.detach().float().numpy().ravel() for p in clf.module_.parameters()])
+
+
+class Stateful(Convolution):
+    """Its state_dict holds more than tensors."""
+
+    def get_extra_state(self):
+        return {"a": 1}
+
+    def set_extra_state(self, state):
+        pass
+
+
+class HalfBuffer(Convolution):
+    def __init__(self, in_channels, n_classes):
+        super().__init__(in_channels, n_classes)
+        self.scale = nn.Parameter(torch.ones(1, dtype=torch.bfloat16), requires_grad=False)
+
+    def forward(self, x):
+        return super().forward(x * self.scale.float())
 
 
 class Alone(Ranks):
@@ -262,8 +335,14 @@ def test_ranks_with_different_data_are_told_so(ranks, difference, named):
         ("network", "differ in: network"),
         ("callbacks", r"differ in: callbacks\."),
         ("attack", "differ in: eps, attack"),
-        ("momentum", "differ in: weights or momentum of the earlier training"),
-        ("warm start", "differ in: weights or momentum of the earlier training"),
+        ("momentum", r"differ in: earlier training\."),
+        ("warm start", r"differ in: earlier training\."),
+        ("seed", r"differ in: earlier training\."),
+        ("a fit on one rank", "Some of the processes.*go on from an earlier training"),
+        ("a warm start on one rank", "Some of the processes.*go on from an earlier training"),
+        ("early stopping in parts", "partial_fit does not support early_stopping=True"),
+        ("an invalid parameter in parts", "'lr' parameter of StandardClassifier"),
+        ("an invalid random_state", "'random_state' parameter of StandardClassifier"),
         ("an invalid parameter", "'batch_size' parameter of StandardClassifier"),
         ("an unknown network", "'network' parameter must be one of"),
         ("a NaN", "NaN"),
@@ -280,6 +359,10 @@ def test_a_mistake_on_one_rank_is_told_on_both(ranks, mistake, named):
 
 def test_ranks_train_after_their_mistakes(ranks):
     np.testing.assert_array_equal(ranks[0]["after all"], ranks[1]["after all"])
+
+
+def test_what_may_differ_between_ranks(ranks):
+    np.testing.assert_array_equal(ranks[0]["allowed"], ranks[1]["allowed"])
 
 
 def test_shares_cut_a_batch():

@@ -319,6 +319,7 @@ def test_an_unknown_iterate_is_refused():
         ({"bounds": (1.0, 0.0)}, "low nowhere above high"),
         ({"bounds": (0.0, np.array([1.0, -1.0, 1.0]))}, "low nowhere above high"),
         ({"bounds": (torch.ones(3), torch.zeros(3))}, "low nowhere above high"),
+        ({"bounds": (0.0, None)}, "infinite for none"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
@@ -331,7 +332,16 @@ def test_inputs_that_have_no_gradient_are_refused():
         ascend(lambda z: z, torch.zeros(2, 3, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("sides", [(0, np.ones(3)), (np.zeros(3), 1), (0.0, torch.ones(3))])
+@pytest.mark.parametrize(
+    "sides",
+    [
+        (0, np.ones(3)),
+        (np.zeros(3), 1),
+        (0.0, torch.ones(3)),
+        (torch.zeros(3, dtype=torch.bfloat16), 1),
+        (torch.zeros(3), torch.ones(3).requires_grad_()),
+    ],
+)
 def test_a_bound_may_be_a_number_beside_an_array(sides):
     z = torch.tensor([[-1.0, 0.5, 2.0]])
     assert torch.equal(into_box(z, sides), z.clamp(0, 1))

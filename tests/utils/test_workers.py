@@ -17,7 +17,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from waiting import wait_for
-from worker_jobs import Counting, Killing, Sums, failing
+from worker_jobs import Counting, Killing, Sums, failing, process_of
 
 from advfeat.exceptions import BatchError, WorkersLostError
 from advfeat.utils import _workers
@@ -50,8 +50,23 @@ def test_an_error_names_the_rows_wherever_it_happens():
             run_batches(failing, (X,), batch_size=10, n_jobs=n_jobs)
 
 
+@pytest.mark.long
+def test_a_call_of_few_tasks_ends_no_workers(monkeypatch):
+    monkeypatch.setattr(_workers, "cpu_count", lambda: 3)
+
+    def workers(n):
+        rows = np.zeros(n, dtype=np.int64)
+        return set(run_batches(process_of, (rows,), batch_size=1, n_jobs=3)[0].tolist())
+
+    workers(60)  # all have begun
+    many = workers(60)
+    assert len(many) == 3
+    assert workers(2) <= many
+    assert workers(60) == many
+
+
 @pytest.mark.parametrize("backend", ["threading", "loky"])
-def test_there_are_no_more_workers_than_tasks(backend):
+def test_there_may_be_far_more_jobs_than_tasks(backend):
     X = np.arange(20.0)
     with joblib.parallel_config(backend):
         found = run_batches(failing, (X,), batch_size=10, n_jobs=10**7)

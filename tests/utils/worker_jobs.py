@@ -50,3 +50,9 @@ class Counting:
     def __call__(self, begin, X):
         files = [path for path in self.folder.rglob("*.pkl") if path.is_file()]
         return (np.full(len(X), len(files)),)
+
+
+def process_of(begin, X):
+    """Which process works on a task; long enough for each to get some."""
+    time.sleep(0.05)
+    return (np.full(len(X), os.getpid()),)
