@@ -16,7 +16,7 @@ from advfeat.optim import (
     useful_radius,
 )
 from advfeat.utils._checks import take_batch
-from advfeat.utils._device import own_modes
+from advfeat.utils._device import default_modes
 from advfeat.utils._rounding import warn_of_eps
 
 _N_SAMPLES = 64
@@ -29,7 +29,7 @@ _AT_LEAST = 3  # samples
 _ADVICE = "The robustness measured may be too high, see advfeat.exceptions.EvaluationWarning."
 
 
-@own_modes()
+@default_modes()
 def warn_if_blind(target, norm, eps):
     """Warn, before the attack, if the gradient of a network is zero or random, or steps get lost.
 
@@ -81,7 +81,7 @@ def warn_if_blind(target, norm, eps):
     return found
 
 
-@own_modes()
+@default_modes()
 def warn_if_beaten(target, norm, eps, withstands):
     """Warn, after the attack, if a short random search fools what withstood it.
 

@@ -2,7 +2,7 @@
 
 ::
 
-    networks (architectures) -> _making (a skorch net of an estimator's parameters)
+    networks (architectures) -> _net_setup (a skorch net of an estimator's parameters)
                              -> _nets (its loss and training step), _training_batches, _callbacks
                              -> _standard, _adversarial (the estimators)
 """

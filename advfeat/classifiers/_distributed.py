@@ -10,7 +10,7 @@ import torch.distributed as dist
 from skorch.callbacks import LRScheduler, ParamMapper
 from torch.nn.parallel import DistributedDataParallel
 
-from advfeat.classifiers._own_modules import name_of
+from advfeat.classifiers._user_modules import name_of
 from advfeat.utils._arrays import as_array
 from advfeat.utils._errors import first_line
 from advfeat.utils._fingerprint import fingerprint

@@ -13,9 +13,9 @@ from torch import nn
 
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._interrupts import marked_interrupts
-from advfeat.classifiers._own_modules import ForwardError, check_logits, copy_of, name_of
+from advfeat.classifiers._user_modules import ForwardError, check_logits, copy_of, name_of
 from advfeat.optim._network_state import to_device
-from advfeat.utils._device import own_modes
+from advfeat.utils._device import default_modes
 from advfeat.utils._labels import check_labels
 from advfeat.utils._lazy import CastArray, InUnits
 from advfeat.utils._random import isolated_torch_seed
@@ -54,7 +54,7 @@ def from_skorch(net, input_shape):
     """
     check_skorch_net(net)
     check_is_fitted(net)
-    with own_modes():
+    with default_modes():
         return _classifier(net, input_shape)
 
 

@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import Dataset
 
 from advfeat.classifiers._network_classifier import NetworkClassifier
-from advfeat.classifiers._own_modules import (
+from advfeat.classifiers._user_modules import (
     check_logits,
     copy_of,
     has_gradient,
@@ -30,7 +30,7 @@ from advfeat.optim._network_state import to_device
 from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import CHANNELS
-from advfeat.utils._device import own_modes, resolve_device
+from advfeat.utils._device import default_modes, resolve_device
 from advfeat.utils._estimator import draft_of
 from advfeat.utils._labels import encode_labels
 from advfeat.utils._sklearn import StrOptions, _get_feature_names, validate_parameter_constraints
@@ -102,7 +102,7 @@ def from_torch(
     >>> robust_accuracy_score(clf, X[:100], y[:100], norm=2, eps=2.0)
     0.0
     """
-    with own_modes():
+    with default_modes():
         return TorchClassifier(
             copy_of(module),
             classes=_own(classes),
@@ -237,7 +237,7 @@ class TorchClassifier(NetworkClassifier):
         -------
         self
         """
-        with draft_of(self) as draft, own_modes():
+        with draft_of(self) as draft, default_modes():
             if "device" in params:
                 params.setdefault("module", self.module)  # clones share it
             if "module" in params:

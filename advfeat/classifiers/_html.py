@@ -5,7 +5,7 @@ from numbers import Real
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from advfeat.classifiers._own_modules import name_of
+from advfeat.classifiers._user_modules import name_of
 from advfeat.classifiers.networks import resolve_name
 
 

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from advfeat.classifiers._html import network_line
-from advfeat.classifiers._own_modules import portable
+from advfeat.classifiers._user_modules import portable
 from advfeat.datasets._torch_data import inputs_of, refuse_constructed, unpack_data
 from advfeat.optim import FrozenNetwork
 from advfeat.optim._copying import copy_network, make_picklable

@@ -20,7 +20,7 @@ from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._plain import from_plain
 from advfeat.classifiers._saved_state import DoesNotFit, check_network, classifier_of, state_of
 from advfeat.classifiers._standard import StandardClassifier
-from advfeat.utils._device import own_modes, resolve_device
+from advfeat.utils._device import default_modes, resolve_device
 from advfeat.utils._errors import first_line
 from advfeat.utils._files import resolve_path, writing
 from advfeat.utils._typing import Device, PathOrStr
@@ -135,7 +135,7 @@ def load(path: PathOrStr, *, network: Any = None, device: Device | None = None) 
     path = resolve_path(path, "path", "a file")
     if not path.is_file():
         raise FileNotFoundError(f"Expected a file of advfeat.save in '{path}', found none.")
-    with own_modes():
+    with default_modes():
         return _classifier_in(path, network, device)
 
 

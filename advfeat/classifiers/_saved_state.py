@@ -10,8 +10,7 @@ from skorch.callbacks import Callback
 from skorch.history import History
 
 from advfeat.classifiers._from_torch import TorchClassifier
-from advfeat.classifiers._making import make_net
-from advfeat.classifiers._own_modules import build_body, name_of
+from advfeat.classifiers._net_setup import make_net
 from advfeat.classifiers._plain import (
     NotPlain,
     from_plain,
@@ -20,9 +19,10 @@ from advfeat.classifiers._plain import (
     row_to_plain,
     to_plain,
 )
+from advfeat.classifiers._user_modules import build_body, name_of
 from advfeat.optim._copying import copy_network
 from advfeat.optim._network_state import BESIDE, load_weights, set_beside, tensors_beside
-from advfeat.utils._device import in_float32_on_cpu, own_modes
+from advfeat.utils._device import default_modes, in_float32_on_cpu
 from advfeat.utils._random import isolated_torch_seed
 
 _NUMBERS = ("validation_scores_", "best_validation_score_")
@@ -63,7 +63,7 @@ def _probe(classifier):
     found = []
     for seed in (0, 1):
         try:
-            with own_modes(), torch.no_grad(), isolated_torch_seed(device, seed):
+            with default_modes(), torch.no_grad(), isolated_torch_seed(device, seed):
                 x = torch.linspace(0, 1, 2 * math.prod(shape), device=device, dtype=torch.float32)
                 found.append(module(x.reshape(2, *shape)).double().cpu())
         except Exception:  # whatever the network's own code raises
@@ -206,7 +206,7 @@ def check_network(own, network):
 
 def _load_torch(kind, params, header, tensors, network):
     n_classes = len(params["classes"])
-    with own_modes(), isolated_torch_seed("cpu", 0), in_float32_on_cpu():
+    with default_modes(), isolated_torch_seed("cpu", 0), in_float32_on_cpu():
         network = network.module if isinstance(network, TorchClassifier) else network
         # In the mode in which the weights were kept, of which some layers make others.
         module = build_body(network, params["input_shape"], n_classes).eval()
@@ -237,7 +237,7 @@ def _load_trained(kind, params, header, tensors, network):
     # An own network may have been trained with another start, by `from_torch` or with none.
     for name in ("mean", "std", "order"):
         net.set_params(**{f"module__{name}": weights.get(name)})
-    with own_modes(), isolated_torch_seed(net.device, net.seed), in_float32_on_cpu():
+    with default_modes(), isolated_torch_seed(net.device, net.seed), in_float32_on_cpu():
         net.initialize()
     _load_weights(net.module_, tensors, header, params["network"])
     net._set_training(False)

@@ -20,9 +20,10 @@ from advfeat.classifiers._callbacks import (
     make_schedule,
 )
 from advfeat.classifiers._distributed import Ranks
-from advfeat.classifiers._fitting import initialize, on_device
 from advfeat.classifiers._from_torch import TorchClassifier, refuse_estimator_as_network
-from advfeat.classifiers._making import (
+from advfeat.classifiers._net_copies import on_device
+from advfeat.classifiers._net_setup import (
+    initialize,
     make_net,
     net_to_go_on_with,
     refuse_for_parts,
@@ -36,7 +37,7 @@ from advfeat.classifiers.networks import check_network_name
 from advfeat.optim._network_state import network_state
 from advfeat.utils._bounds import validate_bounds
 from advfeat.utils._checks import CHANNELS
-from advfeat.utils._device import own_modes, resolve_device
+from advfeat.utils._device import default_modes, resolve_device
 from advfeat.utils._estimator import draft_of
 from advfeat.utils._sklearn import Interval, StrOptions, _fit_context
 from advfeat.utils._typing import Bounds, Device, Inputs, Network, RandomState
@@ -274,7 +275,7 @@ class StandardClassifier(NetworkClassifier):
             For unusable X, y or parameters, and when training diverges. Then, and when it is
             interrupted, the classifier stays as it was.
         """
-        with draft_of(self) as draft, own_modes():
+        with draft_of(self) as draft, default_modes():
             draft._fit(X, y, sample_weight)
         return self
 
@@ -328,7 +329,7 @@ class StandardClassifier(NetworkClassifier):
             ``early_stopping`` or ``class_weight="balanced"``, which need all the data.
         """
         self._validate_params()  # which scikit-learn leaves out once there is a fit
-        with draft_of(self) as draft, own_modes():
+        with draft_of(self) as draft, default_modes():
             draft._partial_fit(X, y, classes, sample_weight)
         return self
 

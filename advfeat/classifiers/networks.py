@@ -11,7 +11,7 @@ import math
 import torch
 from torch import nn
 
-from advfeat.classifiers._own_modules import (
+from advfeat.classifiers._user_modules import (
     build_body,
     check_logits,
     gradients_of,

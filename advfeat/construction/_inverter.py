@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from advfeat.classifiers import AdversarialClassifier
 from advfeat.classifiers._training_data import ArrayDataset, input_statistics
-from advfeat.construction._kept import as_kept
+from advfeat.construction._dtype import as_stored
 from advfeat.construction._sources import check_network, refuse_random
 from advfeat.construction._train_time import TrainTimeTransformer
 from advfeat.optim import (
@@ -206,7 +206,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
         X_r = self._in_container(self._as_given(X_r), X)
         return (X_r, residual) if return_residual else X_r
 
-    def _invert(self, X, keeping=None):
+    def _invert(self, X, plan=None):
         source = self._source
         frozen = refuse_random(source.frozen(precision=self.precision).verify(X))
         if not frozen.passes_gradient:
@@ -232,7 +232,7 @@ class RobustFeatureInverter(TrainTimeTransformer):
             fake_relu=self.solver == "paper",
             dtype=self.dtype,
         )
-        store = None if keeping is None else keeping.make(source)
+        store = None if plan is None else plan.make(source)
         columns = (X,) if starts is None else (X, starts)
         X_r, residual, distance = self._run(job, columns, "inversion", store)
         if not np.median(residual) <= _POOR:  # also if it is NaN
@@ -248,8 +248,8 @@ class RobustFeatureInverter(TrainTimeTransformer):
     _made = ("residual_", "distance_")
     _columns = {"residual": np.float32, "distance": np.float32}
 
-    def _construct(self, X, y, keeping, init=None):
-        X_r, self.residual_, self.distance_ = self._invert(self._check_inputs(X), keeping)
+    def _construct(self, X, y, plan, init=None):
+        X_r, self.residual_, self.distance_ = self._invert(self._check_inputs(X), plan)
         return self._as_given(X_r)
 
     def _check_before(self, X, y, source):
@@ -365,7 +365,7 @@ class Inversion:
             momentum=self.momentum,
             start=start,
         )
-        found = as_kept(found, self.dtype, self.bounds)
+        found = as_stored(found, self.dtype, self.bounds)
         with torch.no_grad():
             if self.judge is not network:
                 target = self.judge.features(x)

@@ -19,7 +19,7 @@ from advfeat.optim._copying import copy_network
 from advfeat.optim._functions import content_of
 from advfeat.optim._network_state import MODULE_INTERNALS
 from advfeat.utils._arrays import as_array
-from advfeat.utils._device import own_modes
+from advfeat.utils._device import default_modes
 from advfeat.utils._fingerprint import fingerprint
 from advfeat.utils._random import isolated_torch_seed
 
@@ -68,7 +68,7 @@ def _constants(module, input_shape):
     found = []
     for sizes in ((1,), (2, 3)):
         used = copy_network(module).eval()
-        with own_modes(), torch.no_grad(), isolated_torch_seed(device, 0):
+        with default_modes(), torch.no_grad(), isolated_torch_seed(device, 0):
             for n in sizes:
                 used(torch.zeros(n, *input_shape, device=device, dtype=torch.float32))
         found.append(dict(_attributes(used)))

@@ -15,7 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from advfeat.classifiers import StandardClassifier
-from advfeat.construction._kept import as_kept
+from advfeat.construction._dtype import as_stored
 from advfeat.construction._sources import (
     check_network,
     classes_to_be,
@@ -214,7 +214,7 @@ class NonRobustRelabeler(TrainTimeTransformer):
         data.feature_names = self._names_for(X)
         return data
 
-    def _relabel(self, X, y, keeping=None, target_labels=None):
+    def _relabel(self, X, y, plan=None, target_labels=None):
         check_is_fitted(self, "estimator_")
         names, X = self._names_for(X), self._check_inputs(X)
         source, y = self._source, check_labels(y, len(X))
@@ -235,11 +235,11 @@ class NonRobustRelabeler(TrainTimeTransformer):
             dtype=self.dtype,
         )
         store, classes = None, source.classes_
-        if keeping is not None:
+        if plan is not None:
             labels = {"y": classes[target], "y_source": y, "classes": classes}
             labels |= {} if names is None else {"feature_names": names}
             extras = {name: storable_labels(values) for name, values in labels.items()}
-            store = keeping.make(source, extras, decided={"y_source": index})
+            store = plan.make(source, extras, decided={"y_source": index})
         X_adv, success = self._run(job, (X, target), "relabelling", store)
         y, classes = y.copy(), classes.copy()  # the user may change his, and those of the set
         data = ConstructedDataset(self._as_given(X_adv), classes[target], y, classes)
@@ -256,8 +256,8 @@ class NonRobustRelabeler(TrainTimeTransformer):
     _made = ("success_rate_",)
     _columns = {"success": np.bool_}
 
-    def _construct(self, X, y, keeping, target_labels=None):
-        data, self.success_rate_ = self._relabel(X, y, keeping, target_labels)
+    def _construct(self, X, y, plan, target_labels=None):
+        data, self.success_rate_ = self._relabel(X, y, plan, target_labels)
         return data
 
     def _check_before(self, X, y, source):
@@ -393,7 +393,7 @@ class Relabelling:
             step_size=self.step_size,
             n_steps=self.n_steps,
         )
-        found = as_kept(found, self.dtype, self.bounds)
+        found = as_stored(found, self.dtype, self.bounds)
         with torch.no_grad():
             success = classified_as(self.judge(found), target)
         return found.cpu().numpy().astype(self.dtype, copy=False), success.cpu().numpy()

@@ -13,7 +13,7 @@ from advfeat.classifiers._from_skorch import from_skorch
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers.networks import build_network
 from advfeat.optim import FrozenNetwork
-from advfeat.utils._device import in_float32_on_cpu, own_modes
+from advfeat.utils._device import default_modes, in_float32_on_cpu
 from advfeat.utils._modules import unfrozen
 from advfeat.utils._random import isolated_torch_seed
 
@@ -101,7 +101,7 @@ def _network(source, input_shape, n_classes):
     inner = unfrozen(source)
     if inner is not source or isinstance(inner, TorchClassifier):
         return inner.module_
-    with own_modes(), isolated_torch_seed("cpu", 0), in_float32_on_cpu():
+    with default_modes(), isolated_torch_seed("cpu", 0), in_float32_on_cpu():
         if isinstance(inner, NeuralNet):
             return clone(inner).initialize().module_
         if not isinstance(inner, StandardClassifier) or isinstance(inner.network, str):

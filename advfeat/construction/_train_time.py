@@ -33,7 +33,8 @@ from advfeat.classifiers._from_skorch import check_skorch_net, fit_skorch_net, f
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.construction._containers import ContainerMixin
-from advfeat.construction._kept import Keeping, check_dtype, check_folder
+from advfeat.construction._dtype import check_dtype
+from advfeat.construction._store_plan import StorePlan, check_folder
 from advfeat.datasets._constructed import ConstructedDataset
 from advfeat.datasets._torch_data import classes_of, inputs_of, unpack_labelled_data
 from advfeat.utils._arrays import as_array
@@ -148,11 +149,11 @@ class TrainTimeTransformer(
 
     def _fit_transform(self, X, y, sample_weight, fit_params):
         with draft_of(self) as draft:
-            inputs, labels, source_labels, decided, keeping = draft._fit_source(
+            inputs, labels, source_labels, decided, plan = draft._fit_source(
                 X, y, sample_weight, fit_params, keep=self.store is not None
             )
         with self._source_kept():
-            constructed = self._construct(inputs, labels, keeping, **decided)
+            constructed = self._construct(inputs, labels, plan, **decided)
         if isinstance(constructed, ConstructedDataset):
             constructed.feature_names = self._names_for(X)
             return constructed
@@ -214,13 +215,13 @@ class TrainTimeTransformer(
         """Classifier to train when ``estimator`` is None."""
 
     @abstractmethod
-    def _construct(self, X, y, keeping, **decided):
+    def _construct(self, X, y, plan, **decided):
         """Construct the training set.
 
         Parameters
         ----------
         X, y : as unpacked
-        keeping : Keeping or None
+        plan : StorePlan or None
             Of the store, if there is one.
         **decided
             What `_check_before` returned.
@@ -263,13 +264,13 @@ class TrainTimeTransformer(
         if isinstance(source, StandardClassifier) and source.random_state is None:
             # As in scikit-learn's ensembles: one random_state determines the whole.
             source.set_params(random_state=draw_seed(self.random_state))
-        keeping = None
+        plan = None
         if keep:
             classes, positions = np.unique(y, return_inverse=True)  # whatever their type is
             trained_on = {"y": positions, "classes": np.array(list(map(str, classes.tolist())))}
             # As they reach the source, which may request them by another name, or not at all.
             trained_on.update((k, np.asarray(as_array(v))) for k, v in weights.items())
-            keeping = Keeping.plan(
+            plan = StorePlan.of(
                 self, source, checked, self._columns, trained_on=trained_on, decided=decided
             )
         for name in self._made:
@@ -279,7 +280,7 @@ class TrainTimeTransformer(
             self.estimator_ = fit_skorch_net(source, checked, y, draw_seed(self.random_state))
         else:
             self.estimator_ = source.fit(X, y, **weights)
-        return X, y, source_labels, decided, keeping
+        return X, y, source_labels, decided, plan
 
     def _refuse_relabelled(self, y, source_labels):
         """Refuse to relabel, behind a relabeler of the same Pipeline, what it has relabelled.

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch.utils.data import Dataset
 
-from advfeat.datasets._keeping import load_arrays, save_arrays
+from advfeat.datasets._npz import load_arrays, save_arrays
 from advfeat.utils._arrays import as_array, as_floats, positions
 from advfeat.utils._frames import as_frame
 from advfeat.utils._labels import check_kind, ravel_column

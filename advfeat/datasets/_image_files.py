@@ -12,12 +12,13 @@ from torch.utils.data import Dataset
 
 from advfeat.datasets._class_folders import composed
 from advfeat.datasets._decoding import MAX_PIXELS, decode
+from advfeat.utils._arrays import sendable
 from advfeat.utils._errors import add_hint, shortened
 from advfeat.utils._files import printable
 from advfeat.utils._fingerprint import BLOCK, fingerprint
 from advfeat.utils._progress import progress_bar
 from advfeat.utils._store import Store
-from advfeat.utils._workers import Bounded, sendable
+from advfeat.utils._workers import Bounded
 
 _N_BROKEN = 100  # files; with more, something else is wrong
 _DECODER = 1  # raised when decoding changes, so that maps of before are not taken for those of now

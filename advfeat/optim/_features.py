@@ -18,7 +18,7 @@ from advfeat.optim._operations import (
     scores_each_class,
 )
 from advfeat.optim._tracing import Traced
-from advfeat.utils._device import own_modes
+from advfeat.utils._device import default_modes
 
 _LINEAR = F.linear, torch.ops.aten.linear.default  # the latter in exported programs
 
@@ -245,14 +245,14 @@ class LastLinearInput:
                 self._run(x)
             n_calls = len(calls)
             calls.clear()
-            with own_modes():  # in float32, whose rounding is no side path
+            with default_modes():  # in float32, whose rounding is no side path
                 asking = x.detach().clone().requires_grad_(True)  # else backward hooks warn
                 logits = self.module(asking.clone())
                 if not leaves or not scores_each_class(logits, leaves[0]):
                     return False
             calls.clear()
             try:
-                with own_modes(), torch.no_grad():
+                with default_modes(), torch.no_grad():
                     other = self.module(other_inputs(x))
             except Exception:  # a network need not take what was made up
                 return True
@@ -261,7 +261,7 @@ class LastLinearInput:
         finally:
             hook.remove()
             self.last.call = None
-        with own_modes():
+        with default_modes():
             return same_but_for_scale(logits.detach(), other)
 
     def _run(self, x):

@@ -30,7 +30,7 @@ from advfeat.optim._graphs import Steps
 from advfeat.optim._network_state import to_device
 from advfeat.optim._tracing import is_repeatable, trace, tracing
 from advfeat.utils._checks import batch_tensor
-from advfeat.utils._device import autocast, check_precision, own_modes, resolve_device
+from advfeat.utils._device import autocast, check_precision, default_modes, resolve_device
 from advfeat.utils._random import draws_in_training, isolated_torch_seed
 from advfeat.utils._typing import Device
 
@@ -79,7 +79,7 @@ class FrozenNetwork:
         check_precision(precision)
         self.device = resolve_device(device)
         self.precision = precision
-        with own_modes():
+        with default_modes():
             module = to_device(copy_network(module), self.device).eval()
             self._module = with_plain_weights(module).requires_grad_(False)
         self._verdict: Any = None  # of `compare`
@@ -226,7 +226,7 @@ class FrozenNetwork:
                 raise ValueError("Not known before the first inputs: call verify(X) first.")
             # Threads that share the network wait for the first. A random network draws here, and
             # its lock comes first, as in a training that traces.
-            with self._apart(), tracing, own_modes():
+            with self._apart(), tracing, default_modes():
                 if self._built is None:
                     self._built = self._build(x[:N_ROWS])
         return self._built

@@ -1,5 +1,7 @@
 """From what holds numbers to NumPy arrays."""
 
+from mmap import mmap
+
 import numpy as np
 import torch
 
@@ -88,6 +90,27 @@ def _not_dense(X):
     if X.is_meta:
         return "meta"
     return "sparse" if X.layout is not torch.strided else None
+
+
+def sendable(rows):
+    """Rows as they can be sent to another process.
+
+    joblib and clusters know plain arrays, not their subclasses. joblib sends of a memory map the
+    place of the rows in its file: wrong where they run backwards or in another order than the
+    file, and another content where changes are kept from the file.
+    """
+    if not isinstance(rows, np.ndarray):
+        return rows
+    rows = whole = np.asarray(rows)
+    while whole is not None and not isinstance(getattr(whole, "base", None), mmap):
+        whole = getattr(whole, "base", None)
+    if not isinstance(whole, np.memmap):
+        return rows
+    backwards = min(rows.strides, default=0) < 0
+    # joblib forgets the strides of rows without gaps, and takes the order of the whole file.
+    order = "f_contiguous" if whole.flags.f_contiguous else "c_contiguous"
+    turned = rows.flags.forc and not getattr(rows.flags, order)
+    return np.array(rows) if whole.mode == "c" or backwards or turned else rows
 
 
 def as_floats(value, what):

@@ -100,7 +100,7 @@ def in_float32_on_cpu():
 
 
 @contextlib.contextmanager
-def own_modes():
+def default_modes():
     """Compute with gradients and without autocast, whatever the caller has set around a call."""
     with contextlib.ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))

@@ -15,7 +15,6 @@ import threading
 import time
 from contextlib import closing
 from functools import partial
-from mmap import mmap
 from multiprocessing import current_process
 from uuid import uuid4
 
@@ -26,7 +25,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
 from advfeat.exceptions import BatchError, WorkersLostError
-from advfeat.utils._device import own_modes
+from advfeat.utils._arrays import sendable
+from advfeat.utils._device import default_modes
 
 _LOSSES = 3  # times that tasks are given to other workers, as in dask
 _SMALL = "10K"  # larger arrays are mapped into memory, so that a message fits into a pipe
@@ -98,7 +98,7 @@ def _n_workers(backend, n_jobs):
 
 def _work(job, begin, rows):
     try:
-        with own_modes():
+        with default_modes():
             return job(begin, *rows)
     except Exception as error:  # of the user's network, or for want of memory: say where
         last = begin + len(rows[0]) - 1
@@ -226,33 +226,12 @@ def _sent(cut, begin):
     return tuple(map(sendable, cut(begin)))
 
 
-def sendable(rows):
-    """Rows as they can be sent to another process.
-
-    joblib and clusters know plain arrays, not their subclasses. joblib sends of a memory map the
-    place of the rows in its file: wrong where they run backwards or in another order than the
-    file, and another content where changes are kept from the file.
-    """
-    if not isinstance(rows, np.ndarray):
-        return rows
-    rows = whole = np.asarray(rows)
-    while whole is not None and not isinstance(getattr(whole, "base", None), mmap):
-        whole = getattr(whole, "base", None)
-    if not isinstance(whole, np.memmap):
-        return rows
-    backwards = min(rows.strides, default=0) < 0
-    # joblib forgets the strides of rows without gaps, and takes the order of the whole file.
-    order = "f_contiguous" if whole.flags.f_contiguous else "c_contiguous"
-    turned = rows.flags.forc and not getattr(rows.flags, order)
-    return np.array(rows) if whole.mode == "c" or backwards or turned else rows
-
-
 def _packed_task(name, packed, begin, *rows):
     with _lock:
         if name not in _unpacked:
             while len(_unpacked) > 1:
                 del _unpacked[next(iter(_unpacked))]
-            with own_modes():
+            with default_modes():
                 _unpacked[name] = _unpack(packed)
         job = _unpacked[name]
     return begin, _work(job, begin, rows)

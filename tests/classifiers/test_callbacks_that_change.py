@@ -241,7 +241,7 @@ def test_networks_with_names_and_loggers_are_traced(table):
 
 
 def test_networks_that_hold_very_much_are_not_traced(table, monkeypatch):
-    monkeypatch.setattr(_attacked, "_MANY", 0)
+    monkeypatch.setattr(_attacked, "_MAX_MEMBERS", 0)
     folded = []
     monkeypatch.setattr(_attacked, "fold_batch_norm", lambda *args: folded.append(args) or [])
     trained_with(in_object, Space, table)

@@ -10,11 +10,11 @@ from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRSc
 from torch import nn
 
 from advfeat import AdversarialClassifier, StandardClassifier, from_torch
-from advfeat.classifiers import _fitting, _training_data
+from advfeat.classifiers import _net_copies, _training_data
 from advfeat.classifiers._captured import CapturedStep
-from advfeat.classifiers._fitting import on_device
+from advfeat.classifiers._net_copies import on_device
 from advfeat.classifiers._nets import _acts_between_batches
-from advfeat.classifiers._own_modules import portable
+from advfeat.classifiers._user_modules import portable
 from advfeat.optim import into_box
 from advfeat.optim._copying import tensors_in
 from advfeat.optim._network_state import to_device
@@ -214,6 +214,8 @@ def test_momentum_that_lies_elsewhere_moves(digits, monkeypatch):
     state = [*net.optimizer_.state.values()][-1]
     state["momentum_buffer"] = state["momentum_buffer"].to("meta")
     copied = []
-    monkeypatch.setattr(_fitting, "deep_copy", lambda net, *args: copied.append(net) or clf.net_)
+    monkeypatch.setattr(
+        _net_copies, "deep_copy", lambda net, *args: copied.append(net) or clf.net_
+    )
     on_device(net, torch.device("cpu"))
     assert copied == [net]

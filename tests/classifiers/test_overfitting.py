@@ -38,7 +38,7 @@ def test_masked_gradients_are_found_and_training_is_saved(digits, monkeypatch):
         guarded = few_steps(digits)
     steps = [epoch["attack_steps"] for epoch in guarded.history_]
     assert steps[0] == 1 and steps[-1] == 7 and steps == sorted(steps)
-    monkeypatch.setattr(_overfitting, "FEW", 0)
+    monkeypatch.setattr(_overfitting, "MAX_GUARDED_STEPS", 0)
     unguarded = few_steps(digits)
     assert {epoch["attack_steps"] for epoch in unguarded.history_} == {1}
     assert withstand(guarded, digits) > withstand(unguarded, digits) + 0.3
@@ -111,7 +111,7 @@ def test_sound_training_is_left_alone(digits, monkeypatch):
         guarded = few_steps(digits, **settings)
     guard = dict(guarded.net_.callbacks_)["advfeat_guard"]
     assert len(pickle.dumps(guard)) < 1_000  # no weights are kept
-    monkeypatch.setattr(_overfitting, "FEW", 0)
+    monkeypatch.setattr(_overfitting, "MAX_GUARDED_STEPS", 0)
     X = digits[2].reshape(len(digits[2]), -1)
     expected = few_steps(digits, **settings).predict_proba(X)
     assert np.array_equal(guarded.predict_proba(X), expected)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from advfeat import AdversarialClassifier, StandardClassifier
-from advfeat.classifiers import _making
+from advfeat.classifiers import _net_setup
 
 
 def weights(clf):
@@ -17,8 +17,8 @@ def weights(clf):
 def test_one_call_for_all_tensors_gives_the_same_bits(kind, settings, digits, monkeypatch):
     X, y, _, _ = digits
     made = []
-    for few in (0, _making._FEW):
-        monkeypatch.setattr(_making, "_FEW", few)
+    for few in (0, _net_setup._FOREACH_BELOW):
+        monkeypatch.setattr(_net_setup, "_FOREACH_BELOW", few)
         clf = kind("small_cnn", max_epochs=2, random_state=0, verbose=0, device="cpu", **settings)
         clf.fit(X[:300], y[:300]).partial_fit(X[300:400], y[300:400])
         made.append((weights(clf), clf.net_.optimizer_.param_groups[0]["foreach"]))
@@ -27,7 +27,7 @@ def test_one_call_for_all_tensors_gives_the_same_bits(kind, settings, digits, mo
 
 
 def test_large_networks_take_their_tensors_one_by_one():
-    large = [{"params": [torch.zeros(_making._FEW)]}]
+    large = [{"params": [torch.zeros(_net_setup._FOREACH_BELOW)]}]
     small = [{"params": [torch.zeros(10), torch.zeros(20)]}, {"params": [torch.zeros(3)]}]
-    assert _making.sgd(large, lr=0.1).param_groups[0]["foreach"] is None
-    assert all(group["foreach"] for group in _making.sgd(small, lr=0.1).param_groups)
+    assert _net_setup.sgd(large, lr=0.1).param_groups[0]["foreach"] is None
+    assert all(group["foreach"] for group in _net_setup.sgd(small, lr=0.1).param_groups)

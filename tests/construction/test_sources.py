@@ -25,7 +25,7 @@ from advfeat import (
     robust_accuracy_score,
     transfer_rate,
 )
-from advfeat.construction._kept import _described
+from advfeat.construction._store_plan import _described
 from advfeat.plotting import GaussianMetricDisplay
 
 QUICK = {"n_steps": 20, "random_state": 0, "verbose": 0}

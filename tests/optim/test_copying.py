@@ -15,7 +15,7 @@ from advfeat import (
     from_torch,
     robust_accuracy_score,
 )
-from advfeat.classifiers._fitting import draft_of_net
+from advfeat.classifiers._net_copies import draft_of_net
 from advfeat.optim._copying import copy_network, copy_state, memo_of_copies
 
 

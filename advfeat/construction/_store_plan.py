@@ -1,4 +1,4 @@
-"""How a constructor keeps what it constructs: the dtype, and the store of a long construction."""
+"""What decides the store of a long construction, as far as it is known before the work."""
 
 import contextlib
 import re
@@ -17,13 +17,12 @@ from advfeat.classifiers import StandardClassifier
 from advfeat.classifiers._distributed import Ranks
 from advfeat.construction._network_fingerprint import network_fingerprint
 from advfeat.datasets._torch_data import inputs_of
-from advfeat.optim import into_box
 from advfeat.utils._arrays import as_array
 from advfeat.utils._bounds import resolve_bounds
 from advfeat.utils._device import resolve_device
 from advfeat.utils._files import resolve_folder
 from advfeat.utils._fingerprint import fingerprint
-from advfeat.utils._lazy import extent, lazy
+from advfeat.utils._lazy import lazy
 from advfeat.utils._manifest import is_begun, refuse_other_files
 from advfeat.utils._store import Store
 
@@ -31,51 +30,6 @@ from advfeat.utils._store import Store
 _ELSEWHERE = ("estimator", "n_jobs", "verbose", "store")
 # Parameters of a source that do not change its weights, or in a way that cannot be told from them.
 _NOT_IN_WEIGHTS = {"bounds", "callbacks", "channels", "device", "n_jobs", "verbose", "warm_start"}
-
-
-def as_kept(found, dtype, bounds):
-    """Round inputs to the dtype in which they are kept, and to the inside of the bounds in it.
-
-    Parameters
-    ----------
-    found : Tensor of shape (n, ...), float32
-    dtype : {"float32", "float16"}
-    bounds : (low, high) or None
-
-    Returns
-    -------
-    Tensor of shape (n, ...), float32
-
-    Raises
-    ------
-    ValueError
-        If the dtype cannot hold a value.
-    """
-    if dtype == "float32":
-        return found
-    kept = found.half().float()
-    if torch.isinf(kept).any() and torch.isfinite(found).all():
-        raise ValueError(_too_large(float(found.abs().max())))
-    inside = bounds and (_half_inside(bounds[0], np.inf), _half_inside(bounds[1], -np.inf))
-    return into_box(kept, inside)
-
-
-def _half_inside(side, towards):
-    """Bounds rounded to float16 in one direction, as float32."""
-    side = np.asarray(side, dtype=np.float64)
-    with np.errstate(over="ignore"):
-        half = side.astype(np.float16)
-    outside = half < side if towards > 0 else half > side
-    half = np.where(outside, np.nextafter(half, np.float16(towards)), half)
-    return half.astype(np.float32)
-
-
-def check_dtype(X, dtype):
-    """Raise a ValueError if the inputs to construct from do not fit into the dtype."""
-    if dtype == "float16" and X.dtype != np.uint8:
-        largest = np.abs(extent(X)).max()
-        if largest > np.finfo(np.float16).max:
-            raise ValueError(_too_large(largest))
 
 
 def check_folder(constructor, trained):
@@ -114,7 +68,7 @@ def check_folder(constructor, trained):
 
 
 @dataclass(frozen=True, eq=False)
-class Keeping:
+class StorePlan:
     """What is known, before the source is trained, of the store that ``fit_transform`` writes.
 
     Parameters
@@ -136,7 +90,7 @@ class Keeping:
     n: int
 
     @classmethod
-    def plan(cls, constructor, source, X, columns, *, trained_on, decided):
+    def of(cls, constructor, source, X, columns, *, trained_on, decided):
         """Plan the store, and refuse a folder that is known to hold something else.
 
         Parameters
@@ -241,10 +195,3 @@ def _described(value):
 
 def _without_addresses(value):
     return re.sub("0x[0-9a-fA-F]+", "0x", repr(value))
-
-
-def _too_large(largest):
-    return (
-        f"dtype='float16' holds values up to 65504, and X has {largest:g}. Scale X, or use "
-        "dtype='float32'."
-    )

@@ -6,10 +6,11 @@ from collections import defaultdict
 import numpy as np
 import torch
 
-from advfeat.classifiers._fitting import check_single_rows, draft_of_net, on_device
 from advfeat.classifiers._from_torch import TorchClassifier, starting_point
-from advfeat.classifiers._own_modules import name_of
-from advfeat.classifiers.networks import build_network, resolve_name
+from advfeat.classifiers._net_copies import draft_of_net, on_device
+from advfeat.classifiers._user_modules import name_of
+from advfeat.classifiers.networks import build_network, check_trainable, resolve_name
+from advfeat.optim._network_state import set_network_state
 from advfeat.utils._device import in_float32_on_cpu, resolve_device
 from advfeat.utils._random import isolated_torch_seed
 
@@ -72,6 +73,65 @@ def _settings(estimator):
         **{name: kind(getattr(estimator, name)) for name, kind in plain.items()},
         **{name: getattr(estimator, name) for name in names},
     }
+
+
+def initialize(net, data, state=None):
+    """Build a net's network and check it.
+
+    Parameters
+    ----------
+    net : TrainingNet
+        Not initialised.
+    data : ArrayDataset
+        What it will be trained on.
+    state : tuple, optional
+        `network_state` of an earlier fit.
+
+    Raises
+    ------
+    ValueError
+        If the network does not fit the data, cannot be trained on their batches, or is not the
+        one that the weights belong to.
+    """
+    with isolated_torch_seed(net.device, net.seed):
+        with in_float32_on_cpu():
+            net.initialize()
+        if state is not None:
+            _load(net, state)
+        net.uses_all_parameters_ = _try_smallest_batch(net, data)
+
+
+def check_single_rows(net, data):
+    """Raise a ValueError if a trained net would get batches of one sample and cannot take them."""
+    if _smallest_batch(net, data) == 1:
+        _try_smallest_batch(net, data)
+
+
+def _smallest_batch(net, data):
+    return 1 if 1 in (net.batch_size, len(data)) else 2
+
+
+def _try_smallest_batch(net, data):
+    return check_trainable(
+        net.module_,
+        net.module__network,
+        input_shape=net.module__input_shape,
+        n_classes=net.module__n_classes,
+        n=_smallest_batch(net, data),
+        device=net.device,
+        needs_gradient=hasattr(net, "attack"),
+    )
+
+
+def _load(net, state):
+    try:
+        set_network_state(net.module_, state)
+    except (RuntimeError, LookupError) as error:
+        raise ValueError(
+            "warm_start=True goes on from the weights of the last fit, but "
+            f"network={name_of(net.module__network)} has others. Take the network of the last "
+            "fit, or warm_start=False."
+        ) from error
 
 
 def set_for_one_epoch(net, estimator, callbacks, data):

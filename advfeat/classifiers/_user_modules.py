@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from advfeat.optim._comparing import close
 from advfeat.optim._copying import computed_tensors, copy_network, tensors_in
 from advfeat.optim._network_state import to_device
-from advfeat.utils._device import has_float64, own_modes
+from advfeat.utils._device import default_modes, has_float64
 from advfeat.utils._errors import first_line
 from advfeat.utils._random import isolated_torch_seed
 
@@ -196,7 +196,7 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
     modes = {layer: layer.training for layer in module.modules()}
     module.eval()
     try:
-        with own_modes():
+        with default_modes():
             x = torch.linspace(0, 1, 2 * size, device=device, dtype=torch.float32)
             x = x.reshape(2, *input_shape).requires_grad_()
             # Clones: it may begin in place.
@@ -235,7 +235,7 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
 
 def _only_rounds(module, x):
     """Whether two samples get in float64 what each gets alone: float32 may blow rounding up."""
-    with own_modes(), torch.no_grad():
+    with default_modes(), torch.no_grad():
         try:
             where = x.device if has_float64(x.device) else "cpu"
             exact, rows = copy_network(module).to(where).double().eval(), x.to(where).double()
