@@ -14,7 +14,6 @@ from advfeat.optim._graphs import output_and_gradient
 from advfeat.utils._typing import Box
 
 
-@torch.inference_mode(False)
 def projected_gradient(
     network: Callable[[Tensor], Tensor],
     x: Tensor,
@@ -93,49 +92,50 @@ def projected_gradient(
     tensor([[0.5000, 0.5000, 0.5000, 0.5000]])
     """
     _check_settings(keep, step_size, n_steps, momentum, bounds)
-    x, target, start = (_differentiable(tensor) for tensor in (x, target, start))
-    if not x.is_floating_point():
-        raise ValueError(f"x must be of floating point, as its gradient is. Got {x.dtype}.")
+    with torch.inference_mode(False):  # a caller's would leave no gradients
+        x, target, start = (_differentiable(tensor) for tensor in (x, target, start))
+        if not x.is_floating_point():
+            raise ValueError(f"x must be of floating point, as its gradient is. Got {x.dtype}.")
 
-    def project(z):
-        if math.isfinite(ball.eps):
-            z = x + ball.project(z - x)
-        # The box contains x, so clipping to it moves no coordinate away from x and the iterate
-        # stays in the ball.
-        return z if bounds is None else z.clamp(*bounds)
+        def project(z):
+            if math.isfinite(ball.eps):
+                z = x + ball.project(z - x)
+            # The box contains x, so clipping to it moves no coordinate away from x and the iterate
+            # stays in the ball.
+            return z if bounds is None else z.clamp(*bounds)
 
-    bounds = _box_like(bounds, x)
-    x = into_box(x, bounds)
-    z = x if start is None else project(start)
-    best = _Best(z) if keep == "best" else None
-    velocity = 0.0
-    for step in range(n_steps):
-        output, value, gradient = output_and_gradient(network, loss, z, target)
-        if gradient is None:
-            raise ValueError(
-                "The network has no gradient with respect to its input: nothing that it does "
-                "to it can be differentiated (is it detached, or turned into integers?). Use "
-                "a network that lets gradients through."
-            )
-        with torch.no_grad():
-            if best is not None:
-                best.update(z, value, is_better and is_better(output, target))
-                if until_better and best.good.all():
-                    return best.z
-            length = step_size(step) if callable(step_size) else step_size
-            length = min(float(length), LARGEST)
-            if bounds is not None and z.ndim == 2:
-                gradient = _inwards(gradient, z, bounds)
-            direction = ball.direction(gradient)
-            # Without momentum, two passes over the batch less.
-            velocity = momentum * velocity + direction if momentum else direction
-            z = project(z + length * velocity)
-    if best is not None:
-        with torch.no_grad():
-            output = network(z)
-            best.update(z, loss(output, target), is_better and is_better(output, target))
-        return best.z
-    return z.detach()
+        bounds = _box_like(bounds, x)
+        x = into_box(x, bounds)
+        z = x if start is None else project(start)
+        best = _Best(z) if keep == "best" else None
+        velocity = 0.0
+        for step in range(n_steps):
+            output, value, gradient = output_and_gradient(network, loss, z, target)
+            if gradient is None:
+                raise ValueError(
+                    "The network has no gradient with respect to its input: nothing that it does "
+                    "to it can be differentiated (is it detached, or turned into integers?). Use "
+                    "a network that lets gradients through."
+                )
+            with torch.no_grad():
+                if best is not None:
+                    best.update(z, value, is_better and is_better(output, target))
+                    if until_better and best.good.all():
+                        return best.z
+                length = step_size(step) if callable(step_size) else step_size
+                length = min(float(length), LARGEST)
+                if bounds is not None and z.ndim == 2:
+                    gradient = _inwards(gradient, z, bounds)
+                direction = ball.direction(gradient)
+                # Without momentum, two passes over the batch less.
+                velocity = momentum * velocity + direction if momentum else direction
+                z = project(z + length * velocity)
+        if best is not None:
+            with torch.no_grad():
+                output = network(z)
+                best.update(z, loss(output, target), is_better and is_better(output, target))
+            return best.z
+        return z.detach()
 
 
 def into_box(z: Tensor, bounds: Box) -> Tensor:
