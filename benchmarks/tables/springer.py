@@ -68,7 +68,7 @@ TABLE = Table(
         "So Weird' (2021): features of classifiers that were trained to withstand very small "
         "perturbations transfer better than those of plain training, so a set made from such a "
         "source teaches more, and one made from a very robust source less, since it keeps its "
-        "predictions. The success rate belongs to each accuracy: where it falls, fewer samples "
-        "carry anything of their label's class."
+        "predictions. Beside the accuracy stands the success rate: the share of samples that "
+        "the source takes for their new label."
     ),
 )
