@@ -7,7 +7,6 @@ import pytest
 from sklearn.frozen import FrozenEstimator
 
 from advfeat import (
-    AdversarialClassifier,
     NonRobustRelabeler,
     RobustFeatureInverter,
     StandardClassifier,
@@ -44,17 +43,6 @@ def test_constructions_with_a_store(Construction, kind, data, source, tmp_path):
             found = transformer.fit_transform(*data)
         made.append(getattr(found, "X", found))
     np.testing.assert_array_equal(*made)
-
-
-@pytest.mark.parametrize("Classifier", [StandardClassifier, AdversarialClassifier])
-def test_training(Classifier, data):
-    logits = []
-    for number in (int, np.int8):
-        settings = {"max_epochs": 2, "batch_size": 100, "n_iter_no_change": 2, "random_state": 3}
-        settings = {name: number(value) for name, value in settings.items()}
-        clf = Classifier(early_stopping=True, verbose=0, **settings)
-        logits.append(clf.fit(*data).decision_function(data[0]))
-    np.testing.assert_array_equal(*logits)
 
 
 def test_attacks_and_usefulness(data, source):

@@ -150,27 +150,8 @@ class Ranks:
         """
         if self.size == 1:
             return
-        parts = {
-            "X": (data.source,) if data.rows is None else (data.source, data.rows),
-            "y": (data.y,),
-            "sample_weight": (data.sample_weight,),
-        }
-        own = {name: [fingerprint(array) for array in arrays] for name, arrays in parts.items()}
-        settings = estimator.get_params(deep=False)
-        own |= {name: _told(value) for name, value in settings.items() if name not in _FREE}
-        weights = net.module_.state_dict()
-        own |= {
-            "classes": repr(estimator.classes_.tolist()),
-            "callbacks": [name_of(type(c)) for _, c in net.callbacks_ if isinstance(c, _TRAINING)],
-            "network": [(name, getattr(v, "shape", None)) for name, v in weights.items()],
-            "attack": _told(getattr(net, "attack", None)),
-            "earlier training": None,
-        }
-        if goes_on:
-            momenta = [s.get("momentum_buffer") for s in net.optimizer_.state.values()]
-            held = [*net.module_.parameters(), *(m for m in momenta if m is not None)]
-            weights = [fingerprint(as_array(tensor)) for tensor in held]
-            own["earlier training"] = [net.seed, len(net.history), weights]
+        with self.preparing():
+            own = _decisive(estimator, data, net, goes_on)
         found = self._all(own)
         different = [name for name in own if any(other[name] != own[name] for other in found)]
         if different:
@@ -184,6 +165,31 @@ class Ranks:
         values = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+
+def _decisive(estimator, data, net, goes_on):
+    """Gather what all ranks must have alike, by name."""
+    parts = {
+        "X": (data.source,) if data.rows is None else (data.source, data.rows),
+        "y": (data.y,),
+        "sample_weight": (data.sample_weight,),
+    }
+    own = {name: [fingerprint(array) for array in arrays] for name, arrays in parts.items()}
+    settings = estimator.get_params(deep=False)
+    own |= {name: _told(value) for name, value in settings.items() if name not in _FREE}
+    own |= {
+        "classes": repr(estimator.classes_.tolist()),
+        "callbacks": [name_of(type(c)) for _, c in net.callbacks_ if isinstance(c, _TRAINING)],
+        "network": [(n, tuple(p.shape)) for n, p in net.module_.named_parameters()],
+        "attack": _told(getattr(net, "attack", None)),
+        "earlier training": None,
+    }
+    if goes_on:
+        momenta = [s.get("momentum_buffer") for s in net.optimizer_.state.values()]
+        held = [*net.module_.parameters(), *(m for m in momenta if m is not None)]
+        weights = [fingerprint(as_array(tensor)) for tensor in held]
+        own["earlier training"] = [net.seed, len(net.history), weights]
+    return own
 
 
 def _told(value):

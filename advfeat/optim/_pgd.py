@@ -175,7 +175,9 @@ def _check_settings(keep, step_size, n_steps, momentum, bounds):
         return
     if any(side is None for side in bounds):
         raise ValueError(f"bounds must be None or (low, high), infinite for none. Got {bounds!r}.")
-    low, high = (torch.as_tensor(side).detach() for side in bounds)
+    low, high = (
+        torch.as_tensor(side, device=getattr(side, "device", "cpu")).detach() for side in bounds
+    )
     # Those on a GPU would have to be waited for.
     if low.is_cpu and high.is_cpu and (low > high).any():
         raise ValueError(f"bounds must be (low, high), low nowhere above high. Got {bounds!r}.")
