@@ -26,7 +26,7 @@ def raised():
             if not isinstance(call, ast.Call):
                 continue
             name = ast.unparse(call.func)
-            if name not in ("warnings.warn", "_warn"):
+            if name not in ("warn_caller", "_warn"):
                 continue
             message = call.args[0]
             parts = message.values if isinstance(message, ast.JoinedStr) else [message]

@@ -1,7 +1,5 @@
 """Whether attacks along the gradient can say anything of a network, tried on a few samples."""
 
-import warnings
-
 import numpy as np
 import torch
 
@@ -18,6 +16,7 @@ from advfeat.optim import (
 from advfeat.utils._checks import take_batch
 from advfeat.utils._device import default_modes
 from advfeat.utils._rounding import warn_of_eps
+from advfeat.utils._warnings import warn_caller
 
 _N_SAMPLES = 64
 _N_PROBES = 8
@@ -206,4 +205,4 @@ def _stretch(n, length, share, draw):
 
 
 def _warn(message):
-    warnings.warn(f"{message} {_ADVICE}", EvaluationWarning, stacklevel=5)
+    warn_caller(f"{message} {_ADVICE}", EvaluationWarning)

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import warnings
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +31,7 @@ from advfeat.optim._network_state import to_device
 from advfeat.utils._device import autocast
 from advfeat.utils._logits import usable
 from advfeat.utils._random import draws_in_training, isolated_torch_seed, make_generator
+from advfeat.utils._warnings import warn_caller
 
 _NO_DRAWS = "skorch.", "advfeat.", "builtins"  # modules whose code draws nothing
 _N_LOOKED_AT = 64  # samples, once the training has ended
@@ -326,12 +326,11 @@ class AdversarialNet(TrainingNet):
             return
         start = into_box(start, self.attack["bounds"])
         if (found - start).abs().max() <= 1e-6 * self.attack["eps"]:
-            warnings.warn(
+            warn_caller(
                 "The attack moved no sample of the last batch of the first epoch, and training "
                 "goes on as if without an adversary. The gradients of the network are zero (look "
                 "for rounding or other steps in its forward), or eps is lost beside large inputs.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
 
     def step_inputs(self, batch, share, validation=False):

@@ -1,7 +1,5 @@
 """Guard against catastrophic overfitting in adversarial training with few attack steps."""
 
-import warnings
-
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -11,6 +9,7 @@ from advfeat.optim._balls import crossing_step
 from advfeat.optim._copying import copy_state
 from advfeat.optim._network_state import network_state, set_network_state
 from advfeat.utils._random import make_rng
+from advfeat.utils._warnings import warn_caller
 
 MAX_GUARDED_STEPS = 3  # attack steps up to which the guard looks
 _PAPER_STEPS = 7  # steps of the paper, taken after it has struck
@@ -63,13 +62,12 @@ class OverfittingGuard(Callback):
         for group, lr in zip(net.optimizer_.param_groups, rates, strict=True):
             group["lr"] = lr  # the schedule goes on
         net.attack = raised(net.attack)
-        warnings.warn(
+        warn_caller(
             f"Catastrophic overfitting in epoch {len(net.history)}: of the training samples "
             f"{few:.0%} withstand the training attack (n_steps={n_steps}), but only {strong:.0%} "
             f"one of {_STRONG} steps. The epoch was taken back, and training goes on with "
             f"{_PAPER_STEPS} steps. Pass a larger n_steps or random_start=True to avoid it.",
             ConvergenceWarning,
-            stacklevel=2,
         )
 
     def on_train_end(self, net, **kwargs):

@@ -1,7 +1,6 @@
 """What a file of a classifier holds, and how the classifier is built from it again."""
 
 import math
-import warnings
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from advfeat.optim._copying import copy_network
 from advfeat.optim._network_state import BESIDE, load_weights, set_beside, tensors_beside
 from advfeat.utils._device import default_modes, in_float32_on_cpu
 from advfeat.utils._random import isolated_torch_seed
+from advfeat.utils._warnings import warn_caller
 
 _NUMBERS = ("validation_scores_", "best_validation_score_")
 _LABELS = ("classes_", "feature_names_in_")
@@ -255,11 +255,9 @@ def _load_trained(kind, params, header, tensors, network):
             net.optimizer_.state[weight][_MOMENTUM] = torch.empty_like(weight).copy_(momenta[name])
     classifier.net_ = net
     if header["dropped"]:
-        warnings.warn(
+        warn_caller(
             f"Not kept in the file: {', '.join(header['dropped'])}. Set parameters before you "
             "train the classifier again.",
-            UserWarning,
-            stacklevel=5,
         )
     return classifier
 

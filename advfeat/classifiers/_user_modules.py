@@ -4,7 +4,6 @@ What does not fit is refused in one line that says what does; no message prints 
 """
 
 import inspect
-import warnings
 
 import torch
 from torch import nn
@@ -16,6 +15,7 @@ from advfeat.optim._network_state import to_device
 from advfeat.utils._device import default_modes, has_float64
 from advfeat.utils._errors import first_line
 from advfeat.utils._random import isolated_torch_seed
+from advfeat.utils._warnings import warn_caller
 
 
 class ForwardError(ValueError):
@@ -160,12 +160,10 @@ def _compare(network, body, again):
         return
     varied = any(w.numel() and (w != w.flatten()[0]).any() for w in weights.values())
     if varied and all(torch.equal(weights[name], second[name]) for name in weights):
-        warnings.warn(
+        warn_caller(
             f"network={name_of(network)} returns the same weights at every call. If they are "
             "trained, note that the mean and std of the training data come in front of them: to "
             "go on from trained weights pass from_torch(module, ...) as the network.",
-            UserWarning,
-            stacklevel=2,
         )
 
 

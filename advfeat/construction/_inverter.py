@@ -1,7 +1,6 @@
 """RobustFeatureInverter: training sets restricted to the features of one network."""
 
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -34,6 +33,7 @@ from advfeat.utils._modules import unfrozen
 from advfeat.utils._random import draw_seed, make_rng, normal_rows
 from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
 from advfeat.utils._typing import Inputs, PathOrStr, RandomState
+from advfeat.utils._warnings import warn_caller
 
 # solver: (n_steps, step_size)
 _DEFAULTS = {"momentum": (200, 0.15), "decayed": (100, 0.6), "paper": (1000, 0.1)}
@@ -210,13 +210,11 @@ class RobustFeatureInverter(TrainTimeTransformer):
         source = self._source
         frozen = refuse_random(source.frozen(precision=self.precision).verify(X))
         if not frozen.passes_gradient:
-            warnings.warn(
+            warn_caller(
                 "Some features of the source network have no gradient: their units are off, and "
                 "there is no way around the ReLU, as the network cannot be traced or something "
                 "stands between it and the last linear layer. They may not be matched, see "
                 "residual_.",
-                UserWarning,
-                stacklevel=3,
             )
         seed = draw_seed(self.random_state)
         n_steps, step_size = self._steps()
@@ -236,12 +234,11 @@ class RobustFeatureInverter(TrainTimeTransformer):
         columns = (X,) if starts is None else (X, starts)
         X_r, residual, distance = self._run(job, columns, "inversion", store)
         if not np.median(residual) <= _POOR:  # also if it is NaN
-            warnings.warn(
+            warn_caller(
                 f"The features were matched poorly: the median relative residual is "
                 f"{np.median(residual):.2f}. Raise n_steps (got {n_steps}) or step_size "
                 f"(got {step_size:g}).",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         return X_r, residual, distance
 

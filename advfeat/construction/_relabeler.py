@@ -1,7 +1,6 @@
 """NonRobustRelabeler: training sets whose labels are carried by adversarial perturbations."""
 
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -43,6 +42,7 @@ from advfeat.utils._random import draw_seed, make_rng
 from advfeat.utils._rounding import warn_of_eps
 from advfeat.utils._sklearn import HasMethods, Interval, StrOptions
 from advfeat.utils._typing import Inputs, PathOrStr, RandomState
+from advfeat.utils._warnings import warn_caller
 
 _IN_VAIN = 0.05  # share of the samples that reach a class not their own, below which to warn
 _STILL = 0.05  # share that does not move, above which to warn
@@ -344,11 +344,10 @@ def _warn_if_in_vain(X, X_adv, success, other, eps):
         problem = "most samples keep the features of their own class"
     else:
         return
-    warnings.warn(
+    warn_caller(
         f"The source takes only {rate:.0%} of the samples whose target is another class for that "
         f"class; {problem}. Raise eps (got {eps:g}) or n_steps, or take another source.",
         ConvergenceWarning,
-        stacklevel=4,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Real
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,7 @@ from advfeat.utils._sklearn import (
     _check_partial_fit_first_call,
     _fit_context,
 )
+from advfeat.utils._warnings import warn_caller
 from advfeat.utils._weight import check_weight
 
 if TYPE_CHECKING:
@@ -356,12 +356,11 @@ class GaussianRobustMLE(
         if self.adversary == "pointwise" and self.eps_ > 0:
             robust = robust_std_of_samples(X, y, sample_weight, self._scatter, self.eps_, robust)
         elif error > _POOR_RELAXATION:
-            warnings.warn(
+            warn_caller(
                 "The average adversary is a poor stand-in for one with a budget per sample: "
                 f"only d_eff_ = {self.d_eff_:.2g} directions share the budget, and robust "
                 f"variances differ by some {error:.0%}. Use adversary='pointwise' if every "
                 "single perturbation is to be bounded.",
-                stacklevel=5,
             )
         self.std_, self.robust_std_, self.adversary_std_ = (
             values.reshape(std.shape if self._scatter.per_class else -1)

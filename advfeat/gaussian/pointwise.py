@@ -4,7 +4,6 @@ Everything is in coordinates along fixed orthogonal axes, where the model's prec
 is diagonal. The learner's problem is convex in the logarithms of the standard deviations.
 """
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from scipy import optimize
 from sklearn.exceptions import ConvergenceWarning
 
 from advfeat.gaussian.robust_covariance import ratio
+from advfeat.utils._warnings import warn_caller
 
 _MAX_ITER = 100
 _N_STEPS, _N_STARTS = 1000, 10  # of L-BFGS
@@ -162,12 +162,11 @@ def pointwise_std(V, sample_weight, eps, start, multiplicity):
     energy = np.exp(-2 * u) * (sample_weight @ np.square(V + delta))
     error = np.abs(energy / multiplicity - 1).max()
     if not error <= _POOR:
-        warnings.warn(
+        warn_caller(
             "The search for the reply to the pointwise adversary stopped before it was found: "
             f"the variance after the attack differs by {error:.2g} of its value from the model's. "
             "Use adversary='average', or leave out features that hardly vary.",
             ConvergenceWarning,
-            stacklevel=7,
         )
     adversary_std = np.sqrt(sample_weight @ np.square(delta) / multiplicity)
     return PointwiseStd(

@@ -5,7 +5,6 @@ images in 0..255, which are scaled to [0, 1] batch by batch.
 """
 
 import datetime
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -21,6 +20,7 @@ from advfeat.utils._bounds import is_unit_box, resolve_bounds
 from advfeat.utils._frames import library_of
 from advfeat.utils._lazy import ChannelsFirst, LazyArray, extent, held_dtype, lazy
 from advfeat.utils._rounding import warn_of_offset
+from advfeat.utils._warnings import warn_caller
 
 _TOLERANCE = 1e-5  # rounding in upstream pipelines leaves values such as -3e-8
 _CHANNELS = (1, 2, 3, 4)
@@ -286,12 +286,10 @@ def _refuse_empty(X, owner):
 
 def _warn_of_bytes(ends):
     if ends[1].max() > 1:
-        warnings.warn(
+        warn_caller(
             "X is a table of uint8. Its values are taken as they are; only uint8 images of shape "
             "(n, C, H, W) are scaled to [0, 1]. Pass X.reshape(-1, C, H, W) if these are images, "
             "or X.astype('float32') to say that the values are meant.",
-            UserWarning,
-            stacklevel=3,
         )
 
 

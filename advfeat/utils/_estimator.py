@@ -1,10 +1,10 @@
 """What all estimators share: pickles that say their version, and a link to their page."""
 
 import contextlib
-import warnings
 from typing import Any
 
 from advfeat._version import __version__
+from advfeat.utils._warnings import warn_caller
 
 SITE = "https://advfeat.readthedocs.io"  # as in pyproject.toml; "stable" is the last release
 
@@ -74,11 +74,9 @@ class EstimatorMixin:
                 "advfeat.save if it is a classifier; or fit it again."
             )
         if version != __version__:
-            warnings.warn(
+            warn_caller(
                 f"This pickle of {name} was written by advfeat {version}; in advfeat "
                 f"{__version__} it may not work, or give other results. Files of advfeat.save are "
                 "made to last.",
-                UserWarning,
-                stacklevel=2,
             )
         super().__setstate__(state)  # type: ignore[misc]

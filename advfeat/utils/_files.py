@@ -7,8 +7,9 @@ import os
 import stat
 import time
 import uuid
-import warnings
 from pathlib import Path
+
+from advfeat.utils._warnings import warn_caller
 
 try:
     import fcntl
@@ -166,11 +167,9 @@ class Lock:
             if error.errno not in _NO_LOCKS:
                 file.close()
                 raise
-            warnings.warn(
+            warn_caller(
                 f"The file system of '{self.path.parent}' has no locks ({error.strerror}): take "
                 "care that no two processes write there.",
-                UserWarning,
-                stacklevel=2,
             )
         else:
             if not self._is_there(file):  # its holder removed it in between: no lock for others

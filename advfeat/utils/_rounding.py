@@ -1,10 +1,9 @@
 """What rounding to float32 loses of data that lie far from zero."""
 
-import warnings
-
 import numpy as np
 
 from advfeat.utils._lazy import LazyArray, extent, held_dtype
+from advfeat.utils._warnings import warn_caller
 
 _LOST = 0.01  # of a feature's standard deviation, by rounding to float32
 _CONSTANT = 1e-13  # relative; below it a deviation is rounding of float64
@@ -31,12 +30,10 @@ def warn_of_offset(given):
         bad = (lost > _LOST * spread) & (spread > _CONSTANT * size) & np.isfinite(lost)
     if bad.any():
         i = int(bad.argmax())
-        warnings.warn(
+        warn_caller(
             f"Networks and attacks compute in float32, which rounds feature {i} by up to "
             f"{lost[i]:.2g} where its values, near {size[i]:.6g}, have a standard deviation of "
             f"{spread[i]:.2g}. Take away the offset first, as a StandardScaler does.",
-            UserWarning,
-            stacklevel=4,
         )
 
 
@@ -56,11 +53,9 @@ def warn_of_eps(X, norm, eps, dtype="float32"):
     """
     if X.dtype == np.uint8:
         if eps > (1.0 if norm == np.inf else np.sqrt(np.prod(X.shape[1:]))):
-            warnings.warn(
+            warn_caller(
                 f"eps={eps:g} leads from any of these images to any other: uint8 images are read "
                 "in [0, 1], and eps is in this scale, such as 8 / 255.",
-                UserWarning,
-                stacklevel=4,
             )
         return
     kind = np.dtype(dtype).type
@@ -79,9 +74,7 @@ def warn_of_eps(X, norm, eps, dtype="float32"):
     else:
         how = "Networks and attacks compute in float32, which rounds"
         advice = "Take away the offset first, as a StandardScaler does."
-    warnings.warn(
+    warn_caller(
         f"{how} these samples, of values up to {largest.max():.3g}, by some {moved:.2g} beside "
         f"eps={eps:g}. {advice}",
-        UserWarning,
-        stacklevel=4,
     )

@@ -11,7 +11,6 @@ import errno
 import json
 import math
 import shutil
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from advfeat.utils._fingerprint import digest_arrays, fingerprint
 from advfeat.utils._manifest import CHECKSUMS, Manifest, read_content
 from advfeat.utils._npy import RowFile
 from advfeat.utils._progress import progress_bar
+from advfeat.utils._warnings import warn_caller
 
 _DIGEST = 16  # bytes of a checksum
 _EXTRAS = "extras.json"  # fingerprints of the small arrays
@@ -235,19 +235,15 @@ class Store:
             sync_folder(self.folder)
             self._manifest.write()
         if lost:
-            warnings.warn(
+            warn_caller(
                 f"The checksums in {self.name} are missing or damaged: all is done again.",
-                UserWarning,
-                stacklevel=3,
             )
         n_begun = self._digests.any(axis=1).sum()
         n_damaged = self._forget_damaged()
         if n_damaged:
-            warnings.warn(
+            warn_caller(
                 f"{n_damaged} of the {n_begun} batches kept in {self.name} are damaged and are "
                 "done again.",
-                UserWarning,
-                stacklevel=3,
             )
 
     def _forget_damaged(self):

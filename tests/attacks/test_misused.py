@@ -44,8 +44,10 @@ def test_eps_in_the_scale_of_bytes_is_told(norm, eps):
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.simplefilter("ignore", EvaluationWarning)
         for call in calls:
-            with pytest.warns(UserWarning, match=f"eps={eps:g} leads from any .* such as 8 / 255"):
+            said = f"eps={eps:g} leads from any .* such as 8 / 255"
+            with pytest.warns(UserWarning, match=said) as told:
                 call(eps)
+            assert {w.filename for w in told} == {__file__}
             call(eps / 255)
 
 
