@@ -27,9 +27,10 @@ from advfeat.utils._bounds import resolve_bounds, validate_bounds
 from advfeat.utils._checks import check_data
 from advfeat.utils._estimator import as_now
 from advfeat.utils._frames import as_frame, check_names
-from advfeat.utils._lazy import InUnits, LazyArray, images_in_units
+from advfeat.utils._lazy import LazyArray
 from advfeat.utils._modules import refuse_module
 from advfeat.utils._typing import Bounds, Inputs
+from advfeat.utils._units import InUnits, images_in_units
 
 _N_COMPARED = 256  # samples
 _CHUNK = 2**23  # bytes

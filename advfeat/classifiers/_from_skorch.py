@@ -17,8 +17,9 @@ from advfeat.classifiers._user_modules import ForwardError, check_logits, copy_o
 from advfeat.optim._network_state import to_device
 from advfeat.utils._device import default_modes
 from advfeat.utils._labels import check_labels
-from advfeat.utils._lazy import CastArray, InUnits
+from advfeat.utils._lazy import CastArray
 from advfeat.utils._random import isolated_torch_seed
+from advfeat.utils._units import InUnits
 
 
 def check_skorch_net(net):

@@ -11,8 +11,9 @@ from advfeat.utils._checks import check_inputs, take_batch
 from advfeat.utils._device import on_accelerator
 from advfeat.utils._errors import shortened
 from advfeat.utils._labels import check_classes, check_labels, encode_labels, positions_of
-from advfeat.utils._lazy import InUnits, SelectedRows
+from advfeat.utils._lazy import SelectedRows
 from advfeat.utils._random import make_rng
+from advfeat.utils._units import InUnits
 from advfeat.utils._weight import check_weight
 
 _STATISTICS_BYTES = 2**25  # of float64 values at a time

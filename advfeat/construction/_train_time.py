@@ -44,16 +44,12 @@ from advfeat.utils._errors import add_hint
 from advfeat.utils._estimator import EstimatorMixin, as_now, draft_of
 from advfeat.utils._frames import library_of
 from advfeat.utils._labels import check_labels
-from advfeat.utils._lazy import (
-    LazyArray,
-    extents_remembered,
-    images_in_units,
-    items_in_units,
-)
+from advfeat.utils._lazy import LazyArray, extents_remembered
 from advfeat.utils._modules import refuse_module, unfrozen
 from advfeat.utils._random import draw_seed
 from advfeat.utils._sklearn import _fit_context, _raise_for_params, html_block_around
 from advfeat.utils._typing import Inputs
+from advfeat.utils._units import images_in_units, items_in_units
 from advfeat.utils._workers import check_backend
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from advfeat.datasets._npz import load_arrays, save_arrays
 from advfeat.utils._arrays import as_array, as_floats, positions
 from advfeat.utils._frames import as_frame
 from advfeat.utils._labels import check_kind, ravel_column
-from advfeat.utils._lazy import LazyArray, images_in_units, select_rows
+from advfeat.utils._lazy import LazyArray, select_rows
 from advfeat.utils._typing import PathOrStr
+from advfeat.utils._units import images_in_units
 
 _REFUSAL = (
     "A ConstructedDataset carries its own labels; end the pipeline with an advfeat or skorch "

@@ -8,8 +8,9 @@ from advfeat.datasets._constructed import CarriedLabel, ConstructedDataset
 from advfeat.utils._arrays import as_array, refuse_pairs
 from advfeat.utils._checks import refuse_loaders
 from advfeat.utils._labels import ravel_column
-from advfeat.utils._lazy import DatasetArray, ItemsInUnits
+from advfeat.utils._lazy import DatasetArray
 from advfeat.utils._progress import progress_bar
+from advfeat.utils._units import ItemsInUnits
 
 
 def unpack_data(estimator, X, y):

@@ -19,11 +19,11 @@ from advfeat.utils._batches import Forward, iter_batches
 from advfeat.utils._checks import check_data
 from advfeat.utils._frames import as_frame, library_of
 from advfeat.utils._labels import check_labels, encode_labels
-from advfeat.utils._lazy import images_in_units
 from advfeat.utils._logits import classified_as
 from advfeat.utils._modules import refuse_module, unfrozen
 from advfeat.utils._rounding import warn_of_eps
 from advfeat.utils._typing import Inputs
+from advfeat.utils._units import images_in_units
 
 _N_COMPARED = 256  # images
 
