@@ -240,22 +240,33 @@ class Experiment:
             ],
         )
 
-    def leak_records(self, name):
-        """Give what a linear model on the robust source's features learns of a set."""
+    def leak_records(self, name, C=None):
+        """Give what a linear model on the robust source's features learns of a set.
+
+        ``C`` is that of another logistic regression than the usual one.
+        """
+        other = {} if C is None else {"C": C}
 
         def teach(robust, constructed):
             data = constructed["set"]
             X, y = (data.X, data.y) if SETS[name].relabelled else (data, self.y)
-            return measures.accuracy_of_robust_features(robust, X, y, self.X_test, self.y_test)
+            test = self.X_test, self.y_test
+            return measures.accuracy_of_robust_features(robust, X, y, *test, **other)
 
         found = self.stage(
             "measure",
-            f"leak of {name}",
-            ("leak", self.set_key(name), self.classifier_key("adversarial"), self.test_key),
+            f"leak of {name}" + (f", C {C:g}" if other else ""),
+            (
+                "leak",
+                self.set_key(name),
+                self.classifier_key("adversarial"),
+                self.test_key,
+                *other.items(),
+            ),
             teach,
             needs=[lambda: self.classifier("adversarial"), lambda: self.constructed(name)],
         )
-        return [self.record(name, LEAK, found)]
+        return [self.record(name, LEAK + (f", C {C:g}" if other else ""), found)]
 
     def record(self, row, metric, value, eps=None):
         """One measured value; None where there is none."""

@@ -220,9 +220,12 @@ def _claims(name, found):
     if not best:
         return [f"Pages: {', '.join(pages)}.", ""]
     n_holding = [verdict for _, verdict, _ in best.values()].count("holds")
+    n_single = [n for n, *_ in best.values()].count(1)
+    how = "all" if n_single == len(best) else n_single
+    single = f" ({how} judged with one seed, where another may differ by more)" * (n_single > 0)
     lines = [
         f"Pages, with how many of their claims hold: {', '.join(pages)}. In all {n_holding} of "
-        f"{len(best)} hold.",
+        f"{len(best)} hold{single}.",
         "",
     ]
     reversed_ones = [

@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from advfeat import robust_accuracy_curve
 from advfeat.utils._random import draws_given_back
 
+LEAK_C = 0.01  # inverse penalty of the linear model on the robust source's features
 VERBOSE = int(sys.stderr.isatty())  # progress bars for people only
 
 
@@ -69,13 +70,13 @@ def _autoattack(network, device, n_classes, norm, eps):
     return attack
 
 
-def accuracy_of_robust_features(robust, X, y, X_test, y_test):
-    """Accuracy of a linear model on the robust source's features, trained on (X, y).
+def accuracy_of_robust_features(robust, X, y, X_test, y_test, C=LEAK_C):
+    """Accuracy of a logistic regression on the robust source's features, trained on (X, y).
 
     On a constructed set it says how much of the original labels these features alone tell. Not
     each of them is robust: see the table "usefulness".
     """
-    linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    linear = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
     linear.fit(robust.features(X), y)
     return linear.score(robust.features(X_test), y_test)
 

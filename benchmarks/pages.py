@@ -6,10 +6,13 @@ import numpy as np
 from scipy import stats
 
 from differences import differences
+from experiment import LEAK
+from measures import LEAK_C
 from presets import of_settings
 from tables._table import rows_of, values
 
 _SHARES = ("accuracy", "robust accuracy", "transfer rate", "success rate", "share")
+_ATTACKED = ("robust accuracy", "transfer rate", "gamma")
 _N_COLUMNS = 6  # of a table on a page
 _EXACT = 1e-3  # relative; what varies less has no spread in three digits
 _UNEVEN = 1.1  # times its equal share: a class this large makes sizes uneven
@@ -137,10 +140,13 @@ def judged(table, report):
             np.inf if chance else _count(table, report, claim.low[0]),
         ]
         gap, error, verdict = _compared(pairs, counts, claim.exclusive)
-        if claim.above_chance and verdict == "holds":
-            alone = np.stack([pairs[:, 0], np.full(len(pairs), _chance(data))], axis=1)
-            above = _compared(alone, [counts[0], np.inf], False)[2] == "holds"
-            verdict = "holds" if above else "not shown"
+        if claim.above_chance and verdict != "not shown":
+            i = 0 if verdict == "holds" else 1  # the higher one
+            alone = np.stack([pairs[:, i], np.full(len(pairs), _chance(data))], axis=1)
+            if _compared(alone, [counts[i], np.inf], False)[2] != "holds":
+                verdict = "not shown"
+        if claim.one_sided and verdict == "the opposite":
+            verdict = "not shown"
         if claim.of_epochs and len(pairs) == 1:
             verdict = "not shown"
         if chance and gap < 0 and _chance(data) > _UNEVEN / data["n_classes"]:
@@ -191,22 +197,30 @@ def _claims(table, report):
         f"| {text} | {gap:+.1f} ± {error:.1f} | {said}{', with this seed' * (n == 1)} |"
         for text, gap, error, n, said in found
     ]
-    hold = f"hold the spread over the seeds and that of the {table.counted}"
+    said = f"come from the seeds and from the choice of the {table.counted}"
     if all(n == 1 for *_, n, _ in found):
-        hold = f"hold that of the {table.counted} alone: another seed may differ by more"
+        said = (
+            f"come from the choice of the {table.counted} alone: another seed may differ by more"
+        )
     elif any(n == 1 for *_, n, _ in found):
-        hold += ", with one seed the latter alone"
-    same = " The error treats rows as independent: where both are tested on the same images, of "
-    same += "which only the sums are kept, it is usually too large."
+        said += ", with one seed from the latter alone"
+    said = (
+        f"A difference counts if its interval of 95 % and {N_STANDARD_ERRORS} standard errors "
+        f"leave out zero. The errors {said}."
+    )
     apart = all(claim.exclusive for claim in table.claims)  # whose errors are exact
-    same = same if table.counted == "test images" and not apart else ""
-    return [
-        *lines,
-        "",
-        f"A difference counts beyond its interval of 95 %, at least {N_STANDARD_ERRORS} standard "
-        f"errors, which {hold}.{same}",
-        "",
-    ]
+    if table.counted == "test images" and not apart:
+        said += " They treat rows as independent: where both are tested on the same images, of "
+        said += "which only the sums are kept, they are usually too large."
+    if any(claim.above_chance for claim in table.claims):
+        said += (
+            " To teach more, the higher row must also be above chance: a lower one has learned "
+        )
+        said += "to avoid the true class."
+    if any(claim.one_sided for claim in table.claims):
+        said += " To teach less than the robust source's features do counts for nothing: another "
+        said += "linear model than the one tried here would learn more or less of them."
+    return [*lines, "", said, ""]
 
 
 def _line_of_data(table, report):
@@ -233,11 +247,21 @@ def _settings(table, report):
         settings = report["settings"]
         lines += [
             f"- Preset {report['preset']}: network {settings['network']}, training and "
-            f"construction in {settings['precision']}.",
-            f"- Robust accuracy: L2, this library's attack ({_runs(report['data']['n_classes'])}, "
-            f"{settings['attack_steps']} steps each, {settings.get('attack_precision', 'fp32')}, "
-            "judged in fp32), unless a row or column says otherwise.",
+            f"construction in {settings['precision']}."
         ]
+        metrics = {record["metric"] for record in report["records"]}
+        if any(metric.startswith(_ATTACKED) for metric in metrics):
+            lines += [
+                f"- Attacks: L2, this library's ({_runs(report['data']['n_classes'])}, "
+                f"{settings['attack_steps']} steps each, "
+                f"{settings.get('attack_precision', 'fp32')}, judged in fp32), unless a row or "
+                "column says otherwise."
+            ]
+        if LEAK in metrics:
+            lines += [
+                f"- {LEAK[len('accuracy, ') :].capitalize()}: standardised, then scikit-learn's "
+                f"LogisticRegression(C={LEAK_C}), unless a column says otherwise."
+            ]
         differ = differences(of_settings(settings), table, report["data"])
         if differ:
             lines += ["", "In these settings the run differs from Ilyas et al. (the paper):", ""]

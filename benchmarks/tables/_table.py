@@ -25,8 +25,11 @@ class Claim:
         Whether the cells are means over epochs. Those of one training rise and fall together, so
         one seed decides nothing.
     above_chance : bool
-        Whether the claim holds only if the first cell is above chance as well: a model that
-        knows nothing beats one that has learned to avoid the true class.
+        Whether the higher of the two cells must be above chance as well: a model that knows
+        nothing beats one that has learned to avoid the true class.
+    one_sided : bool
+        Whether the second cell is what one of many controls gives, so that to stay below it
+        says nothing.
     """
 
     text: str
@@ -35,6 +38,7 @@ class Claim:
     exclusive: bool = False
     of_epochs: bool = False
     above_chance: bool = False
+    one_sided: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,10 @@ def accuracy_bars(records, experiment, rows=None):
         n_steps=experiment.preset.attack_steps,
         n_samples=len(experiment.X_test),
     )
-    display.ax_.axhline(chance(experiment) / 100, color="0.3", linestyle=":", linewidth=1)
+    ax, guess = display.ax_, chance(experiment) / 100
+    ax.axhline(guess, color="0.3", linestyle=":", linewidth=1)
+    beside = ax.get_yaxis_transform()
+    ax.text(1.005, guess, "chance", transform=beside, va="center", fontsize=7, color="0.3")
     return display.figure_
 
 

@@ -43,6 +43,7 @@ CLAIMS = (
         "D_NR teaches more than the robust source's features would (not in the paper)",
         ("D_NR", "accuracy", None),
         ("D_NR", LEAK, None),
+        one_sided=True,
     ),
 )
 

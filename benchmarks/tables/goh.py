@@ -155,6 +155,7 @@ TABLE = Table(
             ("D_other", "accuracy", None),
             ("D_other", _LEAK, None),
             above_chance=True,
+            one_sided=True,
         ),
     ),
     sets=("standard", "D_rand", "D_det"),

@@ -48,8 +48,8 @@ TABLE = Table(
     note=(
         'Not in the paper. "In bf16": the sources, the sets and the classifiers are made in '
         "bf16; the attack is in fp32, except where the row says otherwise. Examples are always "
-        "judged in fp32. Differences count against the spread over the seeds and the standard "
-        "error of the test set."
+        "judged in fp32. A difference that is smaller than the spread over the seeds, or than two "
+        "standard errors of the test set, shows nothing."
     ),
     prepare=_prepare,
 )

@@ -235,7 +235,10 @@ def test_a_page_says_with_what_its_stages_were_computed():
 def test_a_page_describes_the_attack_that_was_run(n_classes, text):
     data = {"label": "x", "n_train": 9, "n_test": 9, "n_classes": n_classes}
     report = {"preset": "digits", "settings": _plain(PRESETS["digits"]), "data": data}
+    report |= {"records": report_of({"a": [0.5]})["records"]}
     table = tables._table.Table("x", "x", None, None)
+    assert "Attacks" not in " ".join(pages._settings(table, report))
+    report["records"] += [{**report["records"][0], "metric": "robust accuracy", "eps": 0.5}]
     said = " ".join(pages._settings(table, report))
     assert text in said
     assert "20 steps each, fp32, judged in fp32)" in said
@@ -304,16 +307,19 @@ def test_chance_is_that_of_the_most_frequent_class(share, accuracy, verdict):
 
 
 @pytest.mark.parametrize(
-    ("taught", "would", "verdict"),
+    ("taught", "would", "one_sided", "verdict"),
     [
-        (0.5, 0.0, "holds"),
-        (0.1, 0.0, "not shown"),
-        (0.05, 0.0, "not shown"),
-        (0.5, 0.6, "the opposite"),
+        (0.5, 0.0, True, "holds"),
+        (0.1, 0.0, True, "not shown"),
+        (0.05, 0.0, False, "not shown"),
+        (0.0, 0.05, False, "not shown"),  # both have learned to avoid the true class
+        (0.0, 0.6, False, "the opposite"),
+        (0.5, 0.7, False, "the opposite"),
+        (0.5, 0.7, True, "not shown"),  # another control may give less
     ],
 )
-def test_what_knows_nothing_does_not_teach_more_than_features_that_avoid_the_class(
-    taught, would, verdict
+def test_who_knows_nothing_does_not_teach_more_than_who_avoids_the_true_class(
+    taught, would, one_sided, verdict
 ):
     report = report_of({"D_other": [taught, taught + 0.01]})
     report["records"] += [
@@ -321,7 +327,10 @@ def test_what_knows_nothing_does_not_teach_more_than_features_that_avoid_the_cla
     ]
     claim = next(claim for claim in tables.table("table1").claims if claim.above_chance)
     claim = dataclasses.replace(
-        claim, high=("D_other", "accuracy", None), low=("D_other", "leak", None)
+        claim,
+        high=("D_other", "accuracy", None),
+        low=("D_other", "leak", None),
+        one_sided=one_sided,
     )
     table = tables._table.Table("x", "x", None, None, claims=(claim,))
     ((*_, found),) = pages.judged(table, report)
