@@ -103,8 +103,8 @@ def test_a_claim_says_that_it_was_judged_with_one_seed_among_others_with_more():
     table = tables._table.Table("x", "x", None, None, claims=claims)
     said = pages._claims(table, report_of({"a": [0.5, 0.6], "b": [0.1, 0.2], "c": [0.2]}))
     assert said[2].endswith("| holds |") and said[3].endswith("| holds, with this seed |")
-    said_of = "from the seeds and from the choice of the test images, with one seed from the latter"
-    assert said_of in said[5]
+    errors = "from the seeds and from the choice of the test images, with one seed from the latter"
+    assert errors in said[5]
     assert "where both are tested on the same images" in said[5]
     (*_, said, _) = pages._claims(table, report_of({"a": [0.5], "c": [0.2]}))
     assert "another seed may differ by more" in said
