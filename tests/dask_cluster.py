@@ -14,6 +14,7 @@ def local_client(threads_per_worker):
     settings = {
         "distributed.scheduler.allowed-failures": 1,
         "distributed.worker.memory.terminate": False,
+        "distributed.deploy.lost-worker-timeout": "5 minutes",  # a new one may be slow to start
     }
     with (
         dask.config.set(settings),

@@ -13,7 +13,8 @@ import os
 import pickle
 import threading
 import time
-from contextlib import closing
+from concurrent import futures
+from contextlib import closing, suppress
 from functools import partial
 from multiprocessing import current_process
 from uuid import uuid4
@@ -262,9 +263,9 @@ def _in_dask_task():
 
 def _on_dask(backend, job, begins, cut):
     import dask
-    from distributed import CancelledError, Future, KilledWorker, wait
+    from distributed import CancelledError, KilledWorker, wait
 
-    client, reading = backend.client, False
+    client, reading, losses = backend.client, False, []
 
     def send(*task, **settings):
         # Tasks hold their data, so that the scheduler can give them to another worker. That is
@@ -273,7 +274,7 @@ def _on_dask(backend, job, begins, cut):
             return client.submit(*task, pure=False, **settings)
 
     name, packed = _pack(job)
-    packed = send(_same, packed)  # a task of its own: sent once, made again where it gets lost
+    packed = send(np.asarray, packed)  # a task of its own: sent once, made again where it is lost
 
     def submit(begin):
         nonlocal reading
@@ -285,26 +286,39 @@ def _on_dask(backend, job, begins, cut):
             settings = {"workers": places.pop(), "allow_other_workers": True, **settings}
         return send(_packed_task, name, packed, begin, *rows, **settings)
 
-    def finished(futures):
+    def finished(tasks):
+        with suppress(asyncio.TimeoutError):  # another class than TimeoutError on Python 3.10
+            done = wait(tasks, timeout=_POLL, return_when="FIRST_COMPLETED").done
+            return [task for task in done if task.status != "lost"]
+        return []
+
+    def result(task):
+        # dask's own `result` waits, maybe for ever, until a value that got lost is made again. A
+        # timeout would end slow transfers as well: one goes on for as long as dask has the value.
+        value = asyncio.wait_for(task, None)  # a coroutine, for the thread in which dask waits
+        transfer = asyncio.run_coroutine_threadsafe(value, client.loop.asyncio_loop)
         try:
-            return wait(futures, timeout=_POLL, return_when="FIRST_COMPLETED").done
-        except asyncio.TimeoutError:  # another class than TimeoutError on Python 3.10
-            return ()
+            while task.status in ("finished", "error"):
+                if futures.wait([transfer], timeout=_POLL).done:
+                    return transfer.result()
+        finally:
+            transfer.cancel()
+        losses.append(task.key)
+        if losses.count(task.key) > _LOSSES:  # dask counts only losses while a task is worked on
+            raise _lost("those that held the result of one of the tasks ended again and again")
 
     def alive():
         if client.status != "running":
             raise _lost("the connection to dask's scheduler is closed")
-        try:
+        with suppress(OSError):  # the client tries for some time to find the scheduler again
             return bool(client.nthreads())
-        except OSError:  # the client tries for some time to find the scheduler again
-            return False
 
     try:
         # A place for each of the first tasks: dask would give all to the worker that has the
         # network, and send their rows again when it hands them on.
         places = [address for address, n in client.nthreads().items() for _ in range(2 * n)]
         window = max(2, len(places))
-        yield from _windowed(begins, submit, finished, Future.result, alive, window)
+        yield from _windowed(begins, submit, finished, result, alive, window)
     except KilledWorker as error:
         raise _lost("those that worked on one of the tasks ended again and again") from error
     except (CancelledError, OSError) as error:
@@ -313,16 +327,12 @@ def _on_dask(backend, job, begins, cut):
         raise _lost(f"the cluster is gone ({error})") from error
 
 
-def _same(value):
-    return value
-
-
 # ray
 
 
 def _on_ray(backend, job, begins, cut, n_jobs):
     import ray
-    from ray.exceptions import RayError, RayTaskError
+    from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
     n_workers = backend.effective_n_jobs(-1 if n_jobs is None else n_jobs)
     name, packed = _pack(job)
@@ -335,10 +345,14 @@ def _on_ray(backend, job, begins, cut, n_jobs):
     def finished(references):
         return ray.wait(references, num_returns=1, timeout=_POLL)[0]
 
+    def result(reference):
+        with suppress(GetTimeoutError):  # `wait` brought it here: it was lost since then
+            return ray.get(reference, timeout=_POLL)
+
     try:
         window = 2 * n_workers
         alive = ray.is_initialized
-        yield from _windowed(begins, submit, finished, ray.get, alive, window, ray.cancel)
+        yield from _windowed(begins, submit, finished, result, alive, window, ray.cancel)
     except RayTaskError as error:
         raise error.cause from error
     except RayError as error:
@@ -354,20 +368,21 @@ def _windowed(begins, submit, finished, result, alive, window, cancel=None):
                 running.append(submit(begin))
             if not running:
                 return
-            done = set(finished(running))
-            running = [task for task in running if task not in done]
-            failure = None
-            for task in done:
+            n_running, failure = len(running), None
+            for task in finished(running):
                 try:
                     outcome = result(task)
                 except Exception as error:
                     # Not raised before the others that are done were handed on.
                     failure = failure or error
                 else:
+                    if outcome is None:  # lost, and on its way again
+                        continue
                     yield outcome
+                running.remove(task)
             if failure is not None:
                 raise failure
-            if done or alive():
+            if len(running) < n_running or alive():
                 seen = time.monotonic()
             elif time.monotonic() - seen > _NO_WORKERS:
                 raise _lost(f"the cluster has had no worker for {_NO_WORKERS:g} seconds")

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from dask_cluster import local_client
 from numpy.testing import assert_array_equal
-from worker_jobs import Killing, Sums, failing
+from waiting import wait_for
+from worker_jobs import Killing, KillingLater, Sums, failing, late, process_of
 
 from advfeat.exceptions import BatchError, WorkersLostError
+from advfeat.utils import _workers
 from advfeat.utils._batches import iter_batches, run_batches
 
 
@@ -62,6 +64,22 @@ def test_an_error_on_dask_names_the_rows(client):
         run_batches(failing, (X,), batch_size=10, n_jobs=None)
 
 
+@pytest.mark.long
+def test_results_that_dask_sends_slowly_are_waited_for(client, monkeypatch):
+    monkeypatch.setattr(_workers, "_POLL", 0.001)  # all take longer than that
+    X = np.random.default_rng(0).random((40, 500_000))
+    with joblib.parallel_config("dask"):
+        (found,) = run_batches(failing, (X,), batch_size=15, n_jobs=None)
+    assert_array_equal(found, X)
+
+
+@pytest.mark.long
+def test_work_on_dask_that_runs_out_of_time_is_told(client):
+    X = np.arange(100.0)
+    with joblib.parallel_config("dask"), pytest.raises(BatchError, match="TimeoutError.*too long"):
+        run_batches(late, (X,), batch_size=10, n_jobs=None)
+
+
 def test_rows_that_cannot_be_read_are_no_lost_workers(client):
     class Unreadable(Sequence):
         def __len__(self):
@@ -97,6 +115,50 @@ def test_a_task_that_always_kills_its_dask_worker(client, tmp_path):
     assert time.monotonic() - start < 300
     assert 30 not in parts and len(parts) >= 3  # what was finished was handed over
     assert_array_equal(parts[0][0], 2 * X[:10])
+
+
+@pytest.mark.long
+def test_a_dask_worker_that_is_killed_as_it_hands_over_a_batch(client, tmp_path):
+    X = np.arange(100.0)
+    with joblib.parallel_config("dask"):
+        job = KillingLater(tmp_path / "marker")
+        assert_array_equal(run_batches(job, (X,), batch_size=10, n_jobs=None)[0], 2 * X)
+    assert job.marker.exists()
+
+
+@pytest.mark.slow
+def test_a_batch_that_always_kills_the_dask_worker_that_hands_it_over(
+    client, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_workers, "_LOSSES", 1)  # there are two workers
+    X, parts = np.arange(100.0), {}
+    start = time.monotonic()
+    with joblib.parallel_config("dask"), pytest.raises(WorkersLostError, match="held the result"):
+        for begin, part in iter_batches(
+            KillingLater(tmp_path / "marker", always=True), (X,), batch_size=10, n_jobs=None
+        ):
+            parts[begin] = part
+    assert time.monotonic() - start < 300
+    assert 30 not in parts and len(parts) >= 3  # which did not wait for it
+
+
+@pytest.mark.slow
+def test_dask_workers_that_leave_with_finished_batches(monkeypatch):
+    monkeypatch.setattr(_workers, "_NO_WORKERS", 5.0)
+    X, begins = np.arange(100.0), []
+    with local_client(threads_per_worker=2) as client:
+        with (
+            joblib.parallel_config("dask"),
+            pytest.raises(WorkersLostError, match="no worker for 5 seconds"),
+        ):
+            for begin, _ in iter_batches(process_of, (X[30:],), batch_size=5, n_jobs=None):
+                begins.append(begin)
+                if len(begins) == 1:
+                    time.sleep(3)  # the next ones are finished
+                if len(begins) == 2:
+                    client.cluster.scale(0)
+                    wait_for(lambda: not client.nthreads(), seconds=60)
+    assert 2 <= len(begins) < 14
 
 
 @pytest.mark.slow

@@ -296,3 +296,44 @@ def test_a_job_that_cannot_be_sent_is_told():
         run_batches(job, (np.zeros((40, 2, 2)),), batch_size=10, n_jobs=2)
     with joblib.parallel_config("threading"):
         run_batches(job, (np.zeros((40, 2, 2)),), batch_size=10, n_jobs=2)
+
+
+class Cluster:
+    """Tasks that are done at once; the results of some are lost, so many times."""
+
+    def __init__(self, losses):
+        self.losses, self.most, self.n_asked = losses, 0, {}
+
+    def finished(self, running):
+        self.most = max(self.most, len(running))
+        return list(running)
+
+    def result(self, task):
+        self.n_asked[task] = self.n_asked.get(task, 0) + 1
+        if task == 5:
+            raise BatchError("row 5")
+        return None if self.n_asked[task] <= self.losses.get(task, 0) else (task, 2 * task)
+
+    def run(self, begins, alive):
+        return _workers._windowed(begins, int, self.finished, self.result, alive, window=3)
+
+
+def test_results_that_got_lost_come_later():
+    cluster = Cluster({1: 2, 3: 1})
+    assert sorted(cluster.run(range(5), lambda: False)) == [(i, 2 * i) for i in range(5)]
+    assert cluster.n_asked == {0: 1, 1: 3, 2: 1, 3: 2, 4: 1}
+    assert cluster.most == 3  # those that are made again count
+
+
+def test_results_that_stay_lost_end_without_workers(monkeypatch):
+    monkeypatch.setattr(_workers, "_NO_WORKERS", 0.1)
+    found = []
+    with pytest.raises(WorkersLostError, match="no worker for 0.1 seconds"):
+        for outcome in Cluster({1: 10**9}).run(range(5), lambda: False):
+            found.append(outcome)
+    assert sorted(found) == [(i, 2 * i) for i in (0, 2, 3, 4)]
+
+
+def test_a_failure_is_told_although_a_result_stays_lost():
+    with pytest.raises(BatchError, match="row 5"):
+        list(Cluster({1: 10**9}).run(range(6), lambda: True))
