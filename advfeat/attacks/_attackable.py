@@ -60,7 +60,16 @@ class Attackable:
 
     Examples
     --------
-    See `attackable`.
+    >>> import numpy as np
+    >>> import torch
+    >>> from advfeat.attacks import Attackable
+    >>> from advfeat.optim import FrozenNetwork
+    >>> network = FrozenNetwork(torch.nn.Linear(4, 2))
+    >>> view = Attackable(network, np.array(["no", "yes"]), np.zeros((3, 4), np.float32), None)
+    >>> view.X.shape, view.bounds
+    ((3, 4), None)
+
+    `attackable` has one for an estimator of another kind.
     """
 
     network: FrozenNetwork

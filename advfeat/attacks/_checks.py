@@ -8,6 +8,7 @@ from advfeat.optim import (
     HalfCosine,
     LinfBall,
     cw_margin,
+    feature_value,
     into_box,
     make_ball,
     projected_gradient,
@@ -15,6 +16,8 @@ from advfeat.optim import (
 )
 from advfeat.utils._checks import take_batch
 from advfeat.utils._device import default_modes
+from advfeat.utils._logits import classified_as
+from advfeat.utils._random import make_rng
 from advfeat.utils._rounding import warn_of_eps
 from advfeat.utils._warnings import warn_caller
 
@@ -26,6 +29,7 @@ _SHARE = 0.05  # of the samples from which a warning is due
 _AT_LEAST = 3  # samples
 
 _ADVICE = "The robustness measured may be too high, see advfeat.exceptions.EvaluationWarning."
+_WHY = "(are inputs rounded, is a softmax inside saturated, or a root taken of zero?)"
 
 
 @default_modes()
@@ -50,12 +54,8 @@ def warn_if_blind(target, norm, eps):
     if eps == 0 or len(X) == 0:
         return False
     warn_of_eps(X, norm, eps)
-    if network.random:
-        _warn(
-            "The network is random: its logits for one input differ from call to call, so that "
-            "an attack follows one draw and is judged by another, and results cannot be repeated. "
-            "Average several draws inside the network."
-        )
+    network.require_gradient(X)
+    if _warn_if_random(network):
         return True
     x, y = _samples(target, _some_of(np.arange(len(X))))
     with torch.no_grad():
@@ -65,19 +65,65 @@ def warn_if_blind(target, norm, eps):
             constant = (network(_elsewhere(x, target.view.bounds)) == logits[:1]).all()
     if constant:
         return False  # a constant, such as a linear model under a strong penalty, is robust indeed
-    right = (y >= 0) & (logits.argmax(1) == y)
+    right = (y >= 0) & classified_as(logits, y)  # no numbers say no class, as in the attack
     if not right.any():
         return False  # nothing to attack; not every network takes an empty batch
     x, y = x[right], y[right]
     ball = make_ball(norm, eps)
-    found = _many(stuck := _without_direction(network, x, y, ball), len(x))
+    stuck = _without_direction(lambda z: cw_margin(network(z), y), x, ball)
+    found = _many(stuck, len(x))
     if found:
         _warn(
             f"The gradient is exactly zero, or no number, for {stuck} of {len(x)} correctly "
-            "classified samples: nothing leads an attack (are inputs rounded, is a softmax inside "
-            "saturated, or a root taken of zero?)."
+            f"classified samples: nothing leads an attack {_WHY}."
         )
     return found
+
+
+@default_modes()
+def warn_if_features_blind(network, X, columns, norm, eps):
+    """Warn, before features are searched one by one, as `warn_if_blind` does before an attack.
+
+    It costs a step of the search on 64 pairs of a sample and a feature.
+
+    Parameters
+    ----------
+    network : FrozenNetwork
+        In fp32, verified.
+    X : array of shape (n, ...)
+    columns : ndarray of int
+        Features that are not constant: others have no usefulness.
+    norm : {2, numpy.inf}
+    eps : float
+        Radius; nothing is checked at zero.
+    """
+    if eps == 0 or len(X) == 0:
+        return
+    network.require_gradient(X)
+    if _warn_if_random(network) or len(columns) == 0:
+        return
+    rows = np.resize(_some_of(np.arange(len(X))), _N_SAMPLES)
+    x = take_batch(X, rows, network.device)
+    some = np.stack([make_rng(0).choice(columns, len(rows)), np.ones(len(rows))], 1)
+    pairs = torch.from_numpy(some.astype(np.float32)).to(x.device)
+    stuck = _without_direction(
+        lambda z: feature_value(network.inversion_features(z), pairs), x, make_ball(norm, eps)
+    )
+    if _many(stuck, len(rows)):
+        _warn(
+            f"The features' gradient is exactly zero, or no number, for {stuck} of {len(rows)} "
+            f"pairs of a sample and a feature: nothing leads the search {_WHY}."
+        )
+
+
+def _warn_if_random(network):
+    if network.random:
+        _warn(
+            "The network is random: its logits for one input differ from call to call, so that "
+            "an attack follows one draw and is judged by another, and results cannot be repeated. "
+            "Average several draws inside the network."
+        )
+    return network.random
 
 
 @default_modes()
@@ -133,11 +179,11 @@ def _elsewhere(x, bounds):
     return into_box(x[:1] + (1 + x[:1].abs()) * noise, bounds)
 
 
-def _without_direction(network, x, y, ball):
-    """Count samples whose gradient gives no direction to step in."""
+def _without_direction(value_of, x, ball):
+    """Count samples of whose value the gradient gives no direction to step in."""
     with torch.enable_grad():
         z = x.clone().requires_grad_(True)
-        value = cw_margin(network(z), y).sum()
+        value = value_of(z).sum()
         gradient = None
         if value.requires_grad:
             (gradient,) = torch.autograd.grad(value, z, allow_unused=True)

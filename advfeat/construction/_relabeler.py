@@ -224,7 +224,9 @@ class NonRobustRelabeler(TrainTimeTransformer):
         else:
             target = encode_labels(target_labels, source.classes_, len(X))
         eps = useful_radius(self.norm, self.eps, source.input_bounds_, X.shape[1:])
-        frozen = refuse_random(source.frozen(precision=self.precision).verify(X))
+        frozen = refuse_random(source.frozen(precision=self.precision).verify(X)).require_gradient(
+            X
+        )
         job = Relabelling(
             network=frozen,
             judge=frozen.in_fp32(X),

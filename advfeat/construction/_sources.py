@@ -19,7 +19,7 @@ from advfeat.utils._random import isolated_torch_seed
 
 
 def check_network(source, X, n_classes, needs_features):
-    """Raise a ValueError if the source's network will be random, or lack features.
+    """Raise a ValueError if the source's network will be random, or lack gradients or features.
 
     Parameters
     ----------
@@ -37,6 +37,7 @@ def check_network(source, X, n_classes, needs_features):
     except Exception:  # callbacks may still shape it; if not, training says what is wrong
         return
     refuse_random(frozen)
+    frozen.require_gradient(X)
     if needs_features:
         frozen.require_features()
 

@@ -11,6 +11,7 @@ from skorch import NeuralNet
 
 from advfeat.attacks._adversarial_examples import attack_settings
 from advfeat.attacks._attack import AttackTarget
+from advfeat.attacks._checks import warn_if_blind
 from advfeat.classifiers._from_skorch import as_skorch_takes
 from advfeat.classifiers._network_classifier import NetworkClassifier
 from advfeat.datasets._torch_data import unpack_data
@@ -21,7 +22,6 @@ from advfeat.utils._frames import as_frame, library_of
 from advfeat.utils._labels import check_labels, encode_labels
 from advfeat.utils._logits import classified_as
 from advfeat.utils._modules import refuse_module, unfrozen
-from advfeat.utils._rounding import warn_of_eps
 from advfeat.utils._typing import Inputs
 from advfeat.utils._units import images_in_units
 
@@ -78,6 +78,11 @@ def transfer_rate(
         images in [0, 1] for the same, y is text and its classes are numbers or the other way
         round, or the list is empty.
 
+    Warns
+    -----
+    EvaluationWarning
+        If the source's gradients are zero or random: see `advfeat.exceptions.EvaluationWarning`.
+
     References
     ----------
     Ilyas et al. 2019, Section 3.3 and Figure 3.
@@ -108,7 +113,7 @@ def transfer_rate(
             "are not in the units of X. Pass its last step and transformed X instead."
         )
     y = check_labels(y, len(target.view.X))
-    warn_of_eps(target.view.X, norm, eps)
+    warn_if_blind(target, norm, eps)
     others = [_Other(each, X, y) for each in estimators]
     source_right = _source_is_right(target, settings)
     with closing(iter_batches(**target.plan(settings))) as parts:

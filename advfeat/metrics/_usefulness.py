@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from advfeat.attacks._adversarial_examples import ATTACK_CONSTRAINTS
 from advfeat.attacks._attackable import attackable_view
+from advfeat.attacks._checks import warn_if_features_blind
 from advfeat.datasets._torch_data import unpack_data
 from advfeat.optim import (
     FrozenNetwork,
@@ -162,6 +163,12 @@ def robust_feature_usefulness(
     ValueError
         For unusable X, y or settings, or if the network does not end in a linear layer.
 
+    Warns
+    -----
+    EvaluationWarning
+        If the network is random, or its features have no gradient: see
+        `advfeat.exceptions.EvaluationWarning`.
+
     References
     ----------
     Ilyas et al. 2019, eq. 2.
@@ -185,6 +192,7 @@ def robust_feature_usefulness(
     sign = _signs(y, view)
     features = _features(judge, view.X, batch_size)
     mean, std = _standardise(features)
+    warn_if_features_blind(judge, view.X, np.flatnonzero(np.isfinite(std)), norm, eps)
     n, n_hidden = features.shape
     radius = useful_radius(norm, eps, view.bounds, view.X.shape[1:])
     batch_size = int(batch_size)  # NumPy's small integers overflow

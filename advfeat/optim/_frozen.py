@@ -26,12 +26,12 @@ from advfeat.optim._features import (
     stuck_features,
 )
 from advfeat.optim._folding import fold_batch_norm
-from advfeat.optim._graphs import Steps
+from advfeat.optim._graphs import NO_GRADIENT, Steps
 from advfeat.optim._network_state import to_device
 from advfeat.optim._tracing import is_repeatable, trace, tracing
 from advfeat.utils._checks import batch_tensor
 from advfeat.utils._device import autocast, check_precision, default_modes, resolve_device
-from advfeat.utils._random import draws_in_training, isolated_torch_seed
+from advfeat.utils._random import draws_in_training, draws_kept, isolated_torch_seed
 from advfeat.utils._typing import Device
 
 if TYPE_CHECKING:
@@ -150,6 +150,32 @@ class FrozenNetwork:
             no_features(None)
         return self
 
+    def require_gradient(self, X: np.ndarray) -> Self:
+        """Refuse a network whose logits do not depend on its input in a way that has a gradient.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n, ...)
+            As in `verify`; one sample is tried.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the gradient is missing; one that is zero may differ at other inputs.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            x = batch_tensor(X[:1], self.device).clone().requires_grad_(True)
+            logits, gradient = self(x), None
+            if logits.requires_grad:
+                (gradient,) = torch.autograd.grad(logits.sum(), x, allow_unused=True)
+        if gradient is None:
+            raise ValueError(NO_GRADIENT)
+        return self
+
     @property
     def passes_gradient(self) -> bool:
         """Whether nearly all features have a gradient in `inversion_features`; once verified.
@@ -231,10 +257,13 @@ class FrozenNetwork:
                     self._built = self._build(x[:N_ROWS])
         return self._built
 
+    @contextlib.contextmanager
     def _apart(self):
-        """Keep torch's default generators as they are, if the network may draw from them."""
+        """Keep the global generators as they are, if the network may draw from them."""
         may_draw = draws_in_training(self._module)
-        return isolated_torch_seed(self.device, 0) if may_draw else contextlib.nullcontext()
+        seeded = isolated_torch_seed(self.device, 0) if may_draw else contextlib.nullcontext()
+        with draws_kept(self._module, self.device), seeded:
+            yield
 
     def _build(self, x):
         graph = None

@@ -185,11 +185,24 @@ def _parts(value):
 
 def _networks_by_name(function):
     """Networks and layers that a function finds by their global names, as in a notebook."""
+    return named_in(function, nn.Module)
+
+
+def named_in(function, kinds):
+    """Map the global names that a function of Python uses to objects of some classes."""
+    if not isinstance(function, FunctionType):
+        return {}
     codes, known = [function.__code__], function.__globals__
     for code in codes:
         codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
     names = {name for code in codes for name in code.co_names}
-    return {name: known[name] for name in names if isinstance(known.get(name), nn.Module)}
+    return {name: known[name] for name in names if isinstance(known.get(name), kinds)}
+
+
+def held_by(module):
+    """List what layers hold besides weights and hooks, and all that it leads to."""
+    layers = list(module.modules())
+    return list(_reached([v for layer in layers for v in _attributes(layer)], set(), True))
 
 
 def content_of(cell):

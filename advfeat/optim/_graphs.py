@@ -11,6 +11,12 @@ import torch
 
 from advfeat.optim._tracing import tracing
 
+NO_GRADIENT = (
+    "The network has no gradient with respect to its input: nothing that it does to it can be "
+    "differentiated (is it detached, or turned into integers?). Use a network that lets gradients "
+    "through."
+)
+
 # The run at which a step of one kind, with the same shapes, is captured: that costs about four
 # plain runs. An attack of the default 20 steps ends before; fewer samples are another kind.
 REPEATS = 21

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from advfeat.optim._balls import LARGEST, L2Ball, LinfBall
-from advfeat.optim._graphs import output_and_gradient
+from advfeat.optim._graphs import NO_GRADIENT, output_and_gradient
 from advfeat.utils._typing import Box
 
 
@@ -112,11 +112,7 @@ def projected_gradient(
         for step in range(n_steps):
             output, value, gradient = output_and_gradient(network, loss, z, target)
             if gradient is None:
-                raise ValueError(
-                    "The network has no gradient with respect to its input: nothing that it does "
-                    "to it can be differentiated (is it detached, or turned into integers?). Use "
-                    "a network that lets gradients through."
-                )
+                raise ValueError(NO_GRADIENT)
             with torch.no_grad():
                 if best is not None:
                     best.update(z, value, is_better and is_better(output, target))

@@ -6,6 +6,8 @@ was cut into batches, shards or jobs.
 
 import contextlib
 import os
+import pickle
+import random
 import threading
 
 import numpy as np
@@ -88,6 +90,33 @@ def draws_given_back(device):
     if device.type not in _WITH_GENERATOR:
         return torch.random.fork_rng(devices=[])
     return torch.random.fork_rng(devices=[device], device_type=device.type)
+
+
+@contextlib.contextmanager
+def draws_kept(module, device):
+    """Context after which the global generators of torch, NumPy and Python are as before it.
+
+    Nothing is done for networks that are known to draw in training only, if at all.
+    """
+    if not draws_in_training(module):
+        yield
+        return
+    in_numpy, in_python = np.random.get_state(legacy=False), random.getstate()
+    try:
+        with _default_generators, draws_given_back(device):
+            yield
+    finally:
+        np.random.set_state(in_numpy)
+        random.setstate(in_python)
+
+
+def global_states(device):
+    """States of the global generators of torch, NumPy and Python, to be compared."""
+    states = [torch.default_generator.get_state()]
+    if device.type in _WITH_GENERATOR:
+        states.append(torch.get_device_module(device).get_rng_state(device))
+    known = [state.cpu().numpy().tobytes() for state in states]
+    return [*known, pickle.dumps(np.random.get_state(legacy=False)), random.getstate()]
 
 
 def draws_in_training(module):

@@ -22,6 +22,7 @@ from advfeat import (
 )
 from advfeat.attacks._attack import Attack
 from advfeat.datasets import make_planted_features
+from advfeat.exceptions import EvaluationWarning
 from advfeat.metrics import _transfer
 
 
@@ -158,7 +159,7 @@ class Halved(nn.Module):
 
     def forward(self, x):
         z = torch.stack([-x[:, 0], x[:, 0]], 1)
-        return torch.where(self.silent & (x[:, 1:] > 1), z * torch.nan, z)
+        return z + torch.where(self.silent & (x[:, 1:] > 1), torch.nan, 0.0)
 
 
 def test_transfer_leaves_out_what_a_network_says_nothing_of():
@@ -204,3 +205,36 @@ def test_transfer_to_skorch_nets_goes_by_positions(linear):
     for classes in (["a", "b"], [1, 2]):
         net.classes = classes
         assert transfer_rate(clf, net, X, y, **attack) == rate
+
+
+class Misleading(nn.Module):
+    def __init__(self, module, before):
+        super().__init__()
+        self.module, self.before = module, before
+
+    def forward(self, x):
+        return self.module(self.before(x))
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        (lambda x: (x * 16).round() / 16, "gradient is exactly zero"),
+        (lambda x: x + 0.1 * torch.randn_like(x), "network is random"),
+        (lambda x: x.roll(int(torch.randint(-1, 2, ())), 3), "network is random"),
+    ],
+    ids=["rounded", "noise", "shifted"],
+)
+def test_transfer_from_a_source_that_misleads_its_attack_is_told(
+    standard, digits, before, message
+):
+    X, y = digits[2][:60], digits[3][:60]
+    source = from_torch(
+        Misleading(standard.module_, before), classes=range(10), input_shape=(1, 8, 8)
+    )
+    attack = {"norm": 2, "n_steps": 2, "verbose": 0}
+    with pytest.warns(EvaluationWarning, match=message) as caught:
+        transfer_rate(source, [standard, standard], X, y, eps=0.3, **attack)
+    assert len(caught) == 1
+    transfer_rate(source, standard, X, y, eps=0, **attack)  # there is nothing to be missed
+    transfer_rate(standard, source, X, y, eps=0.3, **attack)  # only the source is attacked

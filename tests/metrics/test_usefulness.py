@@ -13,6 +13,7 @@ from advfeat import (
     from_torch,
     robust_feature_usefulness,
 )
+from advfeat.exceptions import EvaluationWarning
 
 
 class TwoLinear(nn.Sequential):
@@ -125,3 +126,59 @@ def test_searches_that_meet_no_number_leave_what_the_others_found():
     settings = {"norm": np.inf, "eps": 0.1, "n_steps": 3, "random_start": True, "verbose": 0}
     once, often = (robust_feature_usefulness(clf, X, y, n_restarts=n, **settings) for n in (1, 6))
     assert np.isfinite(often).all() and (often <= once).all() and (often < once).any()
+
+
+class Before(nn.Module):
+    """Two layers behind a function of the input; its features end in another."""
+
+    def __init__(self, before=lambda x: x, after=torch.relu):
+        super().__init__()
+        self.before, self.after = before, after
+        self.hidden, self.last = nn.Linear(4, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.last(self.after(self.hidden(self.before(x))))
+
+
+def usefulness_of(*parts, eps=0.1, n=60):
+    X, y = np.random.default_rng(0).random((n, 4), dtype=np.float32), np.arange(n) % 3
+    clf = from_torch(Before(*parts), classes=range(3), input_shape=(4,))
+    return robust_feature_usefulness(clf, X, y, norm=2, eps=eps, n_steps=2, verbose=0)
+
+
+BLIND = {
+    "rounded": (lambda x: (x * 16).round() / 16,),
+    "features in steps": (lambda x: x, lambda h: (h * 16).round() / 16),
+    "features in steps, half of them": (
+        lambda x: x, lambda h: torch.cat([h[:, :8], (h[:, 8:] * 16).round() / 16], 1),
+    ),
+    "a root of zero": (lambda x: (x - x).sqrt() + x,),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_searches_without_a_gradient_are_told(name):
+    with pytest.warns(EvaluationWarning, match="exactly zero, or no number, for .* of 64 pairs"):
+        usefulness_of(*BLIND[name])
+    usefulness_of(*BLIND[name], eps=0)  # there is nothing to be missed
+
+
+def test_searches_in_a_random_network_are_told():
+    with pytest.warns(EvaluationWarning, match="The network is random") as caught:
+        usefulness_of(lambda x: x + 0.1 * torch.randn_like(x))
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("after", [torch.relu, torch.tanh, nn.functional.gelu, lambda h: h])
+def test_searches_that_have_a_gradient_raise_no_alarm(after):
+    """Also that of features that are off, and for few samples."""
+    for n in (2, 60):
+        usefulness_of(lambda x: x, after, n=n)
+
+
+def test_features_that_are_constant_raise_no_alarm():
+    """They have no usefulness."""
+    mask = (torch.arange(16) < 8).float()
+    gamma = usefulness_of(lambda x: x, lambda h: mask * h)
+    assert np.isnan(gamma[:, 8:]).all() and np.isfinite(gamma[:, :8]).all()
+    assert np.isnan(usefulness_of(lambda x: x, lambda h: 0 * h)).all()
