@@ -153,7 +153,10 @@ class Ranks:
         with self.preparing():
             own = _decisive(estimator, data, net, goes_on)
         found = self._all(own)
-        different = [name for name in own if any(other[name] != own[name] for other in found)]
+        names = dict.fromkeys(name for each in found for name in each)
+        different = [
+            name for name in names if any(each.get(name) != own.get(name) for each in found)
+        ]
         if different:
             raise ValueError(
                 f"The {self.size} processes that train together must have the same data and "
@@ -178,6 +181,7 @@ def _decisive(estimator, data, net, goes_on):
     settings = estimator.get_params(deep=False)
     own |= {name: _told(value) for name, value in settings.items() if name not in _FREE}
     own |= {
+        "class": type(estimator).__name__,
         "classes": repr(estimator.classes_.tolist()),
         "callbacks": [name_of(type(c)) for _, c in net.callbacks_ if isinstance(c, _TRAINING)],
         "network": [(n, tuple(p.shape)) for n, p in net.module_.named_parameters()],

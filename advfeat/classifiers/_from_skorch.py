@@ -13,7 +13,13 @@ from torch import nn
 
 from advfeat.classifiers._from_torch import TorchClassifier
 from advfeat.classifiers._interrupts import marked_interrupts
-from advfeat.classifiers._user_modules import ForwardError, check_logits, copy_of, name_of
+from advfeat.classifiers._user_modules import (
+    ForwardError,
+    check_logits,
+    copy_of,
+    name_of,
+    refuse_unusable,
+)
 from advfeat.optim._network_state import to_device
 from advfeat.utils._device import default_modes
 from advfeat.utils._labels import check_labels
@@ -23,7 +29,15 @@ from advfeat.utils._units import InUnits
 
 
 def check_skorch_net(net):
-    """Raise a TypeError unless a skorch net has one output for each class."""
+    """Raise an error unless a skorch net can be attacked: with one output for each class.
+
+    Raises
+    ------
+    TypeError
+        For another kind of net.
+    ValueError
+        For a module that cannot be used here, such as one of torch.jit.
+    """
     if isinstance(net, NeuralNetBinaryClassifier):
         raise TypeError(
             "A NeuralNetBinaryClassifier has one logit; robustness needs one for each class. Use "
@@ -33,6 +47,8 @@ def check_skorch_net(net):
         raise TypeError(
             f"A skorch net must be a NeuralNetClassifier. Got {type(net).__name__} instead."
         )
+    if isinstance(net.module, nn.Module):
+        refuse_unusable(net.module, built=True)
 
 
 def from_skorch(net, input_shape):

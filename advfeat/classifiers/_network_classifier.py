@@ -7,6 +7,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from advfeat.classifiers._html import network_line
 from advfeat.classifiers._user_modules import portable
@@ -208,6 +209,11 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
         """(low, high) in input units, or None for unbounded inputs."""
         check_is_fitted(self)
         return resolve_bounds(self.bounds, self.input_shape_)
+
+    @property
+    def _normalises(self):
+        """Whether the network begins with the mean and std of the data: not if it was given."""
+        return getattr(self.network, "_normalises", not isinstance(self.network, nn.Module))
 
     def _logits(self, X):
         refuse_constructed(X, type(self).__name__)

@@ -74,10 +74,11 @@ def save(classifier: Any, path: PathOrStr) -> None:
     """
     name = type(classifier).__name__
     if type(classifier) is not _KINDS.get(name):
-        inner = getattr(classifier, "estimator", None)
+        names = ("best_estimator_", "estimator_", "estimator")
+        inner = next((name for name in names if hasattr(classifier, name)), None)
         raise TypeError(
             f"save keeps {', '.join(_KINDS)} (see from_torch). Got {name}; "
-            + ("pass its estimator." if inner is not None else "use pickle or joblib for it.")
+            + (f"pass its {inner}." if inner else "use pickle or joblib for it.")
         )
     check_is_fitted(classifier)
     path = resolve_path(path, "path", "a file")
@@ -128,7 +129,14 @@ def load(path: PathOrStr, *, network: Any = None, device: Device | None = None) 
 
     Examples
     --------
-    See `save`.
+    >>> import tempfile
+    >>> import torch
+    >>> from advfeat import from_torch, load, save
+    >>> clf = from_torch(torch.nn.Linear(4, 2), classes=["no", "yes"], input_shape=(4,))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(clf, f"{folder}/net.safetensors")
+    ...     load(f"{folder}/net.safetensors", network=torch.nn.Linear(4, 2)).classes_.tolist()
+    ['no', 'yes']
     """
     if device is not None:
         resolve_device(device)

@@ -196,7 +196,6 @@ class StandardClassifier(NetworkClassifier):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
-    _normalises = True  # the network's first layer, by the training data
 
     def __init__(
         self,

@@ -3,18 +3,19 @@
 What does not fit is refused in one line that says what does; no message prints a network.
 """
 
+import contextlib
 import inspect
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from advfeat.optim._comparing import close
+from advfeat.optim._comparing import close, is_random
 from advfeat.optim._copying import computed_tensors, copy_network, tensors_in
 from advfeat.optim._network_state import to_device
 from advfeat.utils._device import default_modes, has_float64
 from advfeat.utils._errors import first_line
-from advfeat.utils._random import isolated_torch_seed
+from advfeat.utils._random import draws_kept, isolated_torch_seed
 from advfeat.utils._warnings import warn_caller
 
 
@@ -43,7 +44,7 @@ def copy_of(module):
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"Expected a trained nn.Module. Got {_what(module)}")
-    _refuse_unusable(module)
+    refuse_unusable(module)
     try:
         return copy_network(module)
     except Exception as error:  # whatever the module holds
@@ -61,14 +62,18 @@ def _what(given):
     return f"{type(given).__name__}."
 
 
-def _refuse_unusable(module):
+def refuse_unusable(module, built=False):
+    """Raise a ValueError for a module that cannot be copied or attacked here.
+
+    One that is built for each fit may have lazy layers, which get their shapes then.
+    """
     for layer in module.modules():
         if isinstance(layer, torch.jit.ScriptModule):
             raise ValueError(
                 f"torch.jit modules are not supported (found {type(layer).__name__}): pass the "
                 "nn.Module that was scripted or traced."
             )
-    if any(is_lazy(buffer) for buffer in module.buffers()):  # torch cannot copy them
+    if not built and any(is_lazy(buffer) for buffer in module.buffers()):  # torch cannot copy them
         raise ValueError(
             f"{name_of(module)} has lazy layers whose statistics have no shape yet. Run it once "
             "on a batch before it is passed, or pass the classifier a function that builds it."
@@ -79,7 +84,7 @@ def _refuse_unusable(module):
         if weight.is_floating_point() and weight.dtype != torch.float32:
             raise ValueError(
                 f"Weights must be float32. {name} of {name_of(module)} is {weight.dtype}; pass "
-                "copy.deepcopy(module).float()."
+                + ("a function that builds it so." if built else "copy.deepcopy(module).float().")
             )
 
 
@@ -138,6 +143,7 @@ def build_body(network, input_shape, n_classes):
             "The 'network' parameter must be a name or an nn.Module class. Calling the one given "
             f"returned {type(body).__name__}."
         )
+    refuse_unusable(body, built=True)
     if not isinstance(network, type):
         with isolated_torch_seed("cpu", 1):
             _compare(network, body, network(**given))
@@ -190,22 +196,38 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
     x : Tensor of shape (2, *input_shape)
         The samples, which require a gradient.
     """
-    size = torch.Size(input_shape).numel()
+    with _in_eval_mode(module, device):
+        return _logits_of_two(module, input_shape, n_classes, what, device)
+
+
+@contextlib.contextmanager
+def _in_eval_mode(module, device):
+    """Eval mode inside; modes of layers and global generators are afterwards as before."""
     modes = {layer: layer.training for layer in module.modules()}
+    # Lazy layers draw their weights here, which belongs to the draws of a training.
+    lazy = any(is_lazy(weight) for weight in module.parameters())
     module.eval()
+    try:
+        with contextlib.nullcontext() if lazy else draws_kept(module, device):
+            yield
+    finally:
+        for layer, training in modes.items():
+            layer.training = training
+
+
+def _logits_of_two(module, input_shape, n_classes, what, device):
+    """See `check_logits`; the module is in eval mode."""
+    size = torch.Size(input_shape).numel()
     try:
         with default_modes():
             x = torch.linspace(0, 1, 2 * size, device=device, dtype=torch.float32)
             x = x.reshape(2, *input_shape).requires_grad_()
             # Clones: it may begin in place.
-            *outputs, again, second = [module(rows.clone()) for rows in (x[:1], x, x[:1], x[1:])]
+            *outputs, second = [module(rows.clone()) for rows in (x[:1], x, x[1:])]
     except Exception as error:  # whatever the network's own code raises
         raise ForwardError(
             f"{what} failed on one sample of shape {tuple(input_shape)}: {first_line(error)}"
         ) from error
-    finally:
-        for layer, training in modes.items():
-            layer.training = training
     for n, output in enumerate(outputs, 1):
         _check_shape(output, n, n_classes, what)
     logits = outputs[-1].detach().float()
@@ -219,9 +241,9 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
             f"{what} returns probabilities (its outputs sum to 1); logits are needed. Take the "
             "softmax away from its end."
         )
-    alone, repeated, second = (out.detach().float() for out in (outputs[0], again, second))
-    chance = not close(alone, repeated)
-    if not (chance or close(torch.cat([alone, second]), logits) or _only_rounds(module, x)):
+    apart = torch.cat([out.detach().float() for out in (outputs[0], second)])
+    # A random network differs from call to call, which says nothing of batches.
+    if not (close(apart, logits) or _is_random(module, x) or _only_rounds(module, x)):
         raise ValueError(
             f"{what} gives one sample other logits in another batch, so that its predictions say "
             "nothing of the sample alone. Take away what mixes the samples of a batch in eval "
@@ -229,6 +251,11 @@ def check_logits(module, input_shape, n_classes, what, device="cpu"):
             "seed be the same for all samples."
         )
     return outputs[-1], x
+
+
+def _is_random(module, x):
+    with default_modes():
+        return is_random(module, x)
 
 
 def _only_rounds(module, x):

@@ -118,7 +118,14 @@ def dump_released_set(X: Inputs, y: ArrayLike, folder: PathOrStr) -> None:
 
     Examples
     --------
-    See `load_released_set`.
+    >>> import os
+    >>> import tempfile
+    >>> from advfeat.datasets import dump_released_set, load_digits
+    >>> X, y = load_digits(split="test", return_X_y=True)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     dump_released_set(X, y, f"{folder}/robust_digits")
+    ...     sorted(os.listdir(f"{folder}/robust_digits"))
+    []
     """
     if isinstance(X, Dataset):
         if y is not None:

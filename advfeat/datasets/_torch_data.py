@@ -8,7 +8,7 @@ from advfeat.datasets._constructed import CarriedLabel, ConstructedDataset
 from advfeat.utils._arrays import as_array, refuse_pairs
 from advfeat.utils._checks import refuse_loaders
 from advfeat.utils._labels import ravel_column
-from advfeat.utils._lazy import DatasetArray
+from advfeat.utils._lazy import DatasetArray, item_of
 from advfeat.utils._progress import progress_bar
 from advfeat.utils._units import ItemsInUnits
 
@@ -187,7 +187,7 @@ def _known_targets(dataset):
     if targets.shape != (n,) or targets.dtype.kind == "O":
         return None
     for i in {0, n // 2, n - 1}:
-        label = _label(dataset[i], i)
+        label = _label(item_of(dataset, i), i)
         if isinstance(label, CarriedLabel) or label != targets[i]:
             return None
     return targets
@@ -198,7 +198,7 @@ def _read_labels(dataset, verbose):
     n, labels = len(dataset), []
     with progress_bar(total=n, desc="reading labels", unit="sample", verbose=verbose) as bar:
         for i in range(n):
-            labels.append(_label(dataset[i], i))
+            labels.append(_label(item_of(dataset, i), i))
             bar.update()
     constructed = [isinstance(label, CarriedLabel) for label in labels]
     if not any(constructed):

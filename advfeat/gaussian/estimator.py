@@ -260,7 +260,8 @@ class GaussianRobustMLE(
         """Update the model with a batch of samples.
 
         The result is that of :meth:`fit` on all samples so far, up to rounding: means and
-        scatter are updated exactly, and the memory needed does not grow.
+        scatter are updated exactly, and the memory needed does not grow. With ``eps=0`` or
+        ``relative_eps=True`` the first batch must do for a fit by itself.
 
         Parameters
         ----------
@@ -346,9 +347,9 @@ class GaussianRobustMLE(
         regular = std.all(axis=1) | (self.priors_ == 0) if self._scatter.per_class else std.any()
         if self.eps_ == 0 and not np.all(regular):
             raise ValueError(
-                "GaussianRobustMLE with eps=0 needs variance within the classes: in some feature, "
-                "or in every direction and class if per_class=True. Got a singular covariance "
-                "instead, with which a relative_eps is 0; use a positive eps that is not relative."
+                "GaussianRobustMLE with eps=0, or with relative_eps=True of no variance, needs "
+                "variance within the classes: in some feature, or in every direction and class if "
+                "per_class=True. Got a singular covariance; use a positive eps, not relative."
             )
         robust = robust_std(std.ravel(), self.eps_, weights=weights)
         d_eff, error = relaxation(robust, std.ravel(), weights)

@@ -1,5 +1,6 @@
 """The valid range of inputs: one for all values, or one for each channel or feature."""
 
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -17,18 +18,26 @@ def validate_bounds(bounds, owner):
     if bounds is None or (isinstance(bounds, str) and bounds == "auto"):
         return
     try:
-        low, high = (np.asarray(as_array(side), dtype=np.float64) for side in bounds)
-        usable = low.ndim < 2 and high.ndim < 2 and low.size and high.size
+        low, high = sides = _sides(bounds)
+        usable = all(side.size and side.ndim < 2 for side in sides)
         held = all(np.all(np.isinf(side) | (np.abs(side) <= _LARGEST)) for side in (low, high))
-        if usable and held and np.all(low < high) and not isinstance(bounds, (str, Mapping)):
+        ordered = np.all(low.reshape(-1) < high.reshape(-1))
+        if usable and held and ordered and not isinstance(bounds, (str, Mapping)):
             return
     except (TypeError, ValueError):
         pass
+    got = " ".join(repr(bounds).split())
     raise ValueError(
         f"The 'bounds' parameter of {owner} must be 'auto', None or a pair (low, high) with "
         "low < high, of float32 numbers, or of arrays with one number for each channel (or "
-        f"feature). Got {bounds!r} instead."
+        f"feature). Got {textwrap.shorten(got, 200, placeholder=' ...')} instead."
     )
+
+
+def _sides(bounds):
+    """Low and high as arrays; of shape (C, 1, 1), as for broadcasting, they are of shape (C,)."""
+    sides = [np.asarray(as_array(side), dtype=np.float64) for side in bounds]
+    return [side.reshape(-1) if side.shape[1:] == (1, 1) else side for side in sides]
 
 
 def resolve_bounds(bounds, input_shape, owner="the estimator"):
@@ -59,7 +68,7 @@ def resolve_bounds(bounds, input_shape, owner="the estimator"):
         bounds = (0, 1) if len(input_shape) == 3 else None
     if bounds is None:
         return None
-    sides = [np.asarray(as_array(side), dtype=np.float64) for side in bounds]
+    sides = _sides(bounds)
     n, ones = input_shape[0], [1] * (len(input_shape) - 1)
     for side in sides:
         if side.size not in (1, n):

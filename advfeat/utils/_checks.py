@@ -13,7 +13,7 @@ import torch
 from scipy.sparse import issparse
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from advfeat.utils._arrays import as_array, from_list
 from advfeat.utils._bounds import is_unit_box, resolve_bounds
@@ -25,6 +25,10 @@ from advfeat.utils._warnings import warn_caller
 _TOLERANCE = 1e-5  # rounding in upstream pipelines leaves values such as -3e-8
 _CHANNELS = (1, 2, 3, 4)
 _TIMES = (np.datetime64, np.timedelta64, datetime.date, datetime.time, datetime.timedelta)
+_NESTED = (
+    "Expected an X of numbers, got entries that are arrays or lists themselves, such as a column "
+    "of images. Use numpy.stack on that column."
+)
 CHANNELS = ("auto", "first", "last")
 
 
@@ -151,10 +155,12 @@ def refuse_loaders(X):
             "A DataLoader was given as X; batches are cut inside. Pass its dataset instead "
             "(loader.dataset)."
         )
-    if isinstance(X, IterableDataset):
+    unsized = isinstance(X, Dataset) and not hasattr(X, "__len__")
+    if unsized or isinstance(X, IterableDataset):
+        kind = "an IterableDataset" if isinstance(X, IterableDataset) else "one without __len__"
         raise ValueError(
             "A torch Dataset given as X must be map-style (with __getitem__ and __len__), since "
-            "samples are drawn in random order. Got an IterableDataset."
+            f"samples are drawn in random order. Got {kind}."
         )
 
 
@@ -247,6 +253,8 @@ def refuse_unreal_values(X):
                 raise ValueError(
                     f"Expected an X of numbers, got dates or times ({dtype}) in column {name!r}."
                 )
+            if getattr(dtype, "is_nested", bool)():  # lists of polars
+                raise ValueError(_NESTED)
             if dtype == "object":
                 _refuse_unreal_objects(X[name].to_numpy())
     elif isinstance(X, np.ndarray) and X.dtype.kind == "O":
@@ -259,6 +267,8 @@ def _refuse_unreal_objects(values):
             raise ValueError(f"Expected an X of numbers, got dates or times ({kind.__name__}).")
         if issubclass(kind, (complex, np.complexfloating)):
             raise ValueError("Complex data not supported: X must hold real numbers.")
+        if issubclass(kind, (list, tuple, np.ndarray, torch.Tensor)):
+            raise ValueError(_NESTED)
 
 
 def refuse_unreal(dtype):
@@ -335,7 +345,8 @@ def _check_bounds(X, ends, bounds, normalises=False):
         if normalises:
             hint += ", and do not normalise: the network does so itself."
         else:
-            hint += "; for other units say bounds=(low, high), or bounds=None."
+            hint += "; for other units say bounds=(low, high), or bounds=None (constructors take "
+            hint += "them from their source: a classifier, or from_torch(..., bounds=...))."
     i = int(np.argmax(outside))
     where = f" in {'channel' if X.ndim == 4 else 'feature'} {i}" if outside.size > 1 else ""
     low, high, smallest, largest = (np.ravel(v)[i] for v in (low, high, smallest, largest))

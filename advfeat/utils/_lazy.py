@@ -7,9 +7,11 @@ from functools import cached_property
 from numbers import Integral
 
 import numpy as np
+from skorch.helper import SliceDataset
 from torch.utils.data import Dataset
 
 from advfeat.utils._arrays import as_array, positions, row_slices
+from advfeat.utils._errors import first_line
 
 _CHUNK = 2**23  # bytes that checks hold at a time
 _known_extents: ContextVar[dict | None] = ContextVar("extents", default=None)
@@ -187,7 +189,7 @@ class DatasetArray(LazyArray):
                 "Found a torch Dataset with 0 samples while a minimum of 1 is required."
             )
         self.dataset = dataset
-        first = _input(dataset[0], 0)
+        first = _input(item_of(dataset, 0), 0)
         self.held_dtype = first.dtype
         image = first.ndim == 3 and first.dtype == np.uint8
         super().__init__((len(dataset), *first.shape), np.uint8 if image else np.float32)
@@ -217,16 +219,48 @@ class DatasetArray(LazyArray):
         if not rows:
             return ()
         if callable(getattr(self.dataset, "__getitems__", None)):
-            return self.dataset.__getitems__(rows)
-        return (self.dataset[i] for i in rows)
+            items = self.dataset.__getitems__(rows)
+            if len(items) == len(rows):
+                return items
+            raise ValueError(
+                f"__getitems__ of {type(self.dataset).__name__} gave {len(items)} items for "
+                f"{len(rows)} indices."
+            )
+        return (item_of(self.dataset, i) for i in rows)
+
+
+class _Items(Dataset):
+    """Inputs of a `skorch.helper.SliceDataset`, which is no Dataset itself."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+
+def item_of(dataset, i):
+    """Item of a Dataset, or a ValueError where its length promises one that it does not have."""
+    try:
+        return dataset[i]
+    except IndexError as error:
+        raise ValueError(
+            f"The {type(dataset).__name__} says that it has {len(dataset)} items, but has none at "
+            f"index {i}: {first_line(error)}"
+        ) from error
 
 
 def lazy(X):
     """Return data that should not be read whole as a lazy array, all other as they are.
 
-    That is a torch Dataset, a memory map that is neither float32 nor uint8 images, and an array
-    of float16.
+    That is a torch Dataset, skorch's slice of one, a memory map that is neither float32 nor uint8
+    images, and an array of float16.
     """
+    if isinstance(X, SliceDataset):
+        return DatasetArray(_Items(X))
     # A set that refuses to be an array, because it carries its own labels, must go on refusing.
     if isinstance(X, Dataset) and not hasattr(type(X), "__array__"):
         return DatasetArray(X)

@@ -163,6 +163,9 @@ def mistakes(rank):
         "attack": lambda: AdversarialClassifier(
             Convolution, n_steps=2, eps=0.1 * (1 + rank), **SHORT
         ).fit(X, y),
+        "class": lambda: (StandardClassifier, AdversarialClassifier)[rank](
+            Convolution, **SHORT
+        ).fit(X, y),
         "momentum": lambda: go_on("partial_fit"),
         "warm start": lambda: go_on("fit", warm_start=True),
         "seed": lambda: parts(another_seed(fit(random_state=0), rank)),
@@ -335,6 +338,7 @@ def test_ranks_with_different_data_are_told_so(ranks, difference, named):
         ("network", "differ in: network"),
         ("callbacks", r"differ in: callbacks\."),
         ("attack", "differ in: eps, attack"),
+        ("class", "differ in: class, attack, eps"),
         ("momentum", r"differ in: earlier training\."),
         ("warm start", r"differ in: earlier training\."),
         ("seed", r"differ in: earlier training\."),

@@ -117,10 +117,10 @@ def test_one_class_only():
 
 
 def test_no_budget_and_no_variance():
-    with pytest.raises(ValueError, match="eps=0 needs variance within the classes"):
+    with pytest.raises(ValueError, match="eps=0, .* needs variance within the classes"):
         GaussianRobustMLE(0).fit([[0.0], [1.0]], [0, 1])
     X = [[0.0, 1], [1, 1], [0, 3], [1, 4], [2, 3]]
-    with pytest.raises(ValueError, match="eps=0 needs variance within the classes"):
+    with pytest.raises(ValueError, match="eps=0, .* needs variance within the classes"):
         GaussianRobustMLE(0, per_class=True).fit(X, [0, 0, 1, 1, 1])
 
 
@@ -178,12 +178,12 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was():
 
     model = GaussianRobustMLE(eps=0).fit(X, y)
     said, state = model.predict(X), set(vars(model))
-    with pytest.raises(ValueError, match="eps=0 needs variance"):
+    with pytest.raises(ValueError, match="eps=0, .* needs variance"):
         model.fit([[0.0] * 4, [1.0] * 4], [5, 6])
     assert_array_equal(model.predict(X), said)
     assert set(vars(model)) == state
     fresh = GaussianRobustMLE(eps=0)
-    with pytest.raises(ValueError, match="eps=0 needs variance"):
+    with pytest.raises(ValueError, match="eps=0, .* needs variance"):
         fresh.partial_fit(X[:1], y[:1], classes=[0, 1])
     assert not hasattr(fresh, "classes_") and not hasattr(fresh, "n_features_in_")
 

@@ -29,7 +29,9 @@ def test_one_range(bounds, shape, expected):
     assert resolve_bounds(bounds, shape) == expected
 
 
-@pytest.mark.parametrize("kind", [np.asarray, list, torch.tensor])
+@pytest.mark.parametrize(
+    "kind", [np.asarray, list, torch.tensor, lambda side: side.reshape(3, 1, 1)]
+)
 def test_a_range_for_each_channel(kind):
     bounds = (kind(-MEAN / STD), kind((1 - MEAN) / STD))
     validate_bounds(bounds, "Estimator")
@@ -55,7 +57,8 @@ def test_as_many_as_there_are_channels():
     "bounds",
     [
         (1, 0), (0, 0), (0,), (0, 1, 2), 3, "wide", "01", (0, "a"), (np.nan, 1), ([0, 1], [1, 1]),
-        ([], []), (np.zeros((2, 2)), 1), ({}, 1), (0, None),
+        ([], []), (np.zeros((2, 2)), 1), (np.zeros((3, 1)), 1), (np.zeros((1, 3, 1, 1)), 1),
+        ({}, 1), (0, None),
     ],
 )  # fmt: skip
 def test_bounds_that_are_refused(bounds):
