@@ -2,7 +2,7 @@
 
 
 class EvaluationWarning(UserWarning):
-    """A robustness that is measured may be larger than it is: the attack could be misled.
+    """What is measured under attack may be wrong, robustness too high: the attack could be misled.
 
     Raised by attacks, robust scores, `transfer_rate` and `robust_feature_usefulness` if, on some
     of the samples,
@@ -34,13 +34,13 @@ class EvaluationWarning(UserWarning):
     ...     def forward(self, x):
     ...         return super().forward(x.round())
     >>> clf = from_torch(Rounded(4, 2), classes=[0, 1], input_shape=(4,))
-    >>> X = torch.rand(8, 4)
+    >>> X = torch.linspace(0, 1, 32).reshape(8, 4)
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("error", EvaluationWarning)
     ...     try:
     ...         robust_accuracy_score(clf, X, clf.predict(X), norm=2, eps=0.1)
     ...     except EvaluationWarning as warning:
-    ...         print(str(warning)[:35])
+    ...         print(str(warning)[:28])
     The gradient is exactly zero
     """
 
@@ -66,6 +66,7 @@ class BatchError(RuntimeError, ValueError):
     ...     clf.predict(torch.zeros(3, 4))
     ... except BatchError as error:
     ...     print(error)
+    The work on rows 0 to 2 failed: RuntimeError: three at once
     """
 
 

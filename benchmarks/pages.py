@@ -12,7 +12,7 @@ from presets import of_settings
 from tables._table import rows_of, values
 
 _SHARES = ("accuracy", "robust accuracy", "transfer rate", "success rate", "share")
-_ATTACKED = ("robust accuracy", "transfer rate", "gamma")
+_ATTACKED = ("robust accuracy", "transfer rate")
 _N_COLUMNS = 6  # of a table on a page
 _EXACT = 1e-3  # relative; what varies less has no spread in three digits
 _UNEVEN = 1.1  # times its equal share: a class this large makes sizes uneven
@@ -213,13 +213,11 @@ def _claims(table, report):
         said += " They treat rows as independent: where both are tested on the same images, of "
         said += "which only the sums are kept, they are usually too large."
     if any(claim.above_chance for claim in table.claims):
-        said += (
-            " To teach more, the higher row must also be above chance: a lower one has learned "
-        )
-        said += "to avoid the true class."
+        said += " To teach more, the higher row must also be above chance: below it a network has "
+        said += "learned to avoid the class, or nothing."
     if any(claim.one_sided for claim in table.claims):
-        said += " To teach less than the robust source's features do counts for nothing: another "
-        said += "linear model than the one tried here would learn more or less of them."
+        said += " To stay below the linear model of the control counts for nothing: with another "
+        said += "penalty it would learn more or less."
     return [*lines, "", said, ""]
 
 

@@ -39,6 +39,16 @@ def raised():
             yield text, "EvaluationWarning" if name == "_warn" else kinds[0]
 
 
+def test_all_warn_at_the_line_of_the_caller():
+    for path in sorted((ROOT / "advfeat").rglob("*.py")):
+        names = {
+            ast.unparse(call.func)
+            for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(call, ast.Call)
+        }
+        assert ("warnings.warn" in names) == (path.name == "_warnings.py"), path
+
+
 def test_every_warning_is_on_the_page():
     lines, calls = named(), list(raised())
     assert len(lines) == len(calls) > 15

@@ -97,3 +97,20 @@ def test_attacks_and_scores_say_so(network):
             act()
     assert robust_accuracy_score(clf, X, Y, eps=0, **attack) == clf.score(X, Y)
     assert_array_equal(clf.predict(X), clf.predict_proba(X).argmax(1))
+
+
+class SkipsBlank(Blind):
+    """A network that leaves out samples without any content."""
+
+    def forward(self, x):
+        full = x.flatten(1).any(1)
+        if not full.any():
+            return self.body[2].bias.expand(len(x), -1)
+        return torch.where(full[:, None], self.body(x), self.body[2].bias)
+
+
+def test_a_blank_sample_says_nothing_of_the_network():
+    blank_first = np.concatenate([np.zeros((2, 4), np.float32), X])
+    clf = StandardClassifier(SkipsBlank, random_state=0, **QUICK).fit(blank_first, [0, 1, *Y])
+    found = robust_accuracy_score(clf, blank_first, [0, 1, *Y], norm=2, eps=0.1, verbose=0)
+    assert 0 <= found <= clf.score(blank_first, [0, 1, *Y])

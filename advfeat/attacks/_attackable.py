@@ -64,8 +64,9 @@ class Attackable:
     >>> import torch
     >>> from advfeat.attacks import Attackable
     >>> from advfeat.optim import FrozenNetwork
-    >>> network = FrozenNetwork(torch.nn.Linear(4, 2))
-    >>> view = Attackable(network, np.array(["no", "yes"]), np.zeros((3, 4), np.float32), None)
+    >>> network = FrozenNetwork(torch.nn.Linear(4, 2), device="cpu")
+    >>> X = np.zeros((3, 4), np.float32)
+    >>> view = Attackable(network, np.array(["no", "yes"]), bounds=None, X=X)
     >>> view.X.shape, view.bounds
     ((3, 4), None)
 

@@ -28,7 +28,8 @@ _N_STEPS = 20  # along the gradient, on what it finds
 _SHARE = 0.05  # of the samples from which a warning is due
 _AT_LEAST = 3  # samples
 
-_ADVICE = "The robustness measured may be too high, see advfeat.exceptions.EvaluationWarning."
+_ADVICE = "What is measured may be wrong (robustness too high), see advfeat.exceptions."
+_ADVICE += "EvaluationWarning."
 _WHY = "(are inputs rounded, is a softmax inside saturated, or a root taken of zero?)"
 
 
@@ -54,9 +55,9 @@ def warn_if_blind(target, norm, eps):
     if eps == 0 or len(X) == 0:
         return False
     warn_of_eps(X, norm, eps)
-    network.require_gradient(X)
     if _warn_if_random(network):
         return True
+    network.require_gradient(X)
     x, y = _samples(target, _some_of(np.arange(len(X))))
     with torch.no_grad():
         logits = network(x)
@@ -99,8 +100,10 @@ def warn_if_features_blind(network, X, columns, norm, eps):
     """
     if eps == 0 or len(X) == 0:
         return
+    if _warn_if_random(network):
+        return
     network.require_gradient(X)
-    if _warn_if_random(network) or len(columns) == 0:
+    if len(columns) == 0:
         return
     rows = np.resize(_some_of(np.arange(len(X))), _N_SAMPLES)
     x = take_batch(X, rows, network.device)

@@ -48,7 +48,7 @@ def check_skorch_net(net):
             f"A skorch net must be a NeuralNetClassifier. Got {type(net).__name__} instead."
         )
     if isinstance(net.module, nn.Module):
-        refuse_unusable(net.module, built=True)
+        refuse_unusable(net.module, lazy=True)
 
 
 def from_skorch(net, input_shape):

@@ -212,7 +212,7 @@ class NetworkClassifier(EstimatorMixin, ClassifierMixin, BaseEstimator):
 
     @property
     def _normalises(self):
-        """Whether the network begins with the mean and std of the data: not if it was given."""
+        """Whether the network begins with a mean and std: modules, as they are given, do not."""
         return getattr(self.network, "_normalises", not isinstance(self.network, nn.Module))
 
     def _logits(self, X):

@@ -75,7 +75,10 @@ def save(classifier: Any, path: PathOrStr) -> None:
     name = type(classifier).__name__
     if type(classifier) is not _KINDS.get(name):
         names = ("best_estimator_", "estimator_", "estimator")
-        inner = next((name for name in names if hasattr(classifier, name)), None)
+        kept = tuple(_KINDS.values())
+        held = {name: getattr(classifier, name, None) for name in names}
+        fitted = (n for n, v in held.items() if isinstance(v, kept) and hasattr(v, "classes_"))
+        inner = next(fitted, None)
         raise TypeError(
             f"save keeps {', '.join(_KINDS)} (see from_torch). Got {name}; "
             + (f"pass its {inner}." if inner else "use pickle or joblib for it.")

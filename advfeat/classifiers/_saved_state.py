@@ -1,6 +1,7 @@
 """What a file of a classifier holds, and how the classifier is built from it again."""
 
 import math
+from collections import OrderedDict
 
 import numpy as np
 import torch
@@ -141,8 +142,9 @@ def _plain_params(classifier):
 
 
 def _torch_state(classifier):
-    state = {**_plain_params(classifier), "frozen": _frozen(classifier.module)}
-    return state, _tensors_of_network(classifier.module)
+    module = classifier.module
+    state = {**_plain_params(classifier), "frozen": _frozen(module), "versions": _versions(module)}
+    return state, _tensors_of_network(module)
 
 
 def _tensors_of_network(module):
@@ -160,7 +162,7 @@ def _trained_state(classifier):
             state[name] = labels_to_plain(getattr(classifier, name))
     state["input_shape_"] = list(classifier.input_shape_)
     state["seed"] = net.seed
-    state["frozen"] = _frozen(net.module_)
+    state["frozen"], state["versions"] = _frozen(net.module_), _versions(net.module_)
     state["history"] = [row_to_plain(row, state["dropped"]) for row in net.history]
     if hasattr(net, "attack"):  # training may have raised the number of steps
         state["attack"] = [int(net.attack["n_steps"]), float(net.attack["step_size"])]
@@ -178,6 +180,12 @@ def _trained_state(classifier):
 def _frozen(module):
     """Names of the parameters that are not trained."""
     return [name for name, weight in module.named_parameters() if not weight.requires_grad]
+
+
+def _versions(module):
+    """Versions of the form in which layers keep their weights, as `load_state_dict` reads them."""
+    known = getattr(module.state_dict(), "_metadata", {})
+    return {name: layer["version"] for name, layer in known.items() if "version" in layer}
 
 
 def _momenta(net):
@@ -263,7 +271,9 @@ def _load_trained(kind, params, header, tensors, network):
 
 
 def _load_weights(module, tensors, header, network):
-    weights = _part("network.", tensors)
+    weights = OrderedDict(_part("network.", tensors))
+    versions = header.get("versions", {})
+    weights._metadata = {name: {"version": version} for name, version in versions.items()}
     try:
         load_weights(module, weights)
     except RuntimeError as error:

@@ -62,10 +62,10 @@ def _what(given):
     return f"{type(given).__name__}."
 
 
-def refuse_unusable(module, built=False):
+def refuse_unusable(module, lazy=False, hint="copy.deepcopy(module).float()"):
     """Raise a ValueError for a module that cannot be copied or attacked here.
 
-    One that is built for each fit may have lazy layers, which get their shapes then.
+    Where it is initialised for each fit it may be ``lazy``: layers get their shapes then.
     """
     for layer in module.modules():
         if isinstance(layer, torch.jit.ScriptModule):
@@ -73,7 +73,7 @@ def refuse_unusable(module, built=False):
                 f"torch.jit modules are not supported (found {type(layer).__name__}): pass the "
                 "nn.Module that was scripted or traced."
             )
-    if not built and any(is_lazy(buffer) for buffer in module.buffers()):  # torch cannot copy them
+    if not lazy and any(is_lazy(buffer) for buffer in module.buffers()):  # torch cannot copy them
         raise ValueError(
             f"{name_of(module)} has lazy layers whose statistics have no shape yet. Run it once "
             "on a batch before it is passed, or pass the classifier a function that builds it."
@@ -84,7 +84,7 @@ def refuse_unusable(module, built=False):
         if weight.is_floating_point() and weight.dtype != torch.float32:
             raise ValueError(
                 f"Weights must be float32. {name} of {name_of(module)} is {weight.dtype}; pass "
-                + ("a function that builds it so." if built else "copy.deepcopy(module).float().")
+                f"{hint}."
             )
 
 
@@ -143,7 +143,7 @@ def build_body(network, input_shape, n_classes):
             "The 'network' parameter must be a name or an nn.Module class. Calling the one given "
             f"returned {type(body).__name__}."
         )
-    refuse_unusable(body, built=True)
+    refuse_unusable(body, lazy=True, hint="a function that builds it so")
     if not isinstance(network, type):
         with isolated_torch_seed("cpu", 1):
             _compare(network, body, network(**given))

@@ -125,7 +125,7 @@ def dump_released_set(X: Inputs, y: ArrayLike, folder: PathOrStr) -> None:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     dump_released_set(X, y, f"{folder}/robust_digits")
     ...     sorted(os.listdir(f"{folder}/robust_digits"))
-    []
+    ['CIFAR_ims', 'CIFAR_lab']
     """
     if isinstance(X, Dataset):
         if y is not None:

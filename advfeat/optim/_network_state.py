@@ -5,7 +5,6 @@ attributes.
 """
 
 import copy
-from collections import OrderedDict
 from numbers import Number
 
 import torch
@@ -170,9 +169,6 @@ def load_weights(module, weights):
                 # Wherever layers share a buffer, they share the new one.
                 made = new.setdefault(id(old), (old, value.clone().to(old.device, old.dtype)))[1]
                 layer._buffers[name] = made
-    if not hasattr(weights, "_metadata"):  # of a file: without it layers take it for an old form
-        weights = OrderedDict(weights)
-        weights._metadata = module.state_dict()._metadata
     module.load_state_dict(weights)
 
 

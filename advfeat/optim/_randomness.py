@@ -1,5 +1,6 @@
 """Generators of random numbers that a network has for itself."""
 
+import inspect
 import pickle
 import random
 
@@ -22,7 +23,7 @@ def generators_of(module):
     """List generators that a network holds, or that its forward finds by their global names."""
     held = [value for value in held_by(module) if isinstance(value, _KINDS)]
     for kind in {type(layer) for layer in module.modules()} - {nn.Module}:
-        held += named_in(kind.forward, _KINDS).values()
+        held += named_in(inspect.unwrap(kind.forward), _KINDS).values()
     return held
 
 

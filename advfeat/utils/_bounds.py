@@ -69,6 +69,8 @@ def resolve_bounds(bounds, input_shape, owner="the estimator"):
     if bounds is None:
         return None
     sides = _sides(bounds)
+    if len(input_shape) != 3 and any(np.ndim(as_array(side)) == 3 for side in bounds):
+        raise ValueError("bounds of shape (C, 1, 1) are for images. Got samples of one axis.")
     n, ones = input_shape[0], [1] * (len(input_shape) - 1)
     for side in sides:
         if side.size not in (1, n):

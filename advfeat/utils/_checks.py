@@ -262,13 +262,14 @@ def refuse_unreal_values(X):
 
 
 def _refuse_unreal_objects(values):
-    for kind in set(map(type, values.ravel().tolist())):
+    entries = values.ravel().tolist()
+    if any(isinstance(entry, (list, tuple)) or getattr(entry, "ndim", 0) for entry in entries):
+        raise ValueError(_NESTED)
+    for kind in set(map(type, entries)):
         if issubclass(kind, _TIMES):
             raise ValueError(f"Expected an X of numbers, got dates or times ({kind.__name__}).")
         if issubclass(kind, (complex, np.complexfloating)):
             raise ValueError("Complex data not supported: X must hold real numbers.")
-        if issubclass(kind, (list, tuple, np.ndarray, torch.Tensor)):
-            raise ValueError(_NESTED)
 
 
 def refuse_unreal(dtype):

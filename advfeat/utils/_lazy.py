@@ -219,7 +219,7 @@ class DatasetArray(LazyArray):
         if not rows:
             return ()
         if callable(getattr(self.dataset, "__getitems__", None)):
-            items = self.dataset.__getitems__(rows)
+            items = list(self.dataset.__getitems__(rows))
             if len(items) == len(rows):
                 return items
             raise ValueError(
@@ -243,13 +243,14 @@ class _Items(Dataset):
 
 
 def item_of(dataset, i):
-    """Item of a Dataset, or a ValueError where its length promises one that it does not have."""
+    """Item of a Dataset, or a ValueError: it may have fewer than its length promises."""
     try:
         return dataset[i]
     except IndexError as error:
+        name = type(dataset.items if isinstance(dataset, _Items) else dataset).__name__
         raise ValueError(
-            f"The {type(dataset).__name__} says that it has {len(dataset)} items, but has none at "
-            f"index {i}: {first_line(error)}"
+            f"Item {i} of the {name}, whose length is {len(dataset)}, cannot be had (IndexError: "
+            f"{first_line(error)})."
         ) from error
 
 

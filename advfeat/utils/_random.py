@@ -96,18 +96,19 @@ def draws_given_back(device):
 def draws_kept(module, device):
     """Context after which the global generators of torch, NumPy and Python are as before it.
 
-    Nothing is done for networks that are known to draw in training only, if at all.
+    So are draws of other threads meanwhile. Nothing is done for networks that are known to draw
+    in training only, if at all.
     """
     if not draws_in_training(module):
         yield
         return
-    in_numpy, in_python = np.random.get_state(legacy=False), random.getstate()
-    try:
-        with _default_generators, draws_given_back(device):
+    with _default_generators, draws_given_back(device):
+        in_numpy, in_python = np.random.get_state(legacy=False), random.getstate()
+        try:
             yield
-    finally:
-        np.random.set_state(in_numpy)
-        random.setstate(in_python)
+        finally:
+            np.random.set_state(in_numpy)
+            random.setstate(in_python)
 
 
 def global_states(device):
@@ -120,7 +121,7 @@ def global_states(device):
 
 
 def draws_in_training(module):
-    """Whether a network may draw from torch's default generators when it is trained.
+    """Whether a network may draw random numbers when it is trained, or also in eval mode.
 
     Known not to are networks of the layers of torch, of this package and of torchvision's ResNets,
     without dropout; any other may.

@@ -115,7 +115,7 @@ TABLE = Table(
         "all. In one more row images whose target is their true label are left alone, so that "
         "they, and no others, carry no pattern, like the test images. In D_other and D_det no "
         "label is the true one. The column of the robust source's features is a linear model on "
-        "them; with a weaker penalty (a larger C, the last columns) it learns other figures, so "
+        "them; with a weaker penalty (a larger C) it learns other figures, so "
         "what the source's features would teach is known only as well as these agree."
     ),
 )

@@ -70,10 +70,8 @@ TABLE = Table(
         "perturbations transfer better than those of plain training, so a set made from such a "
         "source teaches more, and one made from a very robust source less, since it keeps its "
         "predictions. Beside the accuracy stands the success rate: the share of samples that the "
-        "source takes for their new label. On CIFAR-10 all rows can lie below chance: there a "
-        "lower accuracy says that the new label was learned from the class that the image shows, "
-        "not what the perturbations teach. There the first row, D_det of other pages, also "
-        "differs from theirs, of the same seed in another precision, as much as from the other "
-        "rows."
+        "source takes for their new label. Where rows lie below chance, a lower accuracy says "
+        "that the new label was learned from the class that the image shows, not what the "
+        "perturbations teach."
     ),
 )

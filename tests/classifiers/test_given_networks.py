@@ -5,7 +5,7 @@ import pytest
 import torch
 import torchvision
 from numpy.testing import assert_array_equal
-from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -89,7 +89,8 @@ def test_lazy_layers_may_come_from_a_function(images):
     def network(n_classes):
         return nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(n_classes))
 
-    assert StandardClassifier(network, **QUICK).fit(*images).score(*images) >= 0
+    clf = StandardClassifier(network, **QUICK).fit(*images)
+    assert [w.shape for w in clf.module_.parameters()][0] == (8, 16)
 
 
 def own(n_classes=3):
@@ -121,12 +122,19 @@ def test_save_says_which_part_it_keeps(images, tmp_path, where):
         "estimator_": lambda: NonRobustRelabeler(clf, eps=9, random_state=0, verbose=0).fit(
             *images
         ),
-        "estimator": lambda: GridSearchCV(clf, {"lr": [0.1]}),
+        "estimator": lambda: FrozenEstimator(clf.fit(*images)),
     }[where]()
     with pytest.raises(TypeError, match=rf"pass its {where}\."):
         save(holder, tmp_path / "net.safetensors")
-    if where != "estimator":
-        save(getattr(holder, where), tmp_path / "net.safetensors")
+    save(getattr(holder, where), tmp_path / "net.safetensors")
+
+
+def test_save_names_no_part_that_is_not_fitted(images, tmp_path):
+    X, y = images[0].reshape(30, -1), images[1]
+    clf = StandardClassifier(**QUICK)
+    for holder in (BaggingClassifier(clf, n_estimators=2).fit(X, y), GridSearchCV(clf, {})):
+        with pytest.raises(TypeError, match="use pickle or joblib"):
+            save(holder, tmp_path / "net.safetensors")
 
 
 class Versioned(nn.Linear):
@@ -154,6 +162,37 @@ def test_files_keep_layers_of_a_later_version(images, tmp_path):
         save(clf, path)
         again = load(path, network=network(3) if hasattr(clf, "module") else network)
         assert_array_equal(again.decision_function(X), clf.decision_function(X))
+
+
+def test_a_file_of_an_earlier_version_is_brought_up_to_date(images, tmp_path, monkeypatch):
+    X, _ = images
+    monkeypatch.setattr(Versioned, "_version", 1)
+    net = nn.Sequential(nn.Flatten(), Versioned(16, 3))
+    clf = from_torch(net, classes=range(3), input_shape=(1, 4, 4))
+    save(clf, tmp_path / "net.safetensors")
+    before = clf.decision_function(X)
+
+    def forward(self, x):  # of the second version, whose weights have the other sign
+        return nn.functional.linear(x, -self.weight, self.bias)
+
+    monkeypatch.setattr(Versioned, "_version", 2)
+    monkeypatch.setattr(Versioned, "forward", forward)
+    again = load(
+        tmp_path / "net.safetensors", network=nn.Sequential(nn.Flatten(), Versioned(16, 3))
+    )
+    assert_array_equal(again.decision_function(X), before)
+
+
+class PlainState(nn.Linear):
+    def state_dict(self, *args, **kwargs):
+        return dict(super().state_dict(*args, **kwargs))
+
+
+def test_a_state_that_is_a_plain_dict(tmp_path):
+    clf = from_torch(PlainState(4, 3), classes=range(3), input_shape=(4,))
+    save(clf, tmp_path / "net.safetensors")
+    again = load(tmp_path / "net.safetensors", network=PlainState(4, 3))
+    assert_array_equal(again.predict(np.eye(4)), clf.predict(np.eye(4)))
 
 
 def test_files_keep_a_network_of_torchvision_with_versions(tmp_path):

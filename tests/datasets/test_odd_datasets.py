@@ -105,7 +105,10 @@ class OneMore(OneLess):
     ("kind", "message"),
     [
         (Unsized, "must be map-style .* Got one without __len__"),
-        (TooLong, "TooLong says that it has 45 items, but has none at index 40: index 40 is out"),
+        (
+            TooLong,
+            "Item 40 of the TooLong, whose length is 45, cannot be had .IndexError: index 40",
+        ),
         (OneLess, "__getitems__ of OneLess gave 39 items for 40 indices"),
         (OneMore, "__getitems__ of OneMore gave 41 items for 40 indices"),
     ],
@@ -137,3 +140,19 @@ def test_a_column_of_arrays_is_told(frame):
     for estimator in (StandardClassifier(**QUICK), GaussianRobustMLE(eps=0.1)):
         with pytest.raises(ValueError, match=r"entries that are arrays .* Use numpy\.stack"):
             estimator.fit(frame(X), y)
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array, float])
+def test_a_column_of_numbers_that_are_objects_is_taken(kind):
+    X, y = samples((2,))
+    column = pd.Series([kind(value) for value in X[:, 0].tolist()], dtype=object)
+    frame = pd.DataFrame({"a": column, "b": X[:, 1]})
+    clf = StandardClassifier(**QUICK).fit(frame, y)
+    assert_array_equal(clf.predict(frame), StandardClassifier(**QUICK).fit(X, y).predict(X))
+
+
+def test_an_item_that_a_slice_lacks_names_the_slice():
+    X, y = samples((5,))
+    cut = SliceDataset(TooLong(), indices=np.arange(45))
+    with pytest.raises(ValueError, match="Item 40 of the SliceDataset, whose length is 45"):
+        StandardClassifier(**QUICK).fit(cut, np.arange(45) % 3)

@@ -41,6 +41,11 @@ def test_a_range_for_each_channel(kind):
     assert_allclose(high.ravel(), (1 - MEAN) / STD, rtol=1e-6)
 
 
+def test_channel_wise_shapes_are_for_images():
+    with pytest.raises(ValueError, match=r"shape \(C, 1, 1\) are for images"):
+        resolve_bounds((MEAN.reshape(3, 1, 1), 1), (3,))
+
+
 def test_a_range_for_each_feature():
     low, high = resolve_bounds(([0, -1], 3), (2,))
     assert low.tolist() == [0, -1] and high.tolist() == [3, 3]

@@ -1,13 +1,16 @@
 """Warnings name the line of the user, however deep they come from."""
 
 import inspect
+import pickle
 
+import joblib
 import numpy as np
 import pytest
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from advfeat import GaussianRobustMLE, RobustFeatureInverter, StandardClassifier
+from advfeat.utils import _estimator
 from advfeat.utils._warnings import warn_caller
 
 
@@ -51,3 +54,25 @@ def test_where_every_frame_is_a_library():
     code = compile("warn('alone')", "worker.py", "exec")
     with pytest.warns(UserWarning, match="alone"):
         exec(code, {"__name__": "joblib.worker", "warn": warn_caller})
+
+
+@pytest.mark.parametrize("name", [None, "worker"])
+def test_code_without_a_name(name):
+    scope = {"warn": warn_caller} if name is None else {"warn": warn_caller, "__name__": name}
+    with pytest.warns(UserWarning, match="nameless"):
+        exec(compile("warn('nameless')", "cell.py", "exec"), scope)
+
+
+@pytest.mark.parametrize("read", [pickle.load, joblib.load])
+def test_pickles_of_another_version_warn_at_the_line_that_reads_them(tmp_path, monkeypatch, read):
+    path = tmp_path / "model.pickle"
+    monkeypatch.setattr(_estimator, "__version__", "0.0.1")
+    with path.open("wb") as file:
+        pickle.dump(GaussianRobustMLE(), file)
+    monkeypatch.undo()
+    with (
+        path.open("rb") as file,
+        pytest.warns(UserWarning, match="written by advfeat 0.0.1") as told,
+    ):
+        read(file)
+    assert {w.filename for w in told} == {__file__}
