@@ -65,7 +65,8 @@ def _what(given):
 def refuse_unusable(module, lazy=False, hint="copy.deepcopy(module).float()"):
     """Raise a ValueError for a module that cannot be copied or attacked here.
 
-    Where it is initialised for each fit it may be ``lazy``: layers get their shapes then.
+    Where it is initialised for each fit (``lazy``) layers may get their shapes then, and weights
+    that are not trained may have any type that the network casts.
     """
     for layer in module.modules():
         if isinstance(layer, torch.jit.ScriptModule):
@@ -81,7 +82,8 @@ def refuse_unusable(module, lazy=False, hint="copy.deepcopy(module).float()"):
     for name, weight in module.named_parameters():
         if weight.is_meta:
             raise ValueError(f"{name} of {name_of(module)} is on the meta device: load weights.")
-        if weight.is_floating_point() and weight.dtype != torch.float32:
+        counts = weight.is_floating_point() and (weight.requires_grad or not lazy)
+        if counts and weight.dtype != torch.float32:
             raise ValueError(
                 f"Weights must be float32. {name} of {name_of(module)} is {weight.dtype}; pass "
                 f"{hint}."

@@ -93,6 +93,21 @@ def test_lazy_layers_may_come_from_a_function(images):
     assert [w.shape for w in clf.module_.parameters()][0] == (8, 16)
 
 
+class HalfScale(nn.Sequential):
+    def __init__(self, n_classes):
+        super().__init__(*layers(n_classes))
+        self.scale = nn.Parameter(torch.ones(1, dtype=torch.bfloat16), requires_grad=False)
+
+    def forward(self, x):
+        return super().forward(x * self.scale.float())
+
+
+def test_weights_that_are_not_trained_may_be_of_another_type(images):
+    clf = StandardClassifier(HalfScale, **QUICK).fit(*images)
+    plain = StandardClassifier(layers, **QUICK).fit(*images)
+    assert_array_equal(clf.predict_proba(images[0]), plain.predict_proba(images[0]))
+
+
 def own(n_classes=3):
     return from_torch(layers(n_classes), classes=range(n_classes), input_shape=(1, 4, 4))
 
