@@ -91,7 +91,10 @@ class FrozenNetwork:
         return {**self.__dict__, "_built": None}
 
     def verify(self, X: np.ndarray) -> Self:
-        """Decide, on a few inputs, whether the network can be run traced.
+        """Decide, on a few inputs, whether the network is random and whether it can run traced.
+
+        For the former a network with layers of one's own is called some ten times on two samples;
+        one that draws in vain, so that its logits stay the same, some seventy times.
 
         The first call does so by itself. Before the network travels to workers it is to be done
         once for all of them.
