@@ -28,8 +28,10 @@ _N_STEPS = 20  # along the gradient, on what it finds
 _SHARE = 0.05  # of the samples from which a warning is due
 _AT_LEAST = 3  # samples
 
-_ADVICE = "What is measured may be wrong (robustness too high), see advfeat.exceptions."
-_ADVICE += "EvaluationWarning."
+_ADVICE = (
+    "What is measured may be wrong (robustness too high), see "
+    "advfeat.exceptions.EvaluationWarning."
+)
 _WHY = "(are inputs rounded, is a softmax inside saturated, or a root taken of zero?)"
 
 

@@ -174,7 +174,7 @@ class FrozenNetwork:
         with torch.inference_mode(False), torch.enable_grad():
             x = batch_tensor(X[rows], self.device).requires_grad_(True)
             logits, gradient = self(x.clone()), None
-            with contextlib.suppress(NotImplementedError):
+            with contextlib.suppress(NotImplementedError):  # of a Function without backward
                 if logits.requires_grad:
                     (gradient,) = torch.autograd.grad(logits.sum(), x, allow_unused=True)
         if gradient is None:
